@@ -1,0 +1,370 @@
+"""Configuration of a run: frozen pydantic models, read from TOML, hashed into fingerprints.
+
+A leaf beside `schema`: the engines read its attributes and never change them. Defaults are the `lsst` set-up of the
+forward model, so a preset lists only what differs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from cigars.schema import FIDUCIAL, Globals, Marginal
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "ErrorModel",
+    "HostConfig",
+    "ObservationConfig",
+    "Prior",
+    "PriorConfig",
+    "SelectionConfig",
+    "SizeConfig",
+    "SupernovaConfig",
+    "TrainingConfig",
+    "fingerprint",
+    "load_config",
+    "presets",
+]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is one line for people."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Prior(_Frozen):
+    """Prior of one parameter: one of `uniform = [low, high]`, `normal = [mean, sd]` (optionally `within = [low, high]`), `fixed = value`."""
+
+    uniform: tuple[float, float] | None = None
+    normal: tuple[float, float] | None = None
+    within: tuple[float, float] | None = None
+    fixed: float | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Prior:
+        given = [k for k in ("uniform", "normal", "fixed") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of uniform, normal, fixed, got {given or 'none'}")
+        if self.uniform and not self.uniform[0] < self.uniform[1]:
+            raise ValueError(f"uniform: expected low < high, got {list(self.uniform)}")
+        if self.normal and not self.normal[1] > 0:
+            raise ValueError(f"normal: expected sd > 0, got {self.normal[1]}")
+        if self.within and (not self.normal or not self.within[0] < self.within[1]):
+            raise ValueError("within: expected [low, high] with low < high beside normal; for a box use uniform")
+        return self
+
+    @property
+    def marginal(self) -> Marginal:
+        """The same as plain numbers, for the engines."""
+        if self.uniform:
+            return Marginal("uniform", 0.0, 1.0, *self.uniform)
+        if self.normal:
+            return Marginal("normal", *self.normal, *(self.within or (-math.inf, math.inf)))
+        return Marginal("fixed", self.fixed or 0.0, 0.0, -math.inf, math.inf)
+
+
+class PriorConfig(_Frozen):
+    """Priors of Θ (forward model §1), independent of each other."""
+
+    Om0: Prior = Prior(uniform=(0.0, 1.0))
+    Ode0: Prior = Prior(uniform=(0.0, 1.0))
+    w0: Prior = Prior(uniform=(-2.0, 0.0))
+    wa: Prior = Prior(uniform=(-3.0, 2.0))
+    dtd_logA: Prior = Prior(normal=(-12.15, 0.1))
+    dtd_slope: Prior = Prior(normal=(-1.34, 0.2))
+    M0: Prior = Prior(uniform=(-20.0, -19.0))
+    sigma_int: Prior = Prior(uniform=(0.01, 0.2))
+    alpha: Prior = Prior(uniform=(-0.55, 0.25))
+    beta: Prior = Prior(uniform=(0.0, 4.0))
+    alpha_c: Prior = Prior(uniform=(-0.03, 0.03))
+    mass_step: Prior = Prior(uniform=(-0.2, 0.2))
+    mass_step_loc: Prior = Prior(uniform=(9.0, 11.0))
+    gamma_Z: Prior = Prior(uniform=(-2.0, 2.0))
+    gamma_age: Prior = Prior(uniform=(-0.1, 0.1))
+
+
+class HostConfig(_Frozen):
+    """The host population, its photometry, and the bank of hosts drawn from it (forward model §§3-5)."""
+
+    backend: Literal["ssp", "emulator", "table"] = "ssp"
+    bands: tuple[str, ...] = tuple(f"lsst2023-{b}" for b in "ugrizy")  # speclite names; or {b} of `bands_file`
+    bands_file: str | None = None  # .npz with {b}_wavelength [A] and {b}_transmission
+    ssp_file: str | None = None  # another SSP table in place of the packaged one
+    emulator_file: str | None = None  # Speculator-format network, for backend = "emulator"
+    table_file: str | None = None  # hosts with magnitudes computed elsewhere, for backend = "table"
+    convention: Literal["native", "fsps"] = "native"
+    nebular: bool = True
+    redshift_density: Literal["tabulated", "volume"] = "tabulated"
+    z_max: float = Field(1.2, gt=0.02, le=1.5)  # hosts beyond never show a detected supernova
+    effective_hosts: float = Field(1e6, ge=100)  # effective number of the importance bank
+    bank_seed: int = 0
+
+
+class SupernovaConfig(_Frozen):
+    """Supernova population (forward model §6)."""
+
+    cosmology: Literal["LCDM", "flat-LCDM", "flat-w0waCDM"] = "LCDM"
+    dust: Literal["independent", "host", "local"] = "independent"
+
+
+class ErrorModel(_Frozen):
+    """ln W ~ Normal(offset + slope (mag - pivot), scatter): a log-normal variance that grows with magnitude; W += floor^2."""
+
+    offset: float = 0.0
+    slope: float = 0.0
+    pivot: float = 23.0
+    scatter: float = Field(1.0, ge=0)
+    floor: float = Field(0.0, ge=0)
+
+
+class ObservationConfig(_Frozen):
+    """What is observed, with which errors (forward model §7)."""
+
+    host_errors: Literal["constant", "lsst", "fitted"] = "constant"
+    host_sigma: float = Field(0.01, gt=0)  # mag, for "constant"
+    host_depths: tuple[float, ...] = (25.73, 26.86, 26.88, 26.34, 25.63, 25.87)  # coadded 5 sigma depths, for "lsst"
+    host_gamma: tuple[float, ...] = (0.038, 0.039, 0.039, 0.039, 0.039, 0.039)
+    host_sigma_sys: float = Field(0.005, ge=0)
+    host_fitted: tuple[ErrorModel, ...] = ()  # one a band, for "fitted"
+    missing_probability: float = Field(0.0, ge=0, lt=1)  # chance that a band is not observed
+    sn_m: ErrorModel = ErrorModel(slope=0.2, pivot=56.0, scatter=1.2)
+    sn_x: ErrorModel = ErrorModel(offset=-3.0, scatter=1.0)
+    sn_c: ErrorModel = ErrorModel(offset=-7.0, scatter=0.6)
+    sn_correlation: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of the errors of (m, x), (m, c), (x, c)
+    spectroscopic_fraction: float = Field(0.0, ge=0, le=1)  # chance that an object has a spectroscopic redshift
+    z_spec_err: float = Field(5e-4, gt=0)
+
+
+class SelectionConfig(_Frozen):
+    """Which objects enter the catalogue (forward model §8)."""
+
+    host_thresholds: tuple[float, ...] = (25.73, 26.86, 26.88, 26.34, 25.63, 25.87)  # on noiseless magnitudes
+    host_efficiency: tuple[str, float, float] | None = None  # band, m_50, width: hosts kept with Phi((m_50 - mag) / width)
+    detection: Literal["smooth", "table"] = "smooth"
+    detection_file: str | None = None  # .npz with z, m, probability[z, m], for "table"
+    m50: tuple[float, ...] = (24.138, 2.249, -10.370, 11.504, -4.822)  # ascending powers of z
+    ln_width: tuple[float, ...] = (-0.947, 0.164, -0.247)
+    z_max: float = Field(1.2, gt=0)  # detection probability is zero above
+
+
+class SizeConfig(_Frozen):
+    """Size of a survey: by the expected catalogue at the fiducial Θ, or by area and duration."""
+
+    expected_supernovae: float | None = Field(1600.0, gt=0)
+    area_deg2: float | None = Field(None, gt=0)
+    duration_yr: float | None = Field(None, gt=0)
+    capacity: int = Field(8192, ge=1)  # most objects one survey can hold
+
+    @model_validator(mode="after")
+    def _one_form(self) -> SizeConfig:
+        by_area = self.area_deg2 is not None and self.duration_yr is not None
+        if (self.area_deg2 is None) != (self.duration_yr is None):
+            raise ValueError("area_deg2 and duration_yr: expected both or neither")
+        if by_area == (self.expected_supernovae is not None):
+            raise ValueError("size: expected either expected_supernovae or area_deg2 with duration_yr (set expected_supernovae = \"none\" to drop it)")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none(cls, data: Any) -> Any:
+        return {k: (None if v == "none" else v) for k, v in data.items()} if isinstance(data, dict) else data
+
+
+class TrainingConfig(_Frozen):
+    """Training of the estimators."""
+
+    surveys: int = Field(20_000, ge=16)  # simulated surveys for the global posterior
+    validation_surveys: int = Field(1_000, ge=8)  # held out, fixed
+    calibration_surveys: int = Field(500, ge=8)  # fresh, for SBC
+    objects: int = Field(800_000, ge=64)  # objects for the local estimators
+    batch_surveys: int = Field(64, ge=1)  # surveys simulated at a time
+    encoder: Literal["moments", "set", "both"] = "moments"
+    ensemble: int = Field(1, ge=1)
+    local_minutes: float = Field(3.0, gt=0)  # a cap; training stops earlier when validation stops improving
+    hide_sn: float = Field(0.1, ge=0, lt=1)  # chance that the local flow sees an object without its supernova light
+    hide_z_spec: float = Field(0.5, ge=0, le=1)
+    epochs: int = Field(60, ge=1)
+    patience: int = Field(8, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    batch: int = Field(256, ge=1)
+
+
+class Config(_Frozen):
+    """Everything that determines a run."""
+
+    name: str = "lsst"
+    seed: int = Field(0, ge=0, lt=2**32)
+    prior: PriorConfig = PriorConfig()
+    hosts: HostConfig = HostConfig()
+    supernovae: SupernovaConfig = SupernovaConfig()
+    observation: ObservationConfig = ObservationConfig()
+    selection: SelectionConfig = SelectionConfig()
+    size: SizeConfig = SizeConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        bands = len(self.hosts.bands)
+        if len(self.selection.host_thresholds) != bands:
+            raise ValueError(f"selection.host_thresholds: expected {bands} values, one a band, got {len(self.selection.host_thresholds)}")
+        o = self.observation
+        if o.host_errors == "lsst" and not len(o.host_depths) == len(o.host_gamma) == bands:
+            raise ValueError(f"observation.host_depths and host_gamma: expected {bands} values, one a band")
+        if o.host_errors == "fitted" and len(o.host_fitted) != bands:
+            raise ValueError(f"observation.host_fitted: expected {bands} error models, one a band, got {len(o.host_fitted)}")
+        efficiency = self.selection.host_efficiency
+        if efficiency and efficiency[0] not in self.band_names:
+            raise ValueError(f"selection.host_efficiency: expected a band of {list(self.band_names)}, got {efficiency[0]!r}")
+        for kind, attribute, value in (
+            ("emulator", "emulator_file", self.hosts.emulator_file),
+            ("table", "table_file", self.hosts.table_file),
+        ):
+            if self.hosts.backend == kind and value is None:
+                raise ValueError(f"hosts.{attribute}: expected a file for backend = {kind!r}; set it with --set hosts.{attribute}=PATH")
+        if self.selection.detection == "table" and self.selection.detection_file is None:
+            raise ValueError("selection.detection_file: expected a file for detection = 'table'; set it with --set selection.detection_file=PATH")
+        return self
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Short band names, the last part of each configured band: `lsst2023-g` is `g`."""
+        short = tuple(b.rsplit("-", 1)[-1] for b in self.hosts.bands)
+        return short if len(set(short)) == len(short) else tuple(self.hosts.bands)
+
+    @property
+    def marginals(self) -> dict[str, Marginal]:
+        """Prior of every parameter that the cosmology has and that is not fixed, in schema order."""
+        return {k: p.marginal for k in Globals._fields if (p := self._prior(k)).fixed is None}
+
+    @property
+    def fixed(self) -> dict[str, float]:
+        """Values of the parameters that are fixed, by the prior or by the cosmology (`Ode0` of a flat one follows `Om0` and is not listed)."""
+        flat = self.supernovae.cosmology != "LCDM"
+        return {k: p.fixed for k in Globals._fields if (p := self._prior(k)).fixed is not None and not (flat and k == "Ode0")}
+
+    def _prior(self, name: str) -> Prior:
+        model = self.supernovae.cosmology
+        if name in ("w0", "wa") and model != "flat-w0waCDM":
+            return Prior(fixed=getattr(FIDUCIAL, name))
+        if name == "Ode0" and model != "LCDM":
+            return Prior(fixed=FIDUCIAL.Ode0)
+        return getattr(self.prior, name)
+
+    def updated(self, **changes: Any) -> Config:
+        """A copy with dotted keys replaced: `config.updated(**{"size.capacity": 100})`; raises ConfigError."""
+        return _validate(_with(self.model_dump(), changes))
+
+
+def presets() -> list[str]:
+    """Names of the packaged presets."""
+    return sorted(p.name.removesuffix(".toml") for p in resources.files("cigars.presets").iterdir() if p.name.endswith(".toml"))
+
+
+def load_config(source: str | Path, settings: Sequence[str] = (), **changes: Any) -> Config:
+    """Read a preset by name or a TOML file by path, then apply `key=value` settings and keyword changes (dotted keys).
+
+    A file may name a preset to start from: `extends = "demo"`. Raises ConfigError with one line that says which key.
+    """
+    tree = _read(source)
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator:
+            raise ConfigError(f"--set: expected key=value, got {setting!r}")
+        tree = _with(tree, {key.strip(): _value(value.strip())})
+    return _validate(_with(tree, changes))
+
+
+def fingerprint(*parts: Any) -> str:
+    """Short SHA-256 of configurations, numbers and names, the same on every machine."""
+    plain = [p.model_dump(mode="json") if isinstance(p, BaseModel) else p for p in parts]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _read(source: str | Path) -> dict[str, Any]:
+    path = Path(source)
+    try:
+        if str(source) in presets():
+            text = (resources.files("cigars.presets") / f"{source}.toml").read_text()
+        elif path.suffix == ".toml":
+            text = path.read_text()
+        else:
+            raise ConfigError(f"configuration: expected a preset ({', '.join(presets())}) or a .toml file, got {str(source)!r}")
+        tree = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"configuration: cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration: {path} is not valid TOML: {error}") from None
+    base = tree.pop("extends", None)
+    if base is not None and base not in presets():
+        raise ConfigError(f"extends: expected a preset ({', '.join(presets())}), got {base!r}")
+    return _merge(_read(base), tree) if base else tree
+
+
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables merge key by key; a prior (a table of one kind) is replaced whole."""
+    out = dict(base)
+    for key, value in top.items():
+        nested = isinstance(value, Mapping) and isinstance(out.get(key), Mapping) and key not in PriorConfig.model_fields
+        out[key] = _merge(out[key], value) if nested else value
+    return out
+
+
+def _with(tree: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    for dotted, value in changes.items():
+        *parents, leaf = dotted.split(".")
+        branch: Any = {leaf: value}
+        for parent in reversed(parents):
+            branch = {parent: branch}
+        tree = _merge(tree, branch)
+    return dict(tree)
+
+
+def _value(text: str) -> Any:
+    """A command-line value: TOML where it parses, else the text itself."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _validate(tree: Mapping[str, Any]) -> Config:
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(p) for p in first["loc"])
+    if first["type"] == "extra_forbidden":
+        valid = _keys_at(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.0)
+        return f"configuration: unknown key {where!r}; nearest valid key is {'.'.join([*map(str, first['loc'][:-1]), *near])!r}"
+    message = first["msg"].removeprefix("Value error, ")
+    got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+    return f"configuration: {where + ': ' if where else ''}{message}{got}"
+
+
+def _keys_at(location: Sequence[int | str]) -> list[str]:
+    model: type[BaseModel] = Config
+    for part in location:
+        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return list(model.model_fields)
