@@ -1,0 +1,74 @@
+"""Writing a file so that a reader sees the old content, the new content or nothing, never a part of it.
+
+The new content goes to a temporary file in the same folder (same file system), is flushed to disk, and takes its place by
+`os.replace`, which POSIX makes atomic (rename(2)).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["FileError", "replacing"]
+
+
+class FileError(ValueError):
+    """A file that cannot be read or written; the message is one line for people."""
+
+
+@contextmanager
+def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary path with the suffix of `path`; on a clean exit it becomes `path`, on any error it is removed.
+
+    Raises:
+        FileError: `path` exists and `overwrite` is false, its folder is missing, or the system refuses the write.
+    """
+    path = Path(path)
+    _refuse_existing(path, overwrite)
+    temporary = None
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=f".partial{path.suffix}")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        _flush(temporary)
+        _refuse_existing(path, overwrite)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes it private
+        os.replace(temporary, path)
+    except OSError as error:
+        raise FileError(explain(path, error)) from None
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+def explain(path: Path, error: OSError) -> str:
+    """One line on why `path` could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{path}: no space left on the device; nothing was written: free some space or name another folder"
+    if error.errno == errno.ENOENT and not path.parent.is_dir():
+        return f"{path}: folder {str(path.parent)!r} does not exist; make it first"
+    return f"{path}: cannot write: {error.strerror or error}"
+
+
+def _refuse_existing(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise FileError(f"{path}: expected a file, got a folder")
+    if path.exists() and not overwrite:
+        raise FileError(f"{path}: exists already and is left as it is; name another file or allow overwriting")
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,184 @@
+"""Tables as files: FITS, Parquet, ECSV and CSV through astropy, units and descriptions in the metadata where the format has any.
+
+A table is read whole from memory, so that a file which is cut short or damaged ends in one clear line.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy import units
+from astropy.io import fits
+from astropy.table import Column as TableColumn
+from astropy.table import Table
+from astropy.units import UnitsError, UnrecognizedUnit
+
+from cigars.files import replacing
+from cigars.schema import Column
+from cigars.validation import CatalogueError, rows
+
+__all__ = ["numbers", "read_table", "texts", "write_table"]
+
+FORMATS = {".fits": "fits", ".fit": "fits", ".parquet": "parquet", ".pq": "parquet", ".ecsv": "ascii.ecsv", ".csv": "ascii.csv"}
+
+
+def format_of(path: Path) -> str:
+    """Astropy's name of the format that the extension means."""
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise CatalogueError(f"{path}: expected an extension of {', '.join(FORMATS)}, got {path.suffix!r}") from None
+
+
+def read_table(path: str | Path) -> Table:
+    """The table in a file; raises CatalogueError if it is missing, damaged, cut short or of another format."""
+    path = Path(path)
+    kind = format_of(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CatalogueError(f"{path}: cannot read: {error.strerror}") from None
+    if not data.strip():
+        raise CatalogueError(f"{path}: the file is empty")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            table = _parse(data, kind)
+        except Exception as error:  # whatever a reader raises on damaged input, the user needs to know that the file is bad
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise CatalogueError(f"{path}: not a readable {kind.removeprefix('ascii.').upper()} table: {reason[0][:160]}") from None
+    if any("truncated" in str(w.message).lower() for w in caught):
+        raise CatalogueError(f"{path}: the file is cut short; copy it again")
+    return table
+
+
+def write_table(path: str | Path, columns: Mapping[str, tuple[Any, Column]], meta: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Write columns, each an array with its schema entry, and plain metadata (text and numbers); atomic, see `replacing`."""
+    path = Path(path)
+    kind = format_of(path)
+    table = Table({name: np.asarray(values) for name, (values, _) in columns.items()})
+    for name, (_, entry) in columns.items():
+        table[name].unit = entry.unit or None
+        table[name].description = entry.meaning
+    with replacing(path, overwrite) as temporary:
+        if kind == "fits":
+            _write_fits(temporary, table, meta)
+        else:
+            table.meta.update({k: _plain(v) for k, v in meta.items()})
+            table.write(temporary, format=kind, overwrite=True)
+
+
+def numbers(table: Table, name: str, unit: str) -> np.ndarray:
+    """A column as float64 in `unit`, NaN where masked; converts what astropy can and refuses the rest."""
+    given = table[name]
+    if np.all(_masked(given)):
+        return np.full(len(given), np.nan)
+    if given.ndim != 1:
+        raise CatalogueError(f"{name}: expected one number a row, got an array of shape {given.shape[1:]}")
+    if given.dtype.kind not in "fiu":
+        raise CatalogueError(f"{name}: expected numbers, got {_example(given)}")
+    values = np.where(_masked(given), np.nan, np.ma.getdata(given).astype(np.float64))
+    return _convert(values, given.unit, unit, name)
+
+
+def texts(table: Table, name: str) -> np.ndarray:
+    """A column as text; numbers must be integers, and nothing may be masked."""
+    given = table[name]
+    if given.ndim != 1:
+        raise CatalogueError(f"{name}: expected one value a row, got an array of shape {given.shape[1:]}")
+    if np.any(_masked(given)):
+        raise CatalogueError(f"{name}: {rows(_masked(given))} missing; give every object one")
+    if given.dtype.kind not in "UOSiu":
+        raise CatalogueError(f"{name}: expected text or integers, got {_example(given)}")
+    plain = np.ma.getdata(given).tolist()
+    return np.array([v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in plain], dtype=np.str_)
+
+
+def _parse(data: bytes, kind: str) -> Table:
+    if kind == "fits":
+        return Table.read(io.BytesIO(data), format="fits", unit_parse_strict="silent")
+    if kind == "parquet":
+        return Table.read(io.BytesIO(data), format="parquet")
+    text = data.decode("utf-8-sig")
+    converters = {"id": [_as_text()]} if kind == "ascii.csv" else {}  # so that 007 stays 007
+    return Table.read(text.splitlines(), format=kind, guess=False, converters=converters)
+
+
+def _as_text() -> tuple[Any, Any]:
+    from astropy.io.ascii import convert_numpy
+
+    return convert_numpy(np.str_)
+
+
+def _write_fits(path: Path, table: Table, meta: Mapping[str, Any]) -> None:
+    for column in table.columns.values():
+        if isinstance(column.unit, units.function.FunctionUnitBase):  # not in the FITS standard: mag stays, the comment says of what
+            column.description += f" [{column.unit}]"
+            column.unit = units.mag if column.unit.function_unit == units.mag else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # names beyond eight characters become HIERARCH cards
+        hdu = fits.table_to_hdu(table)
+        for index, column in enumerate(table.columns.values(), 1):
+            hdu.header[f"TCOMM{index}"] = column.description
+        for key, value in meta.items():
+            _set_card(hdu.header, key, _plain(value))
+        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
+
+
+def _set_card(header: fits.Header, key: str, value: Any) -> None:
+    if isinstance(value, str):
+        value = value.encode("ascii", "backslashreplace").decode().replace("\n", "\\n")
+    if isinstance(value, str) and len(key) > 8 and len(key) + len(value) > 60:  # a HIERARCH card cannot be continued
+        header.add_comment(f"{key} = {value}")
+    else:
+        header[key if len(key) <= 8 else f"HIERARCH {key}"] = value
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0) else value
+    return value if isinstance(value, str | bool | int | float) else str(value)
+
+
+def _masked(column: TableColumn) -> np.ndarray:
+    mask = np.ma.getmaskarray(column)
+    if column.dtype.kind == "O":
+        mask = mask | np.array([v is None for v in np.ma.getdata(column).ravel()], bool).reshape(mask.shape)
+    return mask
+
+
+def _example(column: TableColumn) -> str:
+    first = np.flatnonzero(~_masked(column))[0]
+    return f"{column.dtype.name} ({str(np.ma.getdata(column)[first])[:40]!r} in row {first + 1})"
+
+
+def _convert(values: np.ndarray, given: Any, expected: str, name: str) -> np.ndarray:
+    if given is None or str(given) == "":
+        return values
+    if isinstance(given, UnrecognizedUnit):
+        raise CatalogueError(f"{name}: expected unit {expected or 'none'!r}, got {str(given)!r}, which astropy does not know")
+    wanted = units.Unit(expected)
+    try:
+        if isinstance(given, units.function.FunctionUnitBase) or isinstance(wanted, units.function.FunctionUnitBase):
+            return _logarithmic(values, given, wanted)
+        return np.asarray(units.Quantity(values, given).to_value(wanted))
+    except (UnitsError, TypeError):
+        raise CatalogueError(f"{name}: expected unit {expected or 'none'!r}, got {str(given)!r}, which cannot be converted") from None
+
+
+def _logarithmic(values: np.ndarray, given: Any, wanted: Any) -> np.ndarray:
+    """Plain mag stands for mag(AB) and plain dex for dex(Msun), since FITS knows no other; fluxes become AB magnitudes."""
+    inner = getattr(wanted, "function_unit", wanted)
+    if not isinstance(given, units.function.FunctionUnitBase) and given.is_equivalent(inner):
+        return np.asarray(units.Quantity(values, given).to_value(inner))
+    if not isinstance(wanted, units.function.FunctionUnitBase):
+        return np.asarray(units.Quantity(values, given.function_unit).to_value(wanted))
+    quantity = given.physical_unit if isinstance(given, units.function.FunctionUnitBase) else given
+    if not quantity.is_equivalent(wanted.physical_unit):
+        raise UnitsError("not the same physical quantity")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(given.to(wanted, values))
