@@ -175,7 +175,9 @@ class SizeConfig(_Frozen):
         if (self.area_deg2 is None) != (self.duration_yr is None):
             raise ValueError("area_deg2 and duration_yr: expected both or neither")
         if by_area == (self.expected_supernovae is not None):
-            raise ValueError("size: expected either expected_supernovae or area_deg2 with duration_yr (set expected_supernovae = \"none\" to drop it)")
+            raise ValueError(
+                'size: expected either expected_supernovae or area_deg2 with duration_yr (set expected_supernovae = "none" to drop it)'
+            )
         return self
 
     @model_validator(mode="before")
@@ -236,7 +238,9 @@ class Config(_Frozen):
             if self.hosts.backend == kind and value is None:
                 raise ValueError(f"hosts.{attribute}: expected a file for backend = {kind!r}; set it with --set hosts.{attribute}=PATH")
         if self.selection.detection == "table" and self.selection.detection_file is None:
-            raise ValueError("selection.detection_file: expected a file for detection = 'table'; set it with --set selection.detection_file=PATH")
+            raise ValueError(
+                "selection.detection_file: expected a file for detection = 'table'; set it with --set selection.detection_file=PATH"
+            )
         return self
 
     @property
