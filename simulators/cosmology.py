@@ -30,7 +30,7 @@ __all__ = [
     "transverse_distance_table",
 ]
 
-EXPANSION_FLOOR = 1e-3
+EXPANSION_FLOOR = 1e-4  # below the smallest value of the flat prior at z <= 2, 7.6e-4
 _GAUSS_NODE = 0.5 / math.sqrt(3.0)
 
 
@@ -38,7 +38,7 @@ def expansion_squared(cosmology: Globals, z: Float[Array, "*z"]) -> Float[Array,
     """E^2(z) = (H/H0)^2 of a cosmology given by the scalars `Om0`, `Ode0`, `w0`, `wa` of a `Globals`.
 
     E^2 >= 1 for z >= 0 in all of 0 <= Om0, Ode0 <= 1 with w0 = -1, and E^2 > 0 when flat. Outside (Ode0 > 1 with little matter:
-    no Big Bang) it is floored at 1e-3, so that distances stay finite where they have no meaning.
+    no Big Bang) it is floored at 1e-4, so that distances stay finite where they have no meaning.
     """
     a = 1.0 + z
     curvature = 1.0 - cosmology.Om0 - cosmology.Ode0

@@ -111,9 +111,7 @@ def _between(u: Float[Array, "*g"], limits: tuple[float, float]) -> Float[Array,
     return limits[0] + (limits[1] - limits[0]) * u
 
 
-def draw_galaxies(
-    key: Key[Array, ""], number: int, z_max: float = REDSHIFT_RANGE[1], density: str = "tabulated"
-) -> Galaxies:
+def draw_galaxies(key: Key[Array, ""], number: int, z_max: float = REDSHIFT_RANGE[1], density: str = "tabulated") -> Galaxies:
     """Draw `number` galaxies of the population with 0.02 <= z < z_max.
 
     Args:
