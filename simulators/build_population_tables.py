@@ -62,7 +62,7 @@ def build() -> dict[str, np.ndarray]:
 def main() -> None:
     """Write the table."""
     DESTINATION.parent.mkdir(exist_ok=True)
-    np.savez_compressed(DESTINATION, **build())
+    np.savez_compressed(DESTINATION, **build())  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

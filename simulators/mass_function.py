@@ -26,8 +26,8 @@ __all__ = [
     "REDSHIFT_RANGE",
     "comoving_density",
     "fraction_below",
+    "galaxies_per_deg2",
     "mass_quantile",
-    "number_of_galaxies",
     "redshift_density",
     "redshift_quantile",
     "schechter_sum",
@@ -102,11 +102,11 @@ def fraction_below(z_max: float, density: str = "tabulated") -> float:
     return float(np.interp(z_max, *_redshift_cumulative(density)))
 
 
-def number_of_galaxies(area_deg2: float, z_max: float = REDSHIFT_RANGE[1]) -> float:
-    """Galaxies of the population in a field, 0.02 <= z <= z_max and 8.5 <= log M <= 12.5, at the fiducial cosmology."""
+def galaxies_per_deg2(z_max: float = REDSHIFT_RANGE[1]) -> float:
+    """Galaxies of the population per square degree, 0.02 <= z <= z_max and 8.5 <= log M <= 12.5, at the fiducial cosmology."""
     z, counts = _volume_counts()
     per_steradian = np.trapezoid(counts, z) * fraction_below(z_max, "volume")
-    return float(per_steradian * 4.0 * math.pi * area_deg2 / AREA_OF_SKY_DEG2)
+    return float(per_steradian * 4.0 * math.pi / AREA_OF_SKY_DEG2)
 
 
 @functools.cache

@@ -1,0 +1,73 @@
+"""Priors of the global parameters Θ: independent marginals, each uniform, (truncated) normal or fixed (forward model §1).
+
+ln p(Θ) = sum_k ln p_k(θ_k). In flat cosmologies the dark-energy density is not a parameter but 1 - Om0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float, Key
+
+from cigars.schema import Globals, Marginal
+
+__all__ = ["distribution", "log_prior", "sample_globals"]
+
+
+def distribution(marginal: Marginal) -> dist.Distribution:
+    """The numpyro distribution of one parameter.
+
+    Raises:
+        ValueError: for a kind other than uniform, normal or fixed.
+    """
+    if marginal.kind == "uniform":
+        return dist.Uniform(marginal.low, marginal.high)
+    if marginal.kind == "fixed":
+        return dist.Delta(jnp.asarray(marginal.loc, jnp.float32))
+    if marginal.kind == "normal":
+        limits = {name: value for name, value in (("low", marginal.low), ("high", marginal.high)) if math.isfinite(value)}
+        return dist.TruncatedNormal(marginal.loc, marginal.scale, **limits) if limits else dist.Normal(marginal.loc, marginal.scale)
+    raise ValueError(f"prior: expected kind 'uniform', 'normal' or 'fixed', got {marginal.kind!r}; change the marginal's kind")
+
+
+def sample_globals(key: Key[Array, ""], marginals: Mapping[str, Marginal], fixed: Mapping[str, float], cosmology: str) -> Globals:
+    """Draw Θ (float32 scalars) from the prior.
+
+    Every parameter has its own key, from its place in `Globals`: fixing or narrowing one leaves the others' draws as they were.
+
+    Args:
+        key: random key.
+        marginals: priors of the free parameters, by name.
+        fixed: values of the others; `Ode0` may be left out in a flat cosmology and is ignored there.
+        cosmology: "LCDM", "flat-LCDM" or "flat-w0waCDM".
+
+    Raises:
+        ValueError: for a parameter with neither prior nor value, or with a name that Θ does not have.
+    """
+    flat = cosmology.startswith("flat")
+    needed = [name for name in Globals._fields if not (flat and name == "Ode0")]
+    missing = [name for name in needed if name not in marginals and name not in fixed]
+    unknown = [name for name in (*marginals, *fixed) if name not in Globals._fields]
+    if missing or unknown:
+        raise ValueError(f"prior: expected one of {needed} each, got missing {missing}, unknown {unknown}; list each once")
+    keys = dict(zip(Globals._fields, jax.random.split(key, len(Globals._fields)), strict=True))
+    values = {name: _draw(keys[name], marginals.get(name), fixed.get(name)) for name in needed}
+    return Globals(**{"Ode0": 1.0 - values["Om0"], **values})
+
+
+def _draw(key: Key[Array, ""], marginal: Marginal | None, value: float | None) -> Float[Array, ""]:
+    drawn = distribution(marginal).sample(key) if marginal is not None else value
+    return jnp.asarray(drawn, jnp.float32)
+
+
+def log_prior(theta: Globals, marginals: Mapping[str, Marginal]) -> Float[Array, "*survey"]:
+    """ln prior density of the free parameters at Θ, shape of its leaves; minus infinity outside the support."""
+    total = jnp.zeros_like(jnp.asarray(theta.Om0, jnp.float32))
+    for name, marginal in marginals.items():
+        prior, value = distribution(marginal), jnp.asarray(getattr(theta, name), jnp.float32)
+        total = total + jnp.where(prior.support(value), prior.log_prob(value), -jnp.inf)
+    return total
