@@ -1,0 +1,117 @@
+"""Tables of host galaxies: parameters to compute magnitudes for, or hosts whose magnitudes were computed elsewhere.
+
+Columns are the fields of `cigars.schema.Galaxies` (SFR ratios as `sfr_ratios_log10_1` .. `_6`, or one column of six), or the names that Prospector
+uses (`zred`, `logmass`, `logsfr_ratios1`, ...); `M_{band}` are template magnitudes, m = M + 5 log10(d_M / 10 pc).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from cigars.schema import Galaxies
+
+__all__ = ["galaxies_from_table", "read_host_table"]
+
+PROSPECTOR = {
+    "z": "zred",
+    "mass_log10_msun": "logmass",
+    "metallicity_log10_zsun": "logzsol",
+    "sfr_ratios_log10": "logsfr_ratios",
+    "dust_tau2": "dust2",
+    "dust_index": "dust_index",
+    "dust_ratio": "dust_ratio",
+    "gas_metallicity_log10_zsun": "gas_logz",
+    "agn_fraction_ln": "ln_fagn",
+    "agn_tau_ln": "ln_agn_tau",
+}
+NO_AGN = {"agn_fraction_ln": np.log(1e-5), "agn_tau_ln": np.log(5.0)}  # the ends of the prior where an AGN is faintest
+LOG_U = -2.0
+RATIOS = 6
+
+
+def galaxies_from_table(table: Any) -> Galaxies:
+    """Galaxies of an astropy Table (or anything with named columns), float32 numpy leaves.
+
+    The AGN columns are optional; `gas_logu`, where present, must be -2, the value of the nebular templates.
+    Raises ValueError that lists the columns that are missing and those that are there.
+    """
+    names = [str(n) for n in getattr(table, "colnames", None) or table.keys()]
+    missing: list[str] = []
+    columns = {field: _field(table, names, field, missing) for field in Galaxies._fields}
+    if missing:
+        raise ValueError(f"host table: expected columns {missing}, got {names}; add them, or rename those that mean the same")
+    if "gas_logu" in names and not np.allclose(_plain(table, "gas_logu"), LOG_U, atol=1e-3):
+        raise ValueError(
+            f"host table: expected gas_logu = {LOG_U:g}, the value of the nebular templates, got {_plain(table, 'gas_logu')[0]:g}; drop the column"
+        )
+    for field, values in columns.items():
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"host table: expected finite {field}, got {int((~np.isfinite(values)).sum())} missing values; drop those rows"
+            )
+    return Galaxies(**columns)
+
+
+def read_host_table(path: str | Path, bands: Sequence[str]) -> tuple[Galaxies, Float[np.ndarray, "host band"], Float[np.ndarray, " host"]]:
+    """Hosts with template magnitudes from a Parquet, FITS, ECSV or CSV file: galaxies, M_b, and the probability each was kept with.
+
+    The last is the column `keep_probability`, 1 where absent (a table drawn from the population itself).
+    """
+    table = _read(Path(path))
+    absent = [f"M_{b}" for b in bands if f"M_{b}" not in table.colnames]
+    if absent:
+        raise ValueError(
+            f"{path}: expected columns {absent}, got {table.colnames}; template magnitudes M = m - 5 log10(d_M / 10 pc), one a band"
+        )
+    magnitudes = np.stack([_plain(table, f"M_{b}") for b in bands], axis=-1).astype(np.float32)
+    keep = _plain(table, "keep_probability").astype(np.float32) if "keep_probability" in table.colnames else np.ones(len(table), np.float32)
+    if not np.isfinite(magnitudes).all():
+        raise ValueError(f"{path}: expected finite magnitudes, got {int((~np.isfinite(magnitudes)).sum())} missing values; drop those rows")
+    if not ((keep > 0) & (keep <= 1)).all():
+        raise ValueError(f"{path}: expected keep_probability in (0, 1], got {keep.min():g} to {keep.max():g}")
+    return galaxies_from_table(table), magnitudes, keep
+
+
+def _read(path: Path) -> Any:
+    from astropy.table import Table
+
+    formats = {".parquet": "parquet", ".fits": "fits", ".fit": "fits", ".ecsv": "ascii.ecsv", ".csv": "ascii.csv"}
+    if path.suffix.lower() not in formats:
+        raise ValueError(f"{path}: expected a file that ends in {', '.join(formats)}, got {path.suffix or 'no suffix'!r}")
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a file, got none; check the path")
+    return Table.read(path, format=formats[path.suffix.lower()])
+
+
+def _field(table: Any, names: list[str], field: str, missing: list[str]) -> np.ndarray:
+    if field == "sfr_ratios_log10":
+        return _ratios(table, names, missing)
+    for name in (field, PROSPECTOR[field]):
+        if name in names:
+            return _plain(table, name).astype(np.float32)
+    if field not in NO_AGN:
+        missing.append(PROSPECTOR[field] if "zred" in names else field)
+    rows = len(table[names[0]]) if names else 0
+    return np.full(rows, NO_AGN.get(field, 0.0), np.float32)
+
+
+def _ratios(table: Any, names: list[str], missing: list[str]) -> np.ndarray:
+    if "sfr_ratios_log10" in names:
+        return _plain(table, "sfr_ratios_log10").astype(np.float32)
+    styles = [[f"logsfr_ratios{i}" for i in range(1, RATIOS + 1)], [f"sfr_ratios_log10_{i}" for i in range(1, RATIOS + 1)]]
+    best = max(styles, key=lambda style: sum(n in names for n in style))
+    absent = [n for n in best if n not in names]
+    missing.extend(absent)
+    return np.zeros((0, RATIOS), np.float32) if absent else np.stack([_plain(table, n) for n in best], axis=-1).astype(np.float32)
+
+
+def _plain(table: Any, name: str) -> np.ndarray:
+    """A column as float64, masked values as NaN, in the byte order of the machine."""
+    column = table[name]
+    values = np.ma.filled(np.ma.asarray(column, dtype=float), np.nan) if np.ma.isMaskedArray(column) else np.asarray(column)
+    return np.array(values, dtype=np.float64)
