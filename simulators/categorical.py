@@ -50,10 +50,9 @@ def _ending_at_one(cdf: np.ndarray) -> np.ndarray:
 
 def draw_index(key: Key[Array, ""], cdf: BlockedCdf, number: int) -> Int[Array, "draw"]:
     """Indices drawn with probability proportional to the weights, shape [number]."""
-    row_key, column_key = jax.random.split(key)
-    row = jnp.searchsorted(cdf.rows, jax.random.uniform(row_key, (number,)), side="right")
-    u = jax.random.uniform(column_key, (number,))
-    return row * cdf.columns.shape[1] + _search_rows(cdf.columns, row, u)
+    pick_row, pick_column = jax.random.uniform(key, (2, number))
+    row = jnp.searchsorted(cdf.rows, pick_row, side="right", method="scan_unrolled")
+    return row * cdf.columns.shape[1] + _search_rows(cdf.columns, row, pick_column)
 
 
 def _search_rows(columns: Float[Array, "row column"], row: Int[Array, "draw"], u: Float[Array, "draw"]) -> Int[Array, "draw"]:

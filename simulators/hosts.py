@@ -9,7 +9,6 @@ and magnitudes are computed for nothing else. With weights R⁰/p the bank stand
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cigars.config import fingerprint
+from cigars.files import replacing
 from cigars.schema import FIDUCIAL, Galaxies
 from simulators.population import bin_masses_log10, draw_galaxies
 from simulators.rates import FIRST_BIN, ln_bin_ages, ln_rate_per_bin
@@ -170,14 +170,8 @@ def _ln_rate(ln_mass: Float[Array, "host bin"], z: Float[Array, "host"]) -> Floa
 def write_bank(path: Path, bank: HostBank) -> None:
     """Write atomically: a reader sees the whole bank or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, **bank._asdict())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path, overwrite=True) as temporary:
+        np.savez(temporary, **bank._asdict())
 
 
 def read_bank(path: Path) -> HostBank:

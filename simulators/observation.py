@@ -56,12 +56,11 @@ def observe_hosts(key: Key[Array, ""], magnitude: Float[Array, "sn band"], confi
 
 def observe_supernovae(key: Key[Array, ""], m: Array, x: Array, c: Array, config: ObservationConfig) -> dict[str, Array]:
     """Noisy m, x, c with their variances and covariances, each [sn], under their catalogue names."""
-    error_key, noise_key = jax.random.split(key)
-    normals = jax.random.normal(error_key, (3, *m.shape))
+    normals = jax.random.normal(key, (6, *m.shape))
     models = (config.sn_m, config.sn_x, config.sn_c)
-    variance = jnp.stack([draw_variance(model, m, normal) for model, normal in zip(models, normals, strict=True)])
+    variance = jnp.stack([draw_variance(model, m, normal) for model, normal in zip(models, normals[:3], strict=True)])
     correlation, cholesky = _correlation(config.sn_correlation)
-    noise = jnp.einsum("ij,j...->i...", jnp.asarray(cholesky, m.dtype), jax.random.normal(noise_key, (3, *m.shape)))
+    noise = jnp.einsum("ij,j...->i...", jnp.asarray(cholesky, m.dtype), normals[3:])
     sd = jnp.sqrt(variance)
     observed = jnp.stack([m, x, c]) + sd * noise
     covariance = {f"cov_{a}": correlation[i] * sd[j] * sd[k] for i, (a, j, k) in enumerate((("mx", 0, 1), ("mc", 0, 2), ("xc", 1, 2)))}

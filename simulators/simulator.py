@@ -46,6 +46,7 @@ class Simulator(NamedTuple):
 
     table: Float[Array, "host column"]
     cdf: BlockedCdf
+    ln_weight: Float[Array, "host"]  # ln of R⁰/p, what the cumulative sum is made of
     ln_total: Float[Array, ""]  # ln of the expected number of supernovae over the bank for log A = 0 at the fiducial slope
     ln_age_range: Float[Array, "2"]
     detection: DetectionTable
@@ -68,6 +69,7 @@ def build_simulator(config: Config, bank: HostBank) -> Simulator:
     return Simulator(
         table=jnp.asarray(table),
         cdf=blocked_cdf(weight),
+        ln_weight=jnp.asarray(np.log(weight), jnp.float32),
         ln_total=jnp.asarray(math.log(weight.sum()), jnp.float32),
         ln_age_range=jnp.array([ages.min(), ages.max()], jnp.float32),
         detection=read_detection_table(config.selection.detection_file if config.selection.detection == "table" else None),

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Key
 
 from cigars.schema import Globals
 
-__all__ = ["R_V_LOW", "Light", "brightness_shift", "draw_dust", "draw_light", "dust_column", "mean_absolute_magnitude", "sersic_scale"]
+__all__ = ["Light", "brightness_shift", "draw_dust", "draw_light", "dust_column", "host_dust", "mean_absolute_magnitude", "sersic_scale"]
 
 R_V_MEAN, R_V_SD, R_V_LOW, A_V_MEAN = 3.0, 0.5, 1.2, 0.1
 COLOUR_SD = 0.1
@@ -55,11 +55,9 @@ def mean_absolute_magnitude(theta: Globals, delta_m: Array, x_int: Array, c_int:
 
 def draw_light(key: Key[Array, ""], theta: Globals, delta_m: Float[Array, "sn"], dust: tuple[Array, Array]) -> Light:
     """Stretch, colour and magnitude given δM and the dust (R_V, A_V)."""
-    x_key, c_key, m_key = jax.random.split(key, 3)
-    shape = delta_m.shape
-    x = jax.random.normal(x_key, shape)
-    c = theta.alpha_c * x + COLOUR_SD * jax.random.normal(c_key, shape)
-    intrinsic = mean_absolute_magnitude(theta, delta_m, x, c) + theta.sigma_int * jax.random.normal(m_key, shape)
+    x, c, scatter = jax.random.normal(key, (3, *delta_m.shape))
+    c = theta.alpha_c * x + COLOUR_SD * c
+    intrinsic = mean_absolute_magnitude(theta, delta_m, x, c) + theta.sigma_int * scatter
     r_v, a_v = dust
     excess = a_v / r_v
     return Light(x, c, r_v, a_v, intrinsic + a_v + excess, c + excess)
@@ -70,16 +68,16 @@ def draw_dust(
 ) -> tuple[Float[Array, "sn"], Float[Array, "sn"]]:
     """R_V and A_V (mag) before each supernova, by the variant `independent`, `host` or `local` of forward model §6."""
     if variant == "independent":
-        r_key, a_key = jax.random.split(key)
-        return _draw_r_v(r_key, tau2.shape), -A_V_MEAN * jnp.log1p(-jax.random.uniform(a_key, tau2.shape))
+        for_r_v, for_a_v = jax.random.uniform(key, (2, *tau2.shape))
+        return _truncated_normal(for_r_v, R_V_MEAN, R_V_SD, R_V_LOW), -A_V_MEAN * jnp.log1p(-for_a_v)
     r_v, a_v = host_dust(tau2, index)
     return r_v, (a_v if variant == "host" else a_v * dust_column(key, mass_log10_msun))
 
 
-def _draw_r_v(key: Key[Array, ""], shape: tuple[int, ...]) -> Array:
-    lowest = ndtr(jnp.float32((R_V_LOW - R_V_MEAN) / R_V_SD))
-    u = jax.random.uniform(key, shape, minval=1e-7, maxval=1.0)
-    return jnp.maximum(R_V_MEAN + R_V_SD * ndtri(lowest + u * (1 - lowest)), R_V_LOW)
+def _truncated_normal(u: Array, mean: Array | float, sd: Array | float, low: float) -> Array:
+    """Normal(mean, sd) above `low` by inverse survival function at the uniform u: the far upper tail keeps its resolution."""
+    above = ndtr((mean - low) / jnp.asarray(sd, u.dtype))
+    return jnp.maximum(mean - sd * ndtri(above * (1 - u)), low)
 
 
 def host_dust(tau2: Array, index: Array) -> tuple[Array, Array]:
@@ -119,11 +117,13 @@ def _small_scale(k: Array) -> Array:
 
 
 def _draw_sersic_index(key: Key[Array, ""], mass_log10_msun: Float[Array, "sn"]) -> Float[Array, "sn"]:
-    component_key, value_key = jax.random.split(key)
+    choose, value = jax.random.uniform(key, (2, *mass_log10_msun.shape))
     nodes = jnp.linspace(*SERSIC_MASS, len(SERSIC_WEIGHT))
-    at = lambda values: jnp.interp(mass_log10_msun, nodes, jnp.asarray(values, jnp.float32))  # noqa: E731
-    first = jax.random.uniform(component_key, mass_log10_msun.shape) < at(SERSIC_WEIGHT)
-    mean, sd = (jnp.where(first, at(table[0]), at(table[1])) for table in (SERSIC_MEAN, SERSIC_SD))
-    lowest = ndtr((SERSIC_LOW - mean) / sd)
-    u = jax.random.uniform(value_key, mass_log10_msun.shape, minval=1e-7, maxval=1.0)
-    return jnp.maximum(mean + sd * ndtri(lowest + u * (1 - lowest)), SERSIC_LOW)
+    first = choose < jnp.interp(mass_log10_msun, nodes, jnp.asarray(SERSIC_WEIGHT, jnp.float32))
+    mean, sd = (_of_component(table, first, mass_log10_msun, nodes) for table in (SERSIC_MEAN, SERSIC_SD))
+    return _truncated_normal(value, mean, sd, SERSIC_LOW)
+
+
+def _of_component(table: tuple, first: Array, mass_log10_msun: Array, nodes: Array) -> Array:
+    one, two = (jnp.interp(mass_log10_msun, nodes, jnp.asarray(row, jnp.float32)) for row in table)
+    return jnp.where(first, one, two)

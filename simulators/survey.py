@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SurveyOverflow", "draw_surveys", "load_simulator", "simulate"]
 
-BLOCK = 1024  # candidates at a time
+LARGEST_BLOCK = 4096  # candidates at a time
 
 
 class SurveyOverflow(ValueError):
@@ -102,26 +102,31 @@ def _survey(key: Key[Array, ""], index: Array, theta: Globals | None, simulator:
     bound = ln_slope_bound(theta.dtd_slope, FIDUCIAL.dtd_slope, simulator.ln_age_range)
     expected = jnp.exp(simulator.ln_total + math.log(10) * theta.dtd_logA + bound)
     candidates = jax.random.poisson(number_key, expected)
-    capacity = config.size.capacity
+    capacity, size = config.size.capacity, _block_size(config.size.capacity)
 
     def draw(block: Array) -> tuple[tuple, Bool[Array, "sn"]]:
-        return _candidates(jax.random.fold_in(object_key, block), theta, distances, bound, simulator, config)
+        return _candidates(jax.random.fold_in(object_key, block), size, theta, distances, bound, simulator, config)
 
     def step(state: tuple) -> tuple:
         block, filled, rows = state
         new, detected = draw(block)
-        detected = detected & (block * BLOCK + jnp.arange(BLOCK) < candidates)
-        first = jnp.nonzero(detected, size=BLOCK, fill_value=0)[0]  # detected rows to the front
+        detected = detected & (block * size + jnp.arange(size) < candidates)
+        first = jnp.nonzero(detected, size=size, fill_value=0)[0]  # detected rows to the front
         put = lambda buffer, value: jax.lax.dynamic_update_slice_in_dim(buffer, value[first], filled, 0)  # noqa: E731
         return block + 1, filled + jnp.sum(detected), jax.tree.map(put, rows, new)
 
     shapes = jax.eval_shape(draw, jnp.int32(0))[0]
-    empty = jax.tree.map(lambda leaf: jnp.zeros((capacity + BLOCK, *leaf.shape[1:]), leaf.dtype), shapes)
-    blocks = (candidates + BLOCK - 1) // BLOCK
+    empty = jax.tree.map(lambda leaf: jnp.zeros((capacity + size, *leaf.shape[1:]), leaf.dtype), shapes)
+    blocks = (candidates + size - 1) // size
     _, number, rows = jax.lax.while_loop(lambda state: state[0] < blocks, step, (jnp.int32(0), jnp.int32(0), empty))
     observed = jnp.arange(capacity) < number
     observations, latents, host = jax.tree.map(lambda leaf: _masked(leaf[:capacity], observed), rows)
     return Survey(theta, observations, latents, observed, host, number)
+
+
+def _block_size(capacity: int) -> int:
+    """Candidates at a time: a survey of usual size, a fifth of its capacity, then takes a few blocks and wastes part of the last."""
+    return min(max(capacity // 8, 1), LARGEST_BLOCK)
 
 
 def _masked(leaf: Array, observed: Bool[Array, "sn"]) -> Array:
@@ -130,15 +135,16 @@ def _masked(leaf: Array, observed: Bool[Array, "sn"]) -> Array:
 
 
 def _candidates(
-    key: Key[Array, ""], theta: Globals, distances: Array, ln_bound: Array, simulator: Simulator, config: Config
+    key: Key[Array, ""], size: int, theta: Globals, distances: Array, ln_bound: Array, simulator: Simulator, config: Config
 ) -> tuple[tuple[Observations, Latents, Array], Bool[Array, "sn"]]:
     """One block of candidates: everything about them, and which are in the catalogue."""
-    keys = dict(zip(("host", "thin", "age", "dust", "light", "sn", "hosts", "z", "detect"), jax.random.split(key, 9), strict=True))
-    host = draw_index(keys["host"], simulator.cdf, BLOCK)
+    keys = dict(zip(("host", "age", "dust", "light", "sn", "hosts", "z", "accept"), jax.random.split(key, 8), strict=True))
+    thin, detect = jax.random.uniform(keys["accept"], (2, size))
+    host = draw_index(keys["host"], simulator.cdf, size)
     h = unpack(simulator.table[host], len(config.hosts.bands))
     modulus = distance_modulus_transverse(interpolate_uniform(distances, h.z, config.hosts.z_max))
     ln_rates = ln_rate_per_bin(h.ln_mass, ln_bin_ages(h.z), theta.dtd_slope)
-    thinned = jnp.log(jax.random.uniform(keys["thin"], (BLOCK,))) + ln_bound + h.ln_rate0 < jax.nn.logsumexp(ln_rates, axis=-1)
+    thinned = jnp.log(thin) + ln_bound + h.ln_rate0 < jax.nn.logsumexp(ln_rates, axis=-1)
 
     age = draw_age(keys["age"], ln_rates, h.z)
     delta_m = brightness_shift(theta, h.mass_log10_msun, h.metallicity_log10_zsun, age)
@@ -150,7 +156,7 @@ def _candidates(
 
     probability = detection_probability(h.z, supernova["m"], config.selection, simulator.detection)
     probability = probability * host_efficiency(magnitude, config.selection, config.band_names)
-    detected = (modulus < h.faintest) & thinned & (jax.random.uniform(keys["detect"], (BLOCK,)) < probability)
+    detected = (modulus < h.faintest) & thinned & (detect < probability)
     mag, mag_err = observe_hosts(keys["hosts"], magnitude, config.observation)
     observations = catalogue_rows(mag, mag_err, supernova, *observe_redshifts(keys["z"], h.z, config.observation))
     latents = Latents(
