@@ -15,9 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from simulators.sps.grid import WavelengthGrid, dual_weights, fine_points, hat_integrals
+from simulators.sps.grid import FINE, WavelengthGrid, dual_weights, fine_points, hat_integrals
 
-__all__ = ["Band", "BandWeights", "band_weights", "line_transmissions", "load_bands", "redshift_range", "shifted_weights"]
+__all__ = [
+    "Band",
+    "BandWeights",
+    "band_integrals",
+    "band_weights",
+    "line_transmissions",
+    "load_bands",
+    "redshift_range",
+    "shifted_weights",
+    "throughput_limits",
+]
 
 PHASES = 8
 LINE_PHASES = 32
@@ -50,13 +60,38 @@ def load_bands(names: Sequence[str], file: str | None = None) -> tuple[Band, ...
     return tuple(_from_speclite(n) for n in names) if file is None else _from_file(names, file)
 
 
-def redshift_range(band: Band, grid: WavelengthGrid) -> tuple[float, float]:
-    """Least and greatest redshift at which the band's throughput lies on the grid, but for `NEGLIGIBLE`."""
+def throughput_limits(band: Band) -> tuple[float, float]:
+    """ln wavelength between which the band's throughput lies, but for `NEGLIGIBLE` of its integral on either side."""
     x = np.log(band.wavelength)
     cumulative = np.concatenate([[0.0], np.cumsum((band.transmission[1:] + band.transmission[:-1]) / 2 * np.diff(x))])
-    blue = x[np.searchsorted(cumulative, NEGLIGIBLE * cumulative[-1], side="right") - 1]
-    red = x[np.searchsorted(cumulative, (1 - NEGLIGIBLE) * cumulative[-1])]
-    return float(np.expm1(red - grid.ln_wavelength[-1])), float(np.expm1(blue - grid.ln_start))
+    blue = np.searchsorted(cumulative, NEGLIGIBLE * cumulative[-1], side="right") - 1
+    red = np.searchsorted(cumulative, (1 - NEGLIGIBLE) * cumulative[-1])
+    return float(x[blue]), float(x[red])
+
+
+def redshift_range(bands: Sequence[Band], grid: WavelengthGrid) -> tuple[float, float]:
+    """Least and greatest redshift at which all bands lie on the grid. Raises ValueError naming a band that never does."""
+    for band in bands:
+        blue, red = throughput_limits(band)
+        if not max(red - grid.ln_wavelength[-1], 0.0) < min(blue - grid.ln_start, np.log1p(Z_LIMIT)):
+            ends = f"{np.exp(blue):.0f} to {np.exp(red):.0f} A"
+            raise ValueError(
+                f"band {band.name}: expected light within {grid.wavelength[0]:.0f} to {grid.wavelength[-1]:.0f} A at z >= 0, got {ends}"
+            )
+    limits = [throughput_limits(b) for b in bands]
+    low = max(0.0, *(np.expm1(red - grid.ln_wavelength[-1]) for _, red in limits))
+    high = min(Z_LIMIT, *(np.expm1(blue - grid.ln_start) for blue, _ in limits))
+    if not low < high:
+        raise ValueError(
+            f"bands: expected a redshift at which all are on the spectral grid, got z > {low:.2f} and z < {high:.2f}; drop a band"
+        )
+    return float(low), float(high)
+
+
+def band_integrals(bands: Sequence[Band], grid: WavelengthGrid, fine: int = FINE) -> Float[np.ndarray, "band pixel"]:
+    """\\int T h_i dln lambda / \\int T dln lambda of each band with each hat of the grid."""
+    x = fine_points(grid, fine)
+    return np.stack([hat_integrals(_transmission(b, x), grid, fine) / _integral(b) for b in bands])
 
 
 def band_weights(bands: Sequence[Band], grid: WavelengthGrid, lines: Float[np.ndarray, " line"], phases: int = PHASES) -> BandWeights:
@@ -66,16 +101,11 @@ def band_weights(bands: Sequence[Band], grid: WavelengthGrid, lines: Float[np.nd
     for p in range(phases):
         start = grid.ln_start + grid.step * (p / phases - _MARGIN)
         shifted = WavelengthGrid(start, grid.step, pixels + 2 * _MARGIN)
-        x = fine_points(shifted)
-        integrals = hat_integrals(np.stack([_transmission(b, x) for b in bands]), shifted)
-        weights[p] = dual_weights(integrals)[:, _MARGIN:-_MARGIN]
-    norm = np.array([_integral(b) for b in bands])
+        weights[p] = dual_weights(band_integrals(bands, shifted))[:, _MARGIN:-_MARGIN]
     step = grid.step / LINE_PHASES
     x = np.log(lines) + step * np.arange(int(np.log1p(Z_LIMIT) / step) + 2)[:, None]
-    at_lines = np.stack([_transmission(b, x) for b in bands], axis=1)
-    return BandWeights(
-        jnp.asarray(weights / norm[:, None], jnp.float32), jnp.asarray(at_lines / norm[:, None], jnp.float32), jnp.float32(grid.step)
-    )
+    at_lines = np.stack([_transmission(b, x) / _integral(b) for b in bands], axis=1)
+    return BandWeights(jnp.asarray(weights, jnp.float32), jnp.asarray(at_lines, jnp.float32), jnp.float32(grid.step))
 
 
 def shifted_weights(z: Float[Array, " galaxy"], weights: BandWeights, pixels: int) -> Float[Array, "galaxy band pixel"]:
@@ -139,9 +169,8 @@ def _from_file(names: Sequence[str], file: str) -> tuple[Band, ...]:
 def _checked(name: str, wavelength: np.ndarray, transmission: np.ndarray) -> Band:
     band = Band(name, np.asarray(wavelength, float), np.asarray(transmission, float))
     if band.wavelength.ndim != 1 or band.wavelength.shape != band.transmission.shape or not (np.diff(band.wavelength) > 0).all():
-        raise ValueError(
-            f"band {name}: expected two equally long arrays with increasing wavelength, got {band.wavelength.shape} and {band.transmission.shape}"
-        )
+        shapes = f"{band.wavelength.shape} and {band.transmission.shape}"
+        raise ValueError(f"band {name}: expected two equally long arrays with increasing wavelength, got {shapes}")
     if not (np.isfinite(band.transmission).all() and band.transmission.max() > 0):
         raise ValueError(f"band {name}: expected a finite, somewhere positive transmission")
     return band

@@ -6,6 +6,7 @@ n is interpolated linearly in its logarithm, in log age and log Z_gas, and held 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ def nebular_templates(
 
 def _refined(nodes: np.ndarray) -> np.ndarray:
     """The table's own nodes with equal steps of at most `SPACING` between them."""
-    parts = [np.linspace(a, b, int(np.ceil((b - a) / SPACING)) + 1)[:-1] for a, b in zip(nodes[:-1], nodes[1:], strict=True)]
+    parts = [np.linspace(a, b, int(np.ceil((b - a) / SPACING)) + 1)[:-1] for a, b in pairwise(nodes)]
     return np.append(np.concatenate(parts), nodes[-1])
 
 

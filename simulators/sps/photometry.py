@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cigars.schema import Galaxies
-from simulators.sps.bandpass import Band, BandWeights, band_weights, load_bands, redshift_range
+from simulators.sps.bandpass import BandWeights, band_weights, load_bands, redshift_range
+from simulators.sps.emulator import EmulatorModel, emulator_fluxes, load_emulator
 from simulators.sps.library import file_sha256, read_table
 from simulators.sps.ssp import SspModel, band_luminosities, ssp_model
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Photometry", "check_galaxies", "galaxy_magnitudes", "load_photometry", "photometry_fingerprint", "template_magnitudes"]
 
-CHUNK = 2048  # galaxies computed at a time: 60 MB of weights and spectra
+CHUNK = 1024  # galaxies computed at a time: 30 MB of weights and spectra
+EMULATOR_CHUNK = 256  # 70 MB
 
 Limits = dict[str, tuple[float, float]]
 
@@ -35,8 +37,8 @@ class Photometry(NamedTuple):
     bands: tuple[str, ...]
     source: str
     limits: Limits  # range of each galaxy parameter, by name
-    model: SspModel
-    weights: BandWeights
+    model: SspModel | EmulatorModel
+    weights: BandWeights | None  # the emulator's bands are part of its model
 
 
 def load_photometry(hosts: HostConfig) -> Photometry:
@@ -44,21 +46,18 @@ def load_photometry(hosts: HostConfig) -> Photometry:
     if hosts.backend == "table":
         raise ValueError("hosts.backend: expected 'ssp' or 'emulator' to compute magnitudes, got 'table'; its file already holds them")
     bands = load_bands(hosts.bands, hosts.bands_file)
+    if hosts.backend == "emulator":
+        if hosts.emulator_file is None:
+            raise ValueError("hosts.emulator_file: expected a file for backend = 'emulator', got none")
+        network, reach = load_emulator(hosts.emulator_file, bands)
+        return Photometry(tuple(hosts.bands), f"emulator {file_sha256(hosts.emulator_file)}", {"z": reach}, network, None)
     table = read_table(hosts.ssp_file)
-    limits = {
-        "z": _redshift_limits(bands, [redshift_range(b, table.grid) for b in bands]),
-        "metallicity_log10_zsun": _ends(table.metallicity_log10_zsun),
-    }
+    limits = {"z": redshift_range(bands, table.grid), "metallicity_log10_zsun": _ends(table.metallicity_log10_zsun)}
     if hosts.nebular:
         limits["gas_metallicity_log10_zsun"] = _ends(table.nebular_metallicity_log10_zsun)
     model = ssp_model(table, hosts.convention, hosts.nebular)
-    return Photometry(
-        tuple(hosts.bands),
-        f"{table.name} {file_sha256(hosts.ssp_file)}",
-        limits,
-        model,
-        band_weights(bands, table.grid, table.line_wavelength),
-    )
+    weights = band_weights(bands, table.grid, table.line_wavelength)
+    return Photometry(tuple(hosts.bands), f"{table.name} {file_sha256(hosts.ssp_file)}", limits, model, weights)
 
 
 def photometry_fingerprint(hosts: HostConfig) -> str:
@@ -69,7 +68,7 @@ def photometry_fingerprint(hosts: HostConfig) -> str:
 
 
 def template_magnitudes(
-    galaxies: Galaxies, photometry: Photometry, *, chunk: int = CHUNK, progress: Callable[[float, float], None] | None = None
+    galaxies: Galaxies, photometry: Photometry, *, chunk: int | None = None, progress: Callable[[float, float], None] | None = None
 ) -> Float[np.ndarray, "galaxy band"]:
     """Template absolute magnitudes of galaxies (leaves of shape [galaxy], SFR ratios [galaxy, 6]) as a float32 numpy array.
 
@@ -80,7 +79,8 @@ def template_magnitudes(
     check_galaxies(host, photometry)
     number = len(host.z)
     out = np.empty((number, len(photometry.bands)), np.float32)
-    size = min(chunk, 1 << max(3, (number - 1).bit_length()))
+    largest = chunk or (EMULATOR_CHUNK if isinstance(photometry.model, EmulatorModel) else CHUNK)
+    size = min(largest, 1 << max(3, (number - 1).bit_length()))
     for start in range(0, number, size):
         rows = np.minimum(np.arange(start, start + size), number - 1)  # the last chunk repeats the last galaxy
         part = _jitted(Galaxies(*(v[rows] for v in host)), photometry.model, photometry.weights)
@@ -90,11 +90,12 @@ def template_magnitudes(
     return out
 
 
-def galaxy_magnitudes(galaxies: Galaxies, model: SspModel, weights: BandWeights) -> Float[Array, "galaxy band"]:
+def galaxy_magnitudes(galaxies: Galaxies, model: SspModel | EmulatorModel, weights: BandWeights | None) -> Float[Array, "galaxy band"]:
     """The same without checks or chunks: a pure function of `Photometry.model` and `.weights`, to jit and differentiate."""
-    light = band_luminosities(galaxies, model, weights)
     dimming = 2.5 * jnp.log10(1.0 + galaxies.z) - 2.5 * galaxies.mass_log10_msun
-    return model.zero_point + dimming[:, None] - 2.5 * jnp.log10(light)
+    if isinstance(model, EmulatorModel):
+        return dimming[:, None] - 2.5 * jnp.log10(emulator_fluxes(galaxies, model))
+    return (model.zero_point + dimming)[:, None] - 2.5 * jnp.log10(band_luminosities(galaxies, model, weights))
 
 
 _jitted = jax.jit(galaxy_magnitudes)
@@ -108,16 +109,6 @@ def check_galaxies(galaxies: Galaxies, photometry: Photometry) -> None:
         if bad.any():
             remedy = "choose bands within reach of the table" if name == "z" else "use another table or narrow the population"
             raise ValueError(f"galaxies.{name}: expected values in [{low:.4g}, {high:.4g}], got {values[bad].flat[0]:.4g}; {remedy}")
-
-
-def _redshift_limits(bands: tuple[Band, ...], ranges: list[tuple[float, float]]) -> tuple[float, float]:
-    low, high = max(0.0, *(r[0] for r in ranges)), min(1.6, *(r[1] for r in ranges))
-    if not low < high:
-        worst = bands[int(np.argmax([max(r[0], 0.0) - r[1] for r in ranges]))]
-        raise ValueError(
-            f"band {worst.name}: expected a throughput within reach of the table for some redshift, got {worst.wavelength[[0, -1]]} A"
-        )
-    return low, high
 
 
 def _ends(nodes: np.ndarray) -> tuple[float, float]:
