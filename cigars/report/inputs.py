@@ -1,0 +1,136 @@
+"""What a report is made of, and how the figures read it: posterior draws, truth, prior, training and calibration.
+
+Everything is plain numpy behind an ArviZ `InferenceData`, so a posterior of any origin can be reported. The `posterior`
+group holds the free parameters of `schema.GLOBALS` (chain, draw) and, where the local posterior was sampled, the
+per-object quantities of `schema.LOCALS` (chain, draw, object); `observed_data` holds the catalogue.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cigars.schema import FIDUCIAL, GLOBALS, LOCALS, Latents, Marginal
+
+if TYPE_CHECKING:
+    import arviz
+
+__all__ = [
+    "COSMOLOGY",
+    "ReportInputs",
+    "attribute",
+    "cosmology_draws",
+    "free_parameters",
+    "global_draws",
+    "has_locals",
+    "local_draws",
+    "local_parameters",
+    "observed",
+    "reference_redshift",
+]
+
+COSMOLOGY = ("Om0", "Ode0", "w0", "wa")
+"""The parameters of the expansion history."""
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+class ReportInputs(NamedTuple):
+    """Content of a report.
+
+    posterior: draws and catalogue; attributes `config` (JSON), `fingerprint`, `versions` (JSON), `seed`, `created`, `command`.
+    truth, theta_true: latents of each object, aligned with the coordinate `object`, and Θ of a mock; None for real data.
+    prior: marginal prior of each free parameter.
+    curves: stage of training -> {"train": losses, "validation": losses}, one number an epoch, in nats.
+    sbc_ranks: [survey, parameter] ranks of the truth among `sbc_draws` posterior draws, columns `sbc_names`; None if not run.
+    timings: step -> seconds.
+    """
+
+    posterior: arviz.InferenceData
+    truth: Latents | None = None
+    theta_true: Mapping[str, float] | None = None
+    prior: Mapping[str, Marginal] = _EMPTY
+    curves: Mapping[str, Mapping[str, Sequence[float]]] = _EMPTY
+    sbc_ranks: np.ndarray | None = None
+    sbc_draws: int = 0
+    sbc_names: tuple[str, ...] = ()
+    timings: Mapping[str, float] = _EMPTY
+
+
+def free_parameters(inputs: ReportInputs) -> tuple[str, ...]:
+    """Global parameters that the posterior holds, in schema order."""
+    return tuple(c.name for c in GLOBALS if c.name in inputs.posterior["posterior"])
+
+
+def local_parameters(inputs: ReportInputs) -> tuple[str, ...]:
+    """Per-object quantities that the posterior holds, in schema order."""
+    return tuple(name for name in LOCALS if name in inputs.posterior["posterior"])
+
+
+def has_locals(inputs: ReportInputs) -> bool:
+    """Whether redshifts of the objects were sampled."""
+    return "z" in inputs.posterior["posterior"]
+
+
+def global_draws(inputs: ReportInputs, name: str) -> np.ndarray:
+    """Posterior draws of a global parameter, chains one after another, shape [draw]."""
+    return np.asarray(inputs.posterior["posterior"][name].values, dtype=np.float64).reshape(-1)
+
+
+def local_draws(inputs: ReportInputs, name: str) -> np.ndarray:
+    """Posterior draws of a per-object quantity, shape [draw, object]."""
+    values = inputs.posterior["posterior"][name].transpose("chain", "draw", "object").values
+    return values.reshape(-1, values.shape[-1])
+
+
+def observed(inputs: ReportInputs, name: str) -> np.ndarray | None:
+    """A catalogue column, shape [object] or [object, band]; None where the catalogue has none."""
+    group = getattr(inputs.posterior, "observed_data", None)
+    return None if group is None or name not in group else np.asarray(group[name].values)
+
+
+def attribute(inputs: ReportInputs, name: str) -> str:
+    """An attribute of the posterior file as text ("" where absent), looked up on the file and then on its posterior group."""
+    for attributes in (inputs.posterior.attrs, inputs.posterior["posterior"].attrs):
+        if name in attributes:
+            return str(attributes[name])
+    return ""
+
+
+def reference_redshift(inputs: ReportInputs) -> tuple[str, np.ndarray] | None:
+    """Redshifts to compare with, [object], NaN where unknown: ("true", z) of a mock, else ("spectroscopic", z); None without any."""
+    if inputs.truth is not None:
+        return "true", np.asarray(inputs.truth.z, dtype=np.float64)
+    z_spec = observed(inputs, "z_spec")
+    return None if z_spec is None or not np.isfinite(z_spec).any() else ("spectroscopic", z_spec.astype(np.float64))
+
+
+def cosmology_draws(inputs: ReportInputs) -> dict[str, np.ndarray]:
+    """Draws of all of `COSMOLOGY`, shape [draw] each: sampled ones as they are, the rest as the configuration fixes them.
+
+    A flat cosmology has Ode0 = 1 − Om0; other absent parameters take the value that the configuration's prior fixes, else the fiducial one.
+    """
+    config = _configuration(inputs)
+    flat = str(config.get("supernovae", {}).get("cosmology", "LCDM")) != "LCDM"
+    free = free_parameters(inputs)
+    draws = inputs.posterior["posterior"].sizes["chain"] * inputs.posterior["posterior"].sizes["draw"]
+    out = {}
+    for name in COSMOLOGY:
+        fixed = config.get("prior", {}).get(name, {}).get("fixed")
+        default = getattr(FIDUCIAL, name) if fixed is None else fixed
+        out[name] = global_draws(inputs, name) if name in free else np.full(draws, float(default))
+    if flat and "Ode0" not in free:
+        out["Ode0"] = 1.0 - out["Om0"]
+    return out
+
+
+def _configuration(inputs: ReportInputs) -> dict[str, Any]:
+    try:
+        tree = json.loads(attribute(inputs, "config") or "{}")
+    except json.JSONDecodeError:
+        return {}  # shown verbatim in the provenance; the cosmology then is the fiducial model's
+    return tree if isinstance(tree, dict) else {}

@@ -1,0 +1,142 @@
+"""The report: one self-contained HTML page with the posterior of a survey and the reasons to believe it.
+
+Text, tables and figures are made from `ReportInputs` alone and put into `report.html.j2` with escaping on; figures are SVG
+data URIs, the style sheet is inline, and the page forbids itself any script or outside resource (Content-Security-Policy).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from cigars.report import sections
+from cigars.report.inputs import ReportInputs, attribute
+from cigars.report.sections import Plot
+from cigars.report.statistics import RedshiftStatistics, redshift_statistics
+from cigars.report.style import png_data_uri, svg_data_uri, write_pdf
+from cigars.report.tables import ParameterRow, format_duration, format_value, label_html, parameter_table
+from cigars.report.words import headline, summary
+
+__all__ = ["ParameterRow", "RedshiftStatistics", "ReportInputs", "parameter_table", "redshift_statistics", "render_report", "write_report"]
+
+
+class Picture(NamedTuple):
+    """A drawn figure with what the page says of it."""
+
+    plot: Plot
+    uri: str
+
+
+def write_report(path: str | Path, inputs: ReportInputs, *, overwrite: bool = False, figures_dir: str | Path | None = None) -> Path:
+    """Write the report of `inputs` to `path`, and each figure as `figures_dir`/NAME.pdf when that is given; returns the path.
+
+    Raises:
+        FileExistsError: the page or a PDF exists and `overwrite` is False; nothing is written then.
+    """
+    path, folder = Path(path), None if figures_dir is None else Path(figures_dir)
+    figures: dict[str, Figure] = {}
+    targets = [path] if folder is None else [path, *(folder / f"{p.name}.pdf" for s in sections.build(inputs) for p in s.plots)]
+    taken = [t for t in targets if t.exists()]
+    if taken and not overwrite:
+        raise FileExistsError(f"report: expected a new file, got the existing {taken[0]}; choose another name or allow overwriting")
+    page = render_report(inputs, keep=figures)
+    if folder is not None:
+        for name, figure in figures.items():
+            _atomically(folder / f"{name}.pdf", lambda file, figure=figure: write_pdf(figure, file))
+    _atomically(path, lambda file: file.write(page.encode("utf-8")))
+    return path
+
+
+def render_report(inputs: ReportInputs, keep: dict[str, Figure] | None = None) -> str:
+    """The page as text; figures drawn on the way are put into `keep` under their names."""
+    rows = parameter_table(inputs)
+    drawn = [(section, [_draw(plot, inputs, keep) for plot in section.plots]) for section in sections.build(inputs)]
+    return _template().render(
+        title=_title(inputs),
+        style=Markup(_resource("report.css")),
+        created=attribute(inputs, "created"),
+        command=attribute(inputs, "command"),
+        cards=headline(inputs, rows),
+        summary=summary(inputs, rows),
+        rows=rows,
+        sections=drawn,
+        provenance=_provenance(inputs),
+        versions=_pairs(attribute(inputs, "versions")),
+        config=_pretty(attribute(inputs, "config")),
+        timings=[(step, format_duration(seconds)) for step, seconds in inputs.timings.items()],
+        total=format_duration(sum(inputs.timings.values())),
+    )
+
+
+def _draw(plot: Plot, inputs: ReportInputs, keep: dict[str, Figure] | None) -> Picture:
+    figure = plot.function(inputs)
+    if keep is not None:
+        keep[plot.name] = figure
+    return Picture(plot, (png_data_uri if plot.folded else svg_data_uri)(figure))
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"value": format_value, "label": label_html, "signed": lambda x: f"{x:+.2f}".replace("-", "−")}
+    return environment.from_string(_resource("report.html.j2"))
+
+
+def _resource(name: str) -> str:
+    return (resources.files("cigars.report") / name).read_text(encoding="utf-8")
+
+
+def _title(inputs: ReportInputs) -> str:
+    name = _tree(attribute(inputs, "config")).get("name", "")
+    return f"Supernova cosmology: {name}" if name else "Supernova cosmology"
+
+
+def _provenance(inputs: ReportInputs) -> list[tuple[str, str]]:
+    sizes = inputs.posterior["posterior"].sizes
+    entries = [(key, attribute(inputs, key)) for key in ("command", "created", "fingerprint", "seed")]
+    return [e for e in entries if e[1]] + [("posterior draws", f"{sizes['chain'] * sizes['draw']:,}")]
+
+
+def _tree(text: str) -> dict[str, Any]:
+    try:
+        tree = json.loads(text)
+    except json.JSONDecodeError:
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    return [(str(k), str(v)) for k, v in _tree(text).items()]
+
+
+def _pretty(text: str) -> str:
+    """JSON with indentation; text that is not JSON as it is."""
+    return json.dumps(_tree(text), indent=2, ensure_ascii=False) if _tree(text) else text
+
+
+def _atomically(path: Path, write: Callable[[Any], Any]) -> None:
+    """Write beside the target and rename: an interrupted write leaves no half page under the final name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,200 @@
+"""What the report shows, in which order, with which words; a section whose material is missing says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from cigars.report import figures, hubble, objects
+from cigars.report.inputs import ReportInputs, has_locals, local_parameters, observed
+from cigars.report.statistics import rank_p_values
+from cigars.report.tables import label_html, label_text
+from cigars.report.words import calibration_verdict, redshift_quality
+
+__all__ = ["Plot", "Section", "build"]
+
+_NO_LOCALS = Markup("Absent: only the global parameters were sampled, not the redshift and host of each object.")
+
+
+class Plot(NamedTuple):
+    """A figure to draw: file name, function of the inputs, text for those who cannot see it, caption.
+
+    `wide` ones scroll sideways on a phone, `folded` ones open on a click.
+    """
+
+    name: str
+    function: Callable[[ReportInputs], Figure]
+    alt: str
+    caption: Markup
+    wide: bool = False
+    folded: bool = False
+
+
+class Section(NamedTuple):
+    """A section of the page: anchor, title, paragraphs and figures; `table` asks for the table of Θ."""
+
+    anchor: str
+    title: str
+    paragraphs: list[Markup]
+    plots: list[Plot]
+    table: bool = False
+
+
+def build(inputs: ReportInputs) -> list[Section]:
+    """All sections but the summary and the provenance, in order."""
+    return [_parameters(inputs), _hubble(inputs), _redshifts(inputs), _hosts(inputs), _training(inputs), _calibration(inputs)]
+
+
+def _parameters(inputs: ReportInputs) -> Section:
+    truth = " The orange-red line is the truth." if inputs.theta_true else ""
+    flat = " The dashed line marks flat universes." if "Ode0" in inputs.posterior["posterior"] else ""
+    marginals = Plot(
+        "marginals",
+        figures.marginals_figure,
+        "Histogram of the posterior of each global parameter, with its prior",
+        Markup("Posterior of each parameter (blue) and its prior (grey), each on the scale of the posterior.{}").format(truth),
+        wide=True,
+    )
+    cosmology = Plot(
+        "corner-cosmology",
+        figures.cosmology_corner,
+        "Corner plot: joint posterior of the cosmological parameters and the absolute magnitude",
+        Markup("Cosmology and absolute magnitude; contours hold 39 and 86 % of the posterior (1σ and 2σ of a Gaussian).{}{}").format(
+            flat, truth
+        ),
+    )
+    everything = Plot(
+        "corner-all",
+        figures.full_corner,
+        "Corner plot: joint posterior of all free parameters, pair by pair",
+        Markup("All parameters, pair by pair."),
+        wide=True,
+        folded=True,
+    )
+    intro = Markup(
+        "Mean, standard deviation and quantiles of the marginal posterior. “sd / prior” is the posterior’s "
+        "standard deviation over the prior’s: the smaller, the more was learnt."
+    )
+    return Section("parameters", "Parameters", [intro], [cosmology, marginals, everything], table=True)
+
+
+def _hubble(inputs: ReportInputs) -> Section:
+    missing = [n for n in ("m", "x", "c", "var_m", "var_x", "var_c") if observed(inputs, n) is None]
+    if not has_locals(inputs):
+        return Section("hubble", "Hubble diagram", [_NO_LOCALS], [])
+    if missing:
+        return Section(
+            "hubble", "Hubble diagram", [Markup("Absent: the posterior file does not hold the columns {}.").format(", ".join(missing))], []
+        )
+    offset = hubble.hubble_data(inputs).offset
+    caption = Markup(
+        "Standardised magnitudes against posterior redshifts; the curve and its band are the posterior cosmology, "
+        "aligned at the median redshift. "
+        "The median effect of dust and hosts on brightness, {} mag, is taken off the points. Vertical bars hold "
+        "measurement errors and intrinsic scatter."
+    ).format(f"{offset:+.3f}".replace("-", "−"))
+    plot = Plot("hubble", hubble.hubble_figure, "Hubble diagram with posterior redshifts, posterior cosmology and residuals", caption)
+    return Section("hubble", "Hubble diagram", [], [plot])
+
+
+def _redshifts(inputs: ReportInputs) -> Section:
+    if not has_locals(inputs):
+        return Section("redshifts", "Redshifts", [_NO_LOCALS], [])
+    quality = redshift_quality(inputs)
+    if quality is None:
+        note = Markup(
+            "No comparison: the catalogue has neither a truth nor spectroscopic redshifts. The distribution of the "
+            "posterior is shown with the hosts below."
+        )
+        return Section("redshifts", "Redshifts", [note], [])
+    kind, number, q = quality
+    bias = f"{q.bias:+.4f}".replace("-", "−")
+    numbers = Markup(
+        "<strong>NMAD {:.4f}</strong>, <strong>outliers {:.2g} %</strong>, <strong>bias {}</strong> for {:,} objects with {} redshifts."
+    ).format(q.nmad, 100 * q.outliers, bias, number, kind)
+    definitions = Markup(
+        "With Δ = (<i>ẑ</i> − <i>z</i>)/(1 + <i>z</i>) and <i>ẑ</i> the posterior mean: NMAD = 1.4826 median|Δ − "
+        "median Δ|; outliers are objects with |Δ| > 0.15; the bias is median Δ."
+    )
+    caveat = (
+        []
+        if kind == "true"
+        else [Markup("Where a spectroscopic redshift was given to the inference, the comparison is not independent of it.")]
+    )
+    name = kind.capitalize()
+    plots = [
+        Plot(
+            "redshift",
+            objects.redshift_figure,
+            f"{name} redshift against posterior-mean redshift, with differences below",
+            Markup("Posterior mean and standard deviation of each redshift. The grey wedge holds |Δ| < 0.15."),
+        ),
+        Plot(
+            "redshift-calibration",
+            objects.calibration_figure,
+            "Histogram of redshift pulls against a unit normal, and of the probability integral transform against uniform",
+            Markup(
+                "Left: pulls of the redshifts. Right: the fraction of each posterior below the {} redshift, uniform within "
+                "the grey 99 % band if widths are right."
+            ).format(kind),
+        ),
+    ]
+    return Section("redshifts", "Redshifts", [numbers, definitions, *caveat], plots)
+
+
+def _hosts(inputs: ReportInputs) -> Section:
+    if not has_locals(inputs):
+        return Section("hosts", "Hosts and supernovae", [_NO_LOCALS], [])
+    names = ", ".join(label_text(n) for n in local_parameters(inputs))
+    spread = Plot(
+        "local-distributions",
+        objects.distribution_figure,
+        f"Distribution over the catalogue of {names}",
+        Markup(
+            "Distribution over the catalogue: all posterior draws stacked (filled) and the posterior means (line), "
+            "which scatter less where single objects say little."
+        ),
+        wide=True,
+    )
+    if inputs.truth is None:
+        return Section("hosts", "Hosts and supernovae", [Markup("No comparison with a truth: a real catalogue has none.")], [spread])
+    recovered = Plot(
+        "hosts",
+        objects.host_figure,
+        f"True value against posterior mean of {names}",
+        Markup(
+            "Recovered properties of hosts and supernovae. A pull sd of 1 means that the stated uncertainty is right; "
+            "rms is that of posterior mean − truth."
+        ),
+        wide=True,
+    )
+    return Section("hosts", "Hosts and supernovae", [], [recovered, spread])
+
+
+def _training(inputs: ReportInputs) -> Section:
+    if not inputs.curves:
+        return Section("training", "Training", [Markup("Absent: the run folder holds no training history.")], [])
+    caption = Markup(
+        "Mean loss (−log density of the truth) of the training and the held-out simulations; the first epochs may "
+        "leave the panel at the top."
+    )
+    plot = Plot("training", figures.training_figure, f"Training and validation loss against epoch for {', '.join(inputs.curves)}", caption)
+    return Section("training", "Training", [], [plot])
+
+
+def _calibration(inputs: ReportInputs) -> Section:
+    if inputs.sbc_ranks is None:
+        return Section("calibration", "Calibration", [Markup("Absent: simulation-based calibration was not run for this posterior.")], [])
+    p = rank_p_values(inputs.sbc_ranks, inputs.sbc_draws)
+    low = [label_html(n) for n, value in zip(inputs.sbc_names, p, strict=True) if value * p.size < 0.01]
+    shape = Markup("A hump means that posteriors are too wide, a trough too narrow, a slope shifted.")
+    blame = [Markup("Not uniform: {}.").format(Markup(", ").join(low))] if low else []
+    caption = Markup(
+        "Ranks of the true parameters among {:,} posterior draws for each of {:,} surveys, over what uniform ranks "
+        "give; grey: 99 % band of a single bin; dots: bins outside it."
+    ).format(inputs.sbc_draws, len(inputs.sbc_ranks))
+    plot = Plot("sbc-ranks", figures.sbc_figure, "Rank histogram of each parameter with 99 % binomial bands", caption, wide=True)
+    return Section("calibration", "Calibration", [calibration_verdict(inputs), *blame, shape], [plot])

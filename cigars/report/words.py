@@ -1,0 +1,121 @@
+"""The summary of a report in words, every number of it computed from the posterior."""
+
+from __future__ import annotations
+
+import numpy as np
+from markupsafe import Markup
+
+from cigars.report.inputs import COSMOLOGY, ReportInputs, cosmology_draws, free_parameters, has_locals, observed
+from cigars.report.objects import redshift_pairs
+from cigars.report.statistics import RedshiftStatistics, rank_p_values, redshift_statistics
+from cigars.report.tables import ParameterRow, format_value, label_html
+
+__all__ = ["calibration_verdict", "headline", "number_of_objects", "redshift_quality", "summary"]
+
+
+def number_of_objects(inputs: ReportInputs) -> int:
+    """Number of supernovae in the catalogue."""
+    m = observed(inputs, "m")
+    return int(m.size) if m is not None else int(inputs.posterior["posterior"].sizes.get("object", 0))
+
+
+def estimate(row: ParameterRow) -> Markup:
+    """`Ω_m = 0.31 ± 0.04 mag` with the digits that the uncertainty deserves."""
+    value, sd = format_value(row.mean, row.sd), format_value(row.sd, row.sd)
+    return Markup('<span class="nobr">{} = {} ± {}{}</span>').format(label_html(row.name), value, sd, f" {row.unit}" if row.unit else "")
+
+
+def redshift_quality(inputs: ReportInputs) -> tuple[str, int, RedshiftStatistics] | None:
+    """Kind of reference, number of objects compared and the statistics of the posterior-mean redshifts; None without a reference."""
+    pairs = redshift_pairs(inputs) if has_locals(inputs) else None
+    if pairs is None:
+        return None
+    kind, draws, z = pairs
+    return kind, z.size, redshift_statistics(draws.mean(0, dtype=np.float64), z)
+
+
+def headline(inputs: ReportInputs, rows: list[ParameterRow]) -> list[tuple[Markup, str, str]]:
+    """The numbers to see first: (label, value, remark)."""
+    cards = [(Markup("supernovae"), f"{number_of_objects(inputs):,}", "in the catalogue")]
+    cards += [
+        (label_html(r.name), f"{format_value(r.mean, r.sd)} ± {format_value(r.sd, r.sd)}", r.meaning) for r in rows if r.name in COSMOLOGY
+    ]
+    quality = redshift_quality(inputs)
+    if quality:
+        kind, _, numbers = quality
+        cards.append((Markup("redshift NMAD"), f"{numbers.nmad:.4f}", f"against {kind} redshifts"))
+        cards.append((Markup("outliers"), f"{100 * numbers.outliers:.2g} %", "|Δz|/(1+z) > 0.15"))
+    return cards
+
+
+def summary(inputs: ReportInputs, rows: list[ParameterRow]) -> list[Markup]:
+    """Sentences of the summary: the result, what the truth says of it, the redshifts, the calibration."""
+    parts = [_result(inputs, rows), _against_truth(rows), _redshifts(inputs), calibration_verdict(inputs)]
+    return [p for p in parts if p]
+
+
+def calibration_verdict(inputs: ReportInputs) -> Markup:
+    """What simulation-based calibration says, with the smallest p-value corrected for the number of parameters."""
+    if inputs.sbc_ranks is None:
+        return Markup("Calibration was not tested in this run.")
+    p = rank_p_values(inputs.sbc_ranks, inputs.sbc_draws)
+    worst, corrected = int(np.argmin(p)), min(1.0, float(p.min()) * p.size)
+    verdict = "shows no sign of miscalibration" if corrected > 0.01 else "finds the posterior miscalibrated"
+    return Markup(
+        "Simulation-based calibration on {:,} fresh surveys {}: the smallest of {} p-values is {:.2g} ({}), {:.2g} "
+        "after allowing for their number."
+    ).format(len(inputs.sbc_ranks), verdict, p.size, float(p.min()), label_html(inputs.sbc_names[worst]), corrected)
+
+
+def _result(inputs: ReportInputs, rows: list[ParameterRow]) -> Markup:
+    cosmology = [estimate(r) for r in rows if r.name in COSMOLOGY]
+    others = [estimate(r) for r in rows if r.name in ("M0", "alpha", "beta", "sigma_int")]
+    text = Markup("From <strong>{:,} supernovae</strong> and the photometry of their hosts: <strong>{}</strong>").format(
+        number_of_objects(inputs), _listed(cosmology or others)
+    )
+    if "Om0" in free_parameters(inputs):
+        text += Markup(", so the expansion accelerates today with {}&nbsp;% posterior probability.").format(_percent(_acceleration(inputs)))
+    else:
+        text += Markup(".")
+    if cosmology and others:
+        text += Markup(" The supernovae have {}.").format(_listed(others))
+    return text
+
+
+def _acceleration(inputs: ReportInputs) -> float:
+    """Posterior probability of q_0 = Om0 / 2 + (1 + 3 w0) Ode0 / 2 < 0."""
+    c = cosmology_draws(inputs)
+    return float(np.mean(c["Om0"] + (1 + 3 * c["w0"]) * c["Ode0"] < 0))
+
+
+def _against_truth(rows: list[ParameterRow]) -> Markup:
+    pulls = [(abs(r.pull), r) for r in rows if r.pull is not None]
+    if not pulls:
+        return Markup("")
+    inside = sum(p < 1 for p, _ in pulls)
+    largest, row = max(pulls, key=lambda pair: pair[0])
+    return Markup(
+        "The catalogue is a mock: the truth lies within one standard deviation for {} of {} parameters (some {} "
+        "expected), and farthest for {}, at {:.1f}."
+    ).format(inside, len(pulls), round(0.683 * len(pulls)), label_html(row.name), largest)
+
+
+def _redshifts(inputs: ReportInputs) -> Markup:
+    quality = redshift_quality(inputs)
+    if quality is None:
+        return Markup("")
+    kind, number, q = quality
+    return Markup(
+        "Host redshifts agree with the {} ones of {:,} objects to an NMAD of <strong>{:.4f}</strong> in "
+        "Δ<i>z</i>/(1+<i>z</i>), with {:.2g}&nbsp;% outliers and a median offset of {}."
+    ).format(kind, number, q.nmad, 100 * q.outliers, f"{q.bias:+.4f}".replace("-", "−"))
+
+
+def _listed(items: list[Markup]) -> Markup:
+    return Markup(", ").join(items[:-1]) + Markup(" and ") + items[-1] if len(items) > 1 else Markup("").join(items)
+
+
+def _percent(probability: float) -> str:
+    if probability > 0.999:
+        return "more than 99.9"
+    return "less than 0.1" if probability < 0.001 else f"{100 * probability:.3g}"

@@ -1,0 +1,218 @@
+"""The page holds every section and figure, needs nothing from outside, escapes what it is given and overwrites nothing."""
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from cigars.report import sections
+from cigars.report.page import ReportInputs, parameter_table, render_report, write_report
+from cigars.report.tables import format_value
+from cigars.report.words import summary
+from cigars.schema import GLOBALS
+from tests.cigars.report.fake import fake_inputs
+
+SECTIONS = ["summary", "parameters", "hubble", "redshifts", "hosts", "training", "calibration", "provenance"]
+FIGURES = [
+    "corner-cosmology",
+    "marginals",
+    "corner-all",
+    "hubble",
+    "redshift",
+    "redshift-calibration",
+    "hosts",
+    "local-distributions",
+    "training",
+    "sbc-ranks",
+]
+FEW = ("Om0", "Ode0", "M0")
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text of the page; complains about tags that do not nest."""
+
+    VOID = ("meta", "img", "link", "br")
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.text, self.open = "", []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def few_parameters(inputs: ReportInputs) -> ReportInputs:
+    """The same with three parameters: the big corner plot is what takes time."""
+    post = inputs.posterior["posterior"]
+    inputs.posterior["posterior"] = post.drop_vars([c.name for c in GLOBALS if c.name in post and c.name not in (*FEW, "alpha", "beta")])
+    return inputs
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """A full report of 13 parameters with its PDFs."""
+    folder = tmp_path_factory.mktemp("report")
+    inputs = fake_inputs(objects=300, draws=400, seed=2)
+    path = write_report(folder / "report.html", inputs, figures_dir=folder / "figures")
+    return inputs, path, Page(path.read_text(encoding="utf-8"))
+
+
+def test_every_section_and_figure_is_there(complete):
+    _, _, page = complete
+    assert [s["id"] for s in page.all("section")] == SECTIONS
+    assert [f["id"] for f in page.all("figure")] == [f"figure-{name}" for name in FIGURES]
+    assert {a["href"] for a in page.all("a")} == {f"#{s}" for s in SECTIONS}
+    assert not page.open
+
+
+def test_figures_are_real_images_with_alternative_text(complete):
+    _, _, page = complete
+    for image in page.all("img"):
+        kind, payload = re.fullmatch(r"data:image/(svg\+xml|png);base64,(.*)", image["src"]).groups()
+        content = base64.b64decode(payload, validate=True)
+        assert content.startswith(b"\x89PNG") if kind == "png" else b"<svg" in content[:1000]
+        assert len(content) > 5000
+        assert len(image["alt"]) > 20
+
+
+def test_page_needs_nothing_from_outside_and_no_script(complete):
+    _, path, page = complete
+    text = path.read_text(encoding="utf-8")
+    assert not page.all("script")
+    assert not re.search(r"""(src|href|action)\s*=\s*["']?\s*(https?:)?//""", text)
+    assert not re.search(r"@import|url\(", text)
+    policy = next(m["content"] for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+    for image in page.all("img"):
+        if "svg" in image["src"][:20]:
+            svg = base64.b64decode(image["src"].split(",", 1)[1]).decode()
+            assert not re.search(r"""href="(?!#|data:)|<script""", svg)
+    assert path.stat().st_size < 5e6
+
+
+def test_table_shows_numpy_quantiles(complete):
+    inputs, _, page = complete
+    for row in parameter_table(inputs):
+        draws = inputs.posterior["posterior"][row.name].values.ravel()
+        sd = draws.std(ddof=1)
+        quantiles = [format_value(q, sd) for q in np.quantile(draws, (0.16, 0.5, 0.84))]
+        cells = f"{format_value(draws.mean(), sd)} ± {format_value(sd, sd)}", *quantiles
+        assert re.search(r"\s+".join(map(re.escape, cells)), page.text), row.name
+
+
+def test_pdfs_of_all_figures(complete):
+    _, path, _ = complete
+    files = list((path.parent / "figures").iterdir())
+    assert {f.name for f in files} == {f"{name}.pdf" for name in FIGURES}
+    assert all(f.read_bytes().startswith(b"%PDF") for f in files)
+
+
+def test_provenance_is_shown(complete):
+    _, _, page = complete
+    for expected in ("3f9a2c51d07be846", "cigars infer demo/run", "20251121", "torch 2.13.0", "2 min 52 s", '"encoder": "moments"'):
+        assert expected in page.text
+
+
+def test_overwriting_is_refused_unless_asked(tmp_path):
+    inputs = few_parameters(fake_inputs(objects=25, draws=50, local=False, sbc_ranks=None, curves={}))
+    path = tmp_path / "report.html"
+    path.write_text("mine")
+    with pytest.raises(FileExistsError, match=r"report\.html"):
+        write_report(path, inputs)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "marginals.pdf").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"marginals\.pdf"):
+        write_report(tmp_path / "other.html", inputs, figures_dir=tmp_path / "figures")
+    assert path.read_text() == "mine"
+    assert not (tmp_path / "other.html").exists()
+    write_report(path, inputs, overwrite=True)
+    assert "</html>" in path.read_text(encoding="utf-8")
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
+    inputs = few_parameters(fake_inputs(objects=25, draws=50, local=False, sbc_ranks=None, curves={}))
+    monkeypatch.setattr("cigars.report.page.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        write_report(tmp_path / "report.html", inputs)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_material_is_explained():
+    inputs = few_parameters(fake_inputs(objects=25, draws=50, truth=False, local=False, sbc_ranks=None, curves={}, timings={}, prior={}))
+    text = render_report(inputs)
+    page = Page(text)
+    assert [s["id"] for s in page.all("section")] == SECTIONS
+    assert [f["id"] for f in page.all("figure")] == [f"figure-{n}" for n in FIGURES[:3]]
+    assert page.text.count("Absent:") == 5  # Hubble diagram, redshifts, hosts, training, calibration
+    assert "pull" not in page.text
+    assert "Calibration was not tested" in page.text
+
+
+def test_real_catalogue_is_compared_with_its_spectroscopic_redshifts():
+    inputs = fake_inputs(objects=80, draws=100, truth=False, sbc_ranks=None)
+    unknown = sections.build(inputs)[2]
+    assert unknown.plots == []
+    assert "neither" in str(unknown.paragraphs[0])
+    z_spec = inputs.posterior["posterior"]["z"].mean(("chain", "draw")).values.copy()
+    z_spec[60:] = np.nan
+    inputs.posterior["observed_data"]["z_spec"] = ("object", z_spec)
+    known = sections.build(inputs)[2]
+    assert [p.name for p in known.plots] == ["redshift", "redshift-calibration"]
+    assert "60 objects with spectroscopic redshifts" in str(known.paragraphs[0])
+    assert "NMAD 0.0000" in str(known.paragraphs[0])
+    assert all(p.function(inputs).axes for p in known.plots)
+
+
+def test_hostile_text_stays_text():
+    inputs = few_parameters(fake_inputs(objects=25, draws=50, local=False, sbc_ranks=None))
+    evil = "</pre></style><script>alert(1)</script><img src=x onerror=alert(1)>"
+    inputs.posterior.attrs.update(
+        config=json.dumps({"name": evil}), command=evil, fingerprint=evil, versions=json.dumps({evil: evil}), created=evil
+    )
+    inputs = inputs._replace(timings={evil: 1.0}, curves={evil: {"train": [1.0, 0.5], "validation": [1.1, 0.7]}})
+    inputs.posterior["observed_data"] = inputs.posterior["observed_data"].assign_coords(object=[f"{evil}{i}" for i in range(25)])
+    page = Page(render_report(inputs))
+    assert not page.all("script")
+    assert all("onerror" not in attributes for _, attributes in page.tags)
+    assert page.text.count(evil) >= 6
+    inputs.posterior.attrs["config"] = "{not json" + evil
+    assert not Page(render_report(inputs)).all("script")
+
+
+def test_summary_follows_the_posterior_and_condemns_bad_ranks():
+    inputs = fake_inputs(objects=60, draws=200, seed=2)
+    words = " ".join(map(str, summary(inputs, parameter_table(inputs))))
+    assert "60 supernovae" in words
+    assert "no sign of miscalibration" in words
+    assert "accelerates" in words
+    skewed = inputs.sbc_ranks.copy()
+    skewed[:, 4] //= 2  # M0 always in the lower half
+    words = " ".join(map(str, summary(inputs._replace(sbc_ranks=skewed), parameter_table(inputs))))
+    assert "finds the posterior miscalibrated" in words
+    assert "Not uniform: <i>M</i><sub>0</sub>" in " ".join(map(str, sections.build(inputs._replace(sbc_ranks=skewed))[5].paragraphs))
+
+
+def test_decelerating_posterior_is_not_called_accelerating():
+    inputs = fake_inputs(objects=10, draws=100, local=False)
+    post = inputs.posterior["posterior"]
+    inputs.posterior["posterior"] = post.assign(Om0=post.Om0 * 0 + 0.9, Ode0=post.Ode0 * 0 + 0.1)
+    assert "less than 0.1" in str(summary(inputs, parameter_table(inputs))[0])
