@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, Key
+from numpyro.distributions.util import validate_sample
 
 from cigars.schema import Globals, Marginal
 
@@ -29,9 +30,30 @@ def distribution(marginal: Marginal) -> dist.Distribution:
     if marginal.kind == "fixed":
         return dist.Delta(jnp.asarray(marginal.loc, jnp.float32))
     if marginal.kind == "normal":
-        limits = {name: value for name, value in (("low", marginal.low), ("high", marginal.high)) if math.isfinite(value)}
-        return dist.TruncatedNormal(marginal.loc, marginal.scale, **limits) if limits else dist.Normal(marginal.loc, marginal.scale)
+        free = math.isinf(marginal.low) and math.isinf(marginal.high)
+        return dist.Normal(marginal.loc, marginal.scale) if free else _TruncatedNormal(marginal)
     raise ValueError(f"prior: expected kind 'uniform', 'normal' or 'fixed', got {marginal.kind!r}; change the marginal's kind")
+
+
+class _TruncatedNormal(dist.TwoSidedTruncatedDistribution):
+    """numpyro's, with the probability inside the limits in float64: numpyro's own cancels above the mean and mixes dtypes."""
+
+    pytree_aux_fields = ("ln_inside",)
+
+    def __init__(self, marginal: Marginal) -> None:
+        super().__init__(dist.Normal(marginal.loc, marginal.scale), marginal.low, marginal.high)
+        self.ln_inside = _ln_inside((marginal.low - marginal.loc) / marginal.scale, (marginal.high - marginal.loc) / marginal.scale)
+
+    @validate_sample
+    def log_prob(self, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        return self.base_dist.log_prob(value) - self.ln_inside
+
+
+def _ln_inside(a: float, b: float) -> float:
+    """ln[Phi(b) - Phi(a)], from the tail that both limits share."""
+    if a > 0:
+        a, b = -b, -a
+    return math.log(0.5 * (math.erfc(-b / math.sqrt(2.0)) - math.erfc(-a / math.sqrt(2.0))))
 
 
 def sample_globals(key: Key[Array, ""], marginals: Mapping[str, Marginal], fixed: Mapping[str, float], cosmology: str) -> Globals:
@@ -69,5 +91,7 @@ def log_prior(theta: Globals, marginals: Mapping[str, Marginal]) -> Float[Array,
     total = jnp.zeros_like(jnp.asarray(theta.Om0, jnp.float32))
     for name, marginal in marginals.items():
         prior, value = distribution(marginal), jnp.asarray(getattr(theta, name), jnp.float32)
-        total = total + jnp.where(prior.support(value), prior.log_prob(value), -jnp.inf)
+        inside = prior.support(value)
+        feasible = jnp.where(inside, value, prior.support.feasible_like(value))  # numpyro warns of values outside
+        total = total + jnp.where(inside, prior.log_prob(feasible), -jnp.inf)
     return total
