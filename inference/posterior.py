@@ -1,0 +1,178 @@
+"""Posteriors of a survey: global, of each object, and their joint.
+
+Given Θ the objects are independent, so p(Θ, ℓ_1 … ℓ_N | D) = p(Θ | D) Π_i p(ℓ_i | d_i, Θ): draw k of the joint posterior is Θ_k of the
+global flow and ℓ_ik of the local flow at that same Θ_k.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cigars.schema import LOCALS, Observations, Survey
+
+from .batches import Packed, pack
+from .model import Trained
+from .standardise import RANGE_NAMES, range_columns
+from .train import _mix
+
+__all__ = ["GlobalPosterior", "JointDraws", "JointPosterior", "LocalPosterior", "RangeIssue", "check_range"]
+
+CHUNK = 32768  # rows that a flow samples at a time
+
+
+class JointDraws(NamedTuple):
+    """Draws of the joint posterior of one survey: `theta` [draw, parameter] and `local` [draw, object, unknown]."""
+
+    theta: Tensor
+    local: Tensor
+
+
+class RangeIssue(NamedTuple):
+    """A quantity outside what training saw: how many values are, and the one farthest out."""
+
+    name: str
+    low: float
+    high: float
+    count: int
+    worst: float
+
+
+class GlobalPosterior:
+    """q(Θ | survey) of an ensemble: the equal mixture of its members.
+
+    Args:
+        trained: a trained model.
+    """
+
+    def __init__(self, trained: Trained) -> None:
+        self.trained, self.names, self.prior = trained, trained.names, trained.prior
+
+    def _contexts(self, survey: Survey | Packed) -> list[Tensor]:
+        packed = survey if isinstance(survey, Packed) else pack(survey, device=self.trained.device)
+        summary = self.trained.summary(packed)
+        return [member.context(summary, packed) for member in self.trained.members]  # type: ignore[operator,union-attr]
+
+    @torch.no_grad()
+    def sample(self, draws: int, survey: Survey | Packed, seed: int = 0) -> Float[Tensor, "draw survey parameter"]:
+        """Draws of each survey's posterior, the members of the ensemble shuffled; the set is encoded once."""
+        contexts, members = self._contexts(survey), len(self.trained.members)
+        each = math.ceil(draws / members)
+        with _seeded(seed, self.trained.device):
+            parts = [m.flow.sample((each,), c) for m, c in zip(self.trained.members, contexts, strict=True)]  # type: ignore[union-attr,operator]
+            out = torch.cat(parts)
+            return out[torch.randperm(len(out), device=out.device)[:draws]]
+
+    @torch.no_grad()
+    def log_prob(self, theta: Float[Tensor, "draw survey parameter"], survey: Survey | Packed) -> Float[Tensor, "draw survey"]:
+        """ln q(Θ | survey) of each survey; -inf outside the prior."""
+        inside = torch.isfinite(self.prior.log_prob(theta))
+        safe = torch.where(inside[..., None], theta, self.prior.mean)
+        parts = [m.flow.log_prob(safe, c) for m, c in zip(self.trained.members, self._contexts(survey), strict=True)]  # type: ignore[union-attr,operator]
+        return torch.where(inside, torch.logsumexp(torch.stack(parts), 0) - math.log(len(parts)), -torch.inf)
+
+
+class LocalPosterior:
+    """q(ℓ | d, Θ) of each object.
+
+    Args:
+        trained: a trained model.
+        chunk: rows sampled at a time.
+    """
+
+    def __init__(self, trained: Trained, chunk: int = CHUNK) -> None:
+        self.estimator, self.device, self.chunk, self.names = trained.local, trained.device, chunk, LOCALS
+
+    @torch.no_grad()
+    def sample(self, observations: Observations, theta: Float[Tensor, "draw parameter"], seed: int = 0) -> Float[Tensor, "draw object unknown"]:
+        """One draw of every object at each Θ: [draw, object, unknown]; bounded memory, whatever their numbers."""
+        objects, draws = len(observations.m), len(theta)
+        out = torch.empty(draws, objects, len(LOCALS), device=self.device)
+        rows = max(self.chunk // max(draws, 1), 1)
+        for start in range(0, objects, rows):
+            some = Observations(*(leaf[start : start + rows] for leaf in observations))
+            count = len(some.m)
+            with _seeded(_mix(seed, start), self.device):
+                for first in range(0, draws, self.chunk):
+                    part = theta[first : first + self.chunk]
+                    tiled = Observations(*(leaf.repeat(len(part), *[1] * (leaf.ndim - 1)) for leaf in some))
+                    context = self.estimator.context(tiled, part.repeat_interleave(count, 0))
+                    out[first : first + len(part), start : start + count] = self.estimator.flow.sample((), context).reshape(len(part), count, -1)
+        return out
+
+    @torch.no_grad()
+    def log_prob(self, local: Tensor, observations: Observations, theta: Float[Tensor, "object parameter"]) -> Float[Tensor, "object"]:
+        """ln q(ℓ_i | d_i, Θ_i) row by row."""
+        return -self.estimator.loss(local, observations, theta)
+
+
+class JointPosterior:
+    """p(Θ, {ℓ_i} | D) of one survey.
+
+    Args:
+        trained: a trained model.
+    """
+
+    def __init__(self, trained: Trained) -> None:
+        self.trained, self.globals, self.locals = trained, GlobalPosterior(trained), LocalPosterior(trained)
+
+    def sample(self, draws: int, survey: Survey, seed: int = 0) -> JointDraws:
+        """Draws of Θ and of every object's unknowns at that same Θ.
+
+        Raises:
+            ValueError: for a batch of several surveys.
+        """
+        packed = pack(survey, device=self.trained.device)
+        if len(packed.lengths) != 1:
+            raise ValueError(f"joint posterior: expected one survey, got {len(packed.lengths)}; sample them one by one")
+        theta = self.globals.sample(draws, packed, seed)[:, 0]
+        return JointDraws(theta, self.locals.sample(packed.observations, theta, seed + 1))
+
+
+def check_range(trained: Trained, survey: Survey | Packed, band_names: tuple[str, ...] = (), margin: float = 0.02) -> list[RangeIssue]:
+    """What of a survey lies outside the range of the training objects, widened by a fraction `margin` of it; empty if all is inside.
+
+    Args:
+        trained: a trained model.
+        survey: the survey to be inferred.
+        band_names: for the names of magnitudes; numbered without.
+        margin: share of the trained range by which it is widened.
+    """
+    packed = survey if isinstance(survey, Packed) else pack(survey, device=trained.device)
+    standardiser = trained.local.standardiser
+    bands = band_names or tuple(str(b) for b in range(standardiser.bands))
+    if packed.observations.mag.shape[-1] != standardiser.bands:
+        raise ValueError(f"magnitudes: expected {standardiser.bands} bands, got {packed.observations.mag.shape[-1]}; use the bands of the training")
+    names = [*(f"mag_{b}" for b in bands), *(f"mag_err_{b}" for b in bands), *RANGE_NAMES]
+    values = range_columns(packed.observations)
+    pad = margin * (standardiser.high - standardiser.low).clamp(min=1e-6)
+    excess = torch.maximum(values - standardiser.high - pad, standardiser.low - pad - values)
+    outside = torch.isfinite(values) & ~(excess <= 0)
+    issues = []
+    for k, name in enumerate(names):
+        if bool(outside[:, k].any()):
+            worst = values[torch.where(outside[:, k], excess[:, k], -torch.inf).argmax(), k]
+            issues.append(RangeIssue(name, float(standardiser.low[k]), float(standardiser.high[k]), int(outside[:, k].sum()), float(worst)))
+    low, high = trained.meta["number_range"]
+    for number in packed.number.tolist():
+        if not low <= number <= high:
+            issues.append(RangeIssue("number of objects", low, high, 1, number))
+    return issues
+
+
+class _seeded:
+    """Random state of torch set from a seed, and put back after."""
+
+    def __init__(self, seed: Any, device: torch.device) -> None:
+        self.seed, self.fork = seed, torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+    def __enter__(self) -> None:
+        self.fork.__enter__()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *error: Any) -> None:
+        self.fork.__exit__(*error)

@@ -1,0 +1,217 @@
+"""One training loop for every network: AdamW, cosine schedule, early stopping, whole checkpoints, exact resumption.
+
+Batches are functions of the step number and the random state is reseeded from (seed, step), so that a resumed training
+repeats an uninterrupted one bit for bit on the same machine.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Batches", "History", "Report", "Settings", "TrainingError", "load_checkpoint", "optimise", "save_checkpoint", "shuffled", "silent"]
+
+Batches = Callable[[int], tuple[Any, ...]]
+"""`batches(step)` gives the arguments of the loss at that step, the same whenever it is asked."""
+
+
+class Report(Protocol):
+    """Progress of a stage; metrics are numbers such as `loss` and `validation`."""
+
+    def __call__(self, stage: str, done: int, total: int, **metrics: float) -> None: ...
+
+
+def silent(stage: str, done: int, total: int, **metrics: float) -> None:
+    """A report that says nothing."""
+
+
+class TrainingError(ValueError):
+    """Training cannot go on; the message is one line for people."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network is trained; `minutes` caps the wall time by cooling down early, the only way in which the clock enters."""
+
+    steps: int
+    evaluate_every: int
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    patience: int = 8
+    clip: float = 5.0
+    warmup: int = 20
+    minutes: float = math.inf
+    seed: int = 0
+
+
+@dataclass
+class History:
+    """Training curve and what a resumed training must know."""
+
+    step: int = 0
+    steps: list[int] = field(default_factory=list)
+    train: list[float] = field(default_factory=list)
+    validation: list[float] = field(default_factory=list)
+    best: float = math.inf
+    stale: int = 0
+    seconds: float = 0.0
+    cooling: int = -1  # step at which the cool-down began
+    finished: bool = False
+
+
+def save_checkpoint(path: Path, content: Any) -> None:
+    """Write tensors and plain values whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(content, partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Any:
+    """Read a checkpoint; tensors and plain values alone are accepted, so a file cannot run code.
+
+    Raises:
+        ValueError: if the file is damaged or holds anything else.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (OSError, FileNotFoundError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}: expected a whole file of tensors, got {type(error).__name__}; remove it and train again") from None
+
+
+def shuffled(count: int, batch: int, seed: int) -> Callable[[int], Tensor]:
+    """`rows(step)`: indices of a batch; every epoch goes once through a new permutation of `count` rows."""
+    per_epoch = max(count // batch, 1)
+    cache: dict[int, Tensor] = {}
+
+    def rows(step: int) -> Tensor:
+        epoch, place = divmod(step, per_epoch)
+        if epoch not in cache:
+            cache.clear()
+            cache[epoch] = torch.randperm(count, generator=torch.Generator().manual_seed(_mix(seed, epoch)))
+        return cache[epoch][place * batch : (place + 1) * batch]
+
+    return rows
+
+
+def optimise(
+    module: nn.Module,
+    loss: Callable[..., Tensor],
+    batches: Batches,
+    validate: Callable[[], float],
+    settings: Settings,
+    checkpoint: Path | None = None,
+    report: Report = silent,
+    stage: str = "training",
+) -> History:
+    """Train a module in place and leave it at its best validation loss.
+
+    Args:
+        module: what is trained; parameters that need no gradient stay.
+        loss: `loss(*batches(step))`, one value an item.
+        batches: arguments of the loss by step.
+        validate: mean loss over a fixed held-out set.
+        settings: schedule and seed.
+        checkpoint: file of the state; if it exists, training continues from it.
+        report: progress callback.
+        stage: name for progress and messages.
+
+    Raises:
+        TrainingError: if a loss is not finite; the last good state stays in `checkpoint`.
+    """
+    weights = [p for p in module.parameters() if p.requires_grad]
+    device = weights[0].device
+    optimiser = torch.optim.AdamW(weights, settings.learning_rate, weight_decay=settings.weight_decay)
+    history, best = History(), _copy(module)
+    if checkpoint is not None and checkpoint.exists():
+        state = load_checkpoint(checkpoint, device)
+        module.load_state_dict(state["module"])
+        optimiser.load_state_dict(state["optimiser"])
+        history, best = History(**state["history"]), state["best"]
+    began, running = time.monotonic() - history.seconds, torch.zeros((), device=device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        while not history.finished:
+            module.train()
+            torch.manual_seed(_mix(settings.seed, history.step))
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate * _schedule(history, settings)
+            value = loss(*batches(history.step)).mean()
+            if not torch.isfinite(value):
+                raise TrainingError(_diagnosis(module, stage, history.step, float(value), checkpoint))
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            nn.utils.clip_grad_norm_(weights, settings.clip)
+            optimiser.step()
+            history.step += 1
+            running += value.detach()
+            if history.step % settings.evaluate_every and history.step < settings.steps:
+                continue
+            count = history.step - (history.steps[-1] if history.steps else 0)
+            improved = _evaluate(module, validate, history, settings, float(running) / count, time.monotonic() - began)
+            best = _copy(module) if improved else best
+            running.zero_()
+            report(stage, history.step, settings.steps, loss=history.train[-1], validation=history.validation[-1], best=history.best)
+            if checkpoint is not None:
+                save_checkpoint(checkpoint, {"module": module.state_dict(), "optimiser": optimiser.state_dict(), "history": asdict(history), "best": best})
+    module.load_state_dict(best)
+    module.eval()
+    report(stage, settings.steps, settings.steps, validation=history.best)
+    return history
+
+
+def _evaluate(module: nn.Module, validate: Callable[[], float], history: History, settings: Settings, train: float, seconds: float) -> bool:
+    """Record the validation loss and decide whether to go on; True if it is the best so far."""
+    module.eval()
+    with torch.no_grad():
+        value = validate()
+    history.steps.append(history.step)
+    history.train.append(train)
+    history.validation.append(value)
+    history.seconds = seconds
+    improved = value < history.best
+    history.stale = 0 if improved else history.stale + 1
+    history.best = min(history.best, value)
+    cooled = history.cooling >= 0
+    if not cooled and seconds > 60 * settings.minutes:
+        history.cooling = history.step
+    history.finished = history.step >= settings.steps or history.stale >= settings.patience or cooled
+    return improved
+
+
+def _schedule(history: History, settings: Settings) -> float:
+    """Warm-up, half a cosine, and once cooling a straight line to zero over one evaluation interval."""
+    at = history.cooling if history.cooling >= 0 else history.step
+    value = min((at + 1) / settings.warmup, 1.0) * (0.5 * (1 + math.cos(math.pi * at / settings.steps)) + 0.005)
+    return value if history.cooling < 0 else value * max(1 - (history.step - at) / settings.evaluate_every, 0.005)
+
+
+def _diagnosis(module: nn.Module, stage: str, step: int, value: float, checkpoint: Path | None) -> str:
+    wrong = [name for name, p in module.named_parameters() if not bool(torch.isfinite(p).all())]
+    kept = f"the last good state is in {checkpoint}" if checkpoint is not None and checkpoint.exists() else "no state was saved yet"
+    where = f"not finite: {', '.join(wrong[:4])}" if wrong else "all weights are finite, so look at this batch"
+    return f"{stage}: expected a finite loss, got {value} in batch {step} ({where}); {kept}; lower training.learning_rate or check the simulations"
+
+
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+
+def _mix(seed: int, step: int) -> int:
+    """A 63-bit seed of a pair of integers (SplitMix64), so that neighbours give unrelated streams."""
+    z = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & (2**64 - 1)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = ((z ^ (z >> shift)) * factor) & (2**64 - 1)
+    return (z ^ (z >> 31)) >> 1
