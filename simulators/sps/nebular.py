@@ -1,7 +1,7 @@
 r"""Nebular templates: light of the gas around the young stars of one stellar and one gas metallicity, per solar mass of the youngest bin.
 
-N(Z, Z_gas) = \sum_j w_j Q(Z, t_j) n(Z_gas, t_j), Q the ionising photons of an SSP and n the light per photon at log U = -2 (Byler et al. 2017).
-n is interpolated linearly in its logarithm, in log age and log Z_gas, and held at the ends, as the FSPS engine does.
+N(Z, Z_gas) = \sum_j w_j Q(Z, t_j) n(Z_gas, t_j), Q the ionising photons of an SSP, n the light per photon at log U = -2
+(Byler et al. 2017). n is interpolated linearly in its logarithm, in log age and log Z_gas, and held at the ends, as the FSPS engine does.
 """
 
 from __future__ import annotations

@@ -23,12 +23,27 @@ from simulators.sps.ssp import SspModel, band_luminosities, ssp_model
 if TYPE_CHECKING:
     from cigars.config import HostConfig
 
-__all__ = ["Photometry", "check_galaxies", "galaxy_magnitudes", "load_photometry", "photometry_fingerprint", "template_magnitudes"]
+__all__ = [
+    "DirectSum",
+    "Photometry",
+    "check_galaxies",
+    "galaxy_magnitudes",
+    "load_photometry",
+    "photometry_fingerprint",
+    "template_magnitudes",
+]
 
 CHUNK = 1024  # galaxies computed at a time: 30 MB of weights and spectra
 EMULATOR_CHUNK = 256  # 70 MB
 
 Limits = dict[str, tuple[float, float]]
+
+
+class DirectSum(NamedTuple):
+    """SSP templates and the weights of the bands on their grid."""
+
+    model: SspModel
+    weights: BandWeights
 
 
 class Photometry(NamedTuple):
@@ -37,8 +52,7 @@ class Photometry(NamedTuple):
     bands: tuple[str, ...]
     source: str
     limits: Limits  # range of each galaxy parameter, by name
-    model: SspModel | EmulatorModel
-    weights: BandWeights | None  # the emulator's bands are part of its model
+    engine: DirectSum | EmulatorModel
 
 
 def load_photometry(hosts: HostConfig) -> Photometry:
@@ -50,19 +64,21 @@ def load_photometry(hosts: HostConfig) -> Photometry:
         if hosts.emulator_file is None:
             raise ValueError("hosts.emulator_file: expected a file for backend = 'emulator', got none")
         network, reach = load_emulator(hosts.emulator_file, bands)
-        return Photometry(tuple(hosts.bands), f"emulator {file_sha256(hosts.emulator_file)}", {"z": reach}, network, None)
+        return Photometry(tuple(hosts.bands), f"emulator {file_sha256(hosts.emulator_file)}", {"z": reach}, network)
     table = read_table(hosts.ssp_file)
     limits = {"z": redshift_range(bands, table.grid), "metallicity_log10_zsun": _ends(table.metallicity_log10_zsun)}
     if hosts.nebular:
         limits["gas_metallicity_log10_zsun"] = _ends(table.nebular_metallicity_log10_zsun)
     model = ssp_model(table, hosts.convention, hosts.nebular)
     weights = band_weights(bands, table.grid, table.line_wavelength)
-    return Photometry(tuple(hosts.bands), f"{table.name} {file_sha256(hosts.ssp_file)}", limits, model, weights)
+    return Photometry(tuple(hosts.bands), f"{table.name} {file_sha256(hosts.ssp_file)}", limits, DirectSum(model, weights))
 
 
 def photometry_fingerprint(hosts: HostConfig) -> str:
     """What the magnitudes of a configuration depend on besides its own fields: the contents of its files."""
     files = {"ssp": hosts.ssp_file, "emulator": hosts.emulator_file, "table": hosts.table_file}
+    if hosts.backend != "ssp" and files[hosts.backend] is None:
+        raise ValueError(f"hosts.{hosts.backend}_file: expected a file for backend = {hosts.backend!r}, got none")
     main = f"{hosts.backend} {file_sha256(files[hosts.backend])}"
     return main if hosts.bands_file is None else f"{main} bands {file_sha256(hosts.bands_file)}"
 
@@ -79,23 +95,23 @@ def template_magnitudes(
     check_galaxies(host, photometry)
     number = len(host.z)
     out = np.empty((number, len(photometry.bands)), np.float32)
-    largest = chunk or (EMULATOR_CHUNK if isinstance(photometry.model, EmulatorModel) else CHUNK)
+    largest = chunk or (EMULATOR_CHUNK if isinstance(photometry.engine, EmulatorModel) else CHUNK)
     size = min(largest, 1 << max(3, (number - 1).bit_length()))
     for start in range(0, number, size):
         rows = np.minimum(np.arange(start, start + size), number - 1)  # the last chunk repeats the last galaxy
-        part = _jitted(Galaxies(*(v[rows] for v in host)), photometry.model, photometry.weights)
+        part = _jitted(Galaxies(*(v[rows] for v in host)), photometry.engine)
         out[start : start + size] = np.asarray(part)[: number - start]
         if progress:
             progress(min(start + size, number), number)
     return out
 
 
-def galaxy_magnitudes(galaxies: Galaxies, model: SspModel | EmulatorModel, weights: BandWeights | None) -> Float[Array, "galaxy band"]:
-    """The same without checks or chunks: a pure function of `Photometry.model` and `.weights`, to jit and differentiate."""
+def galaxy_magnitudes(galaxies: Galaxies, engine: DirectSum | EmulatorModel) -> Float[Array, "galaxy band"]:
+    """The same without checks or chunks: a pure function of `Photometry.engine`, to jit and differentiate."""
     dimming = 2.5 * jnp.log10(1.0 + galaxies.z) - 2.5 * galaxies.mass_log10_msun
-    if isinstance(model, EmulatorModel):
-        return dimming[:, None] - 2.5 * jnp.log10(emulator_fluxes(galaxies, model))
-    return (model.zero_point + dimming)[:, None] - 2.5 * jnp.log10(band_luminosities(galaxies, model, weights))
+    if isinstance(engine, EmulatorModel):
+        return dimming[:, None] - 2.5 * jnp.log10(emulator_fluxes(galaxies, engine))
+    return (engine.model.zero_point + dimming)[:, None] - 2.5 * jnp.log10(band_luminosities(galaxies, engine.model, engine.weights))
 
 
 _jitted = jax.jit(galaxy_magnitudes)

@@ -1,13 +1,17 @@
 r"""Spectrum of a galaxy as the direct sum of simple stellar populations (SSPs), attenuated in two components.
 
-L_nu = e^{-tau_diffuse} [ \sum_{Z, j} w_Z w_j L_nu(Z, t_j) + e^{-tau_birth} (young stars + nebular light) ]     (Conroy et al. 2009; Charlot & Fall 2000)
+L_nu = e^{-tau_diffuse} [ \sum_{Z, j} w_Z w_j L_nu(Z, t_j) + e^{-tau_birth} (young stars + nebular light) ],
+
+Conroy et al. (2009), Charlot & Fall (2000).
 
 Age weights w_j integrate a constant star-formation rate over each age bin analytically against L_nu linear in log t between SSPs.
 The two youngest bins (below 30 and 100 Myr) are the same in every galaxy, so they are templates; five bins remain, one matrix product.
 
 Flux is linear in log Z between the table's metallicities, as in the FSPS engine: BC03 leaves a gap of 1 dex between Z = 0.0004 and 0.004,
-where a smooth curve through log flux differs by 0.03 mag in u and neither is known to be nearer the truth, and linear weights keep the light of
-a mixture positive and between that of its parts. Conventions: "native", the table's own ages and an exact split at 10 Myr; "fsps", what
+where a smooth curve through log flux differs by 0.03 mag in u and neither is known to be nearer the truth; linear weights never overshoot
+the two neighbours, are what users of FSPS compare with, and keep the sum one matrix product.
+
+Conventions: "native", the table's own ages and an exact split at 10 Myr; "fsps", what
 reproduces the FSPS engine: SSPs sampled at log t = 5 (0.05) 10.3, every one up to 10^7.0 yr young as a whole, Lsun = 3.839e33 erg/s.
 """
 
@@ -79,7 +83,7 @@ def ssp_model(table: SspTable, convention: str = "native", nebular: bool = True)
 
 def band_luminosities(galaxies: Galaxies, model: SspModel, weights: BandWeights) -> Float[Array, "galaxy band"]:
     """<L_nu> of each band for galaxies of one solar mass formed, 1e-13 Lsun/Hz (see `simulators.sps.bandpass`)."""
-    # The barrier and the matrix-vector products keep XLA from computing spectra or gathering weights inside the reduction: 2.5 times faster.
+    # The barrier and the products keep XLA from recomputing spectra and gathering weights inside the reduction: 2.5 times faster.
     continuum, lines = jax.lax.optimization_barrier(spectrum(galaxies, model))
     total = _weighted(shifted_weights(galaxies.z, weights, continuum.shape[-1]), continuum)
     return total + _weighted(line_transmissions(galaxies.z, weights), lines) if model.lines.shape[0] else total
@@ -113,7 +117,7 @@ def age_hat_integrals(ln_age, ln_nodes, xp=jnp):  # type: ignore[no-untyped-def]
     """Integrals over age from zero to exp(ln_age) of the hats linear in ln age between nodes: shape [..., node], unit of exp(ln_nodes).
 
     The first hat is one before the first node and the last after the last, so the sum over nodes is the age itself. With u = ln t - ln a
-    above a node a, \\int u e^u du = u expm1(u) - (expm1(u) - u): forms that keep their digits in float32.
+    above a node a, the integral of u e^u is u expm1(u) - (expm1(u) - u): forms that keep their digits in float32.
     """
     low, high = ln_nodes[:-1], ln_nodes[1:]
     shape = (1,) * ln_age.ndim + low.shape
@@ -172,10 +176,8 @@ def _young_weights(ages: np.ndarray, convention: str) -> tuple[np.ndarray, np.nd
     """Mass at each SSP of one solar mass formed in bin 1 inside birth clouds, in bin 1 outside them, and in bin 2."""
     until = lambda t: age_hat_integrals(np.log(np.array(t)), np.log(ages), np)  # noqa: E731
     first, second = (until(b) - (until(a) if a else 0.0) for a, b in pairwise(YOUNG_EDGES_YR))
-    if convention == "native":
-        young = until(BIRTH_CLOUD_YR)
-    else:
-        young = np.where(ages < BIRTH_CLOUD_YR * (1 + 1e-9), first, 0.0)
+    nodes = np.where(ages < BIRTH_CLOUD_YR * (1 + 1e-9), first, 0.0)
+    young = until(BIRTH_CLOUD_YR) if convention == "native" else nodes
     return young / first.sum(), (first - young) / first.sum(), second / second.sum()
 
 
