@@ -107,22 +107,30 @@ class GlobalEstimator(nn.Module):
             self.ln_sd.copy_(residual.std(0).clamp(min=1e-3).log())
         return self
 
-    def context(self, summary: Float[Tensor, "survey summary"], packed: Packed | None = None) -> Float[Tensor, "survey context"]:
-        """What conditions the flow: (μ, ln σ, features), the summary that sbi sees."""
+    def _condition(self, summary: Tensor, learned: Tensor | None) -> Tensor:
         w = self.whitening(summary)
-        inputs = self.drop(w)
-        if self.encoder is not None:
-            if packed is None:
-                raise ValueError("global estimator: expected the objects for the learned encoder, got none; pass the packed survey")
-            inputs = torch.cat([inputs, self.encoder(packed)], -1)
-        h = self.mlp(inputs)
+        h = self.mlp(self.drop(w) if learned is None else torch.cat([self.drop(w), learned], -1))
         shift, stretch = self.correction(h).chunk(2, -1)
-        ln_sd = self.ln_sd + stretch.clamp(-4, 4)
-        return torch.cat([self.skip(w) + torch.exp(self.ln_sd) * shift, ln_sd, self.features(h)], -1)
+        return torch.cat([self.skip(w) + torch.exp(self.ln_sd) * shift, self.ln_sd + stretch.clamp(-4, 4), self.features(h)], -1)
+
+    def context(self, summary: Float[Tensor, "survey summary"], packed: Packed | None = None) -> Float[Tensor, "survey context"]:
+        """What conditions the flow: (μ, ln σ, features), the fixed-length vector that sbi sees.
+
+        Raises:
+            ValueError: if the estimator has a learned encoder and no objects are given.
+        """
+        if self.encoder is not None and packed is None:
+            raise ValueError("global estimator: expected the objects for the learned encoder, got none; pass the packed survey")
+        return self._condition(summary, None if self.encoder is None else self.encoder(packed))
 
     def loss(self, theta: Float[Tensor, "survey parameter"], summary: Tensor, packed: Packed | None = None) -> Float[Tensor, "survey"]:
         """-ln q(Θ | survey)."""
         return self.flow.loss(theta, condition=self.context(summary, packed))
+
+    def head_loss(self, theta: Float[Tensor, "survey parameter"], summary: Float[Tensor, "survey summary"]) -> Float[Tensor, "survey"]:
+        """-ln q with the learned summary at zero: trains the head on stored summaries, before the encoder joins."""
+        learned = None if self.encoder is None else torch.zeros(len(summary), self.encoder.outputs, device=summary.device)
+        return self.flow.loss(theta, condition=self._condition(summary, learned))
 
 
 def local_values(latents: Latents) -> Float[Tensor, "object local"]:

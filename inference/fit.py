@@ -230,7 +230,7 @@ class _Run:
         members, curves = [], {}
         for k in range(self.training.ensemble):
             net = self._seeded(100 + k, lambda: self._member(summary, whitening)).to(self.device).fit_skip(table, theta)
-            curves[f"global-{k}"] = _curve(self._train_head(net, k, table, theta, held_table, held))
+            curves[f"global-{k}"] = _curve(self._train_head(net, k, table, theta, held_table, held.theta))
             if net.encoder is not None:
                 curves[f"encoder-{k}"] = _curve(self._train_encoder(net, k, summary, held_table, held))
             members.append(net)
@@ -241,13 +241,13 @@ class _Run:
         encoder = None if self.training.encoder == "moments" else SetEncoder(standardiser)  # type: ignore[arg-type]
         return GlobalEstimator(self.prior, whitening, encoder)
 
-    def _train_head(self, net: GlobalEstimator, k: int, table: Tensor, theta: Tensor, held_table: Tensor, held: Packed) -> History:
+    def _train_head(self, net: GlobalEstimator, k: int, table: Tensor, theta: Tensor, held_table: Tensor, held_theta: Tensor) -> History:
         t = self.training
         rows = shuffled(len(table), min(t.batch, len(table)), self.seed + 7 * k)
         every = max(len(table) // t.batch, 1)
         settings = Settings(t.epochs * every, every, t.learning_rate, patience=t.patience, seed=self.seed + 7 * k)
         return optimise(
-            net, net.loss, lambda s: (theta[rows(s)], table[rows(s)]), lambda: float(net.loss(held.theta, held_table).mean()), settings,
+            net, net.head_loss, lambda s: (theta[rows(s)], table[rows(s)]), lambda: float(net.head_loss(held_theta, held_table).mean()), settings,
             self.folder / f"global-{k}.pt", self.report, "global",
         )  # fmt: skip
 
