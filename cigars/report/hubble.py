@@ -77,7 +77,7 @@ def hubble_data(inputs: ReportInputs) -> HubbleData:
 def hubble_figure(inputs: ReportInputs) -> Figure:
     """Hubble diagram over its residuals, with the 95 % band of the posterior cosmology and means of the residuals in bins."""
     data = hubble_data(inputs)
-    figure = new_figure(6.4, 5.4)
+    figure = new_figure(5.8, 5.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     grid = np.linspace(max(0.01, data.z.min() * 0.85), data.z.max() * 1.04, 120)
     cosmologies = _thinned(inputs)

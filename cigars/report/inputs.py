@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COSMOLOGY",
+    "FEWEST_RANKS",
     "ReportInputs",
     "attribute",
+    "calibration_gap",
     "cosmology_draws",
     "free_parameters",
     "global_draws",
@@ -35,6 +37,9 @@ __all__ = [
 
 COSMOLOGY = ("Om0", "Ode0", "w0", "wa")
 """The parameters of the expansion history."""
+
+FEWEST_RANKS = 20
+"""Ranks below which a histogram says nothing."""
 
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -99,6 +104,14 @@ def attribute(inputs: ReportInputs, name: str) -> str:
         if name in attributes:
             return str(attributes[name])
     return ""
+
+
+def calibration_gap(inputs: ReportInputs) -> str:
+    """Why there is nothing to say about calibration; "" when there are ranks enough."""
+    if inputs.sbc_ranks is None:
+        return "simulation-based calibration was not run for this posterior"
+    surveys = len(inputs.sbc_ranks)
+    return f"{surveys} surveys are too few for rank histograms, which need {FEWEST_RANKS}" if surveys < FEWEST_RANKS else ""
 
 
 def reference_redshift(inputs: ReportInputs) -> tuple[str, np.ndarray] | None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from cigars.report.figures import draw_rank_histogram
-from cigars.report.inputs import ReportInputs, local_draws, local_parameters, reference_redshift
+from cigars.report.inputs import FEWEST_RANKS, ReportInputs, local_draws, local_parameters, reference_redshift
 from cigars.report.statistics import OUTLIER, pit, pulls
 from cigars.report.style import BAND, INK, POSTERIOR, TRUTH, draw_points, grid_of_axes, new_figure, styled
 from cigars.report.tables import axis_label
@@ -79,7 +79,7 @@ def calibration_figure(inputs: ReportInputs) -> Figure:
     left.set_title(f"mean {values.mean():+.2f}, sd {values.std(ddof=1):.2f}".replace("-", "−"))
     left.legend(loc="upper right")
     left.set_ylim(0, left.get_ylim()[1] * 1.15)
-    if z.size >= 20:
+    if z.size >= FEWEST_RANKS:
         draw_rank_histogram(right, pit(draws, z), draws.shape[0])
     right.set(xlabel="fraction of draws below the reference", ylabel="objects / expected")
     right.set_title("probability integral transform")

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cigars.report import figures, hubble, objects
-from cigars.report.inputs import ReportInputs, has_locals, local_parameters, observed
+from cigars.report.inputs import ReportInputs, calibration_gap, has_locals, local_parameters, observed
 from cigars.report.statistics import rank_p_values
 from cigars.report.tables import label_html, label_text
 from cigars.report.words import calibration_verdict, redshift_quality
@@ -140,6 +140,7 @@ def _redshifts(inputs: ReportInputs) -> Section:
                 "Left: pulls of the redshifts. Right: the fraction of each posterior below the {} redshift, uniform within "
                 "the grey 99 % band if widths are right."
             ).format(kind),
+            wide=True,
         ),
     ]
     return Section("redshifts", "Redshifts", [numbers, definitions, *caveat], plots)
@@ -181,13 +182,15 @@ def _training(inputs: ReportInputs) -> Section:
         "Mean loss (−log density of the truth) of the training and the held-out simulations; the first epochs may "
         "leave the panel at the top."
     )
-    plot = Plot("training", figures.training_figure, f"Training and validation loss against epoch for {', '.join(inputs.curves)}", caption)
+    alt = f"Training and validation loss against epoch for {', '.join(inputs.curves)}"
+    plot = Plot("training", figures.training_figure, alt, caption, wide=len(inputs.curves) > 1)
     return Section("training", "Training", [], [plot])
 
 
 def _calibration(inputs: ReportInputs) -> Section:
-    if inputs.sbc_ranks is None:
-        return Section("calibration", "Calibration", [Markup("Absent: simulation-based calibration was not run for this posterior.")], [])
+    gap = calibration_gap(inputs)
+    if gap or inputs.sbc_ranks is None:
+        return Section("calibration", "Calibration", [Markup("Absent: {}.").format(gap)], [])
     p = rank_p_values(inputs.sbc_ranks, inputs.sbc_draws)
     low = [label_html(n) for n, value in zip(inputs.sbc_names, p, strict=True) if value * p.size < 0.01]
     shape = Markup("A hump means that posteriors are too wide, a trough too narrow, a slope shifted.")

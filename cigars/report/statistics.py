@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from cigars.report.inputs import FEWEST_RANKS
 from cigars.schema import Marginal
 
 __all__ = [
@@ -84,12 +85,14 @@ def bin_ranks(ranks: np.ndarray, draws: int, probability: float = 0.99) -> Binne
     the integers in it, so unequal bins do not look like miscalibration.
 
     Raises:
-        ValueError: a rank outside 0 … draws, or fewer than 20 ranks.
+        ValueError: a rank outside 0 … draws, or too few ranks (`FEWEST_RANKS`).
     """
     ranks = np.asarray(ranks)
-    if ranks.size < 20 or ranks.min() < 0 or ranks.max() > draws:
+    if ranks.size < FEWEST_RANKS or ranks.min() < 0 or ranks.max() > draws:
         got = f"{ranks.size} ranks" + (f" in [{ranks.min()}, {ranks.max()}]" if ranks.size else "")
-        raise ValueError(f"ranks: expected at least 20 integers in 0 … {draws}, got {got}; give sbc_draws as the number of draws ranked")
+        raise ValueError(
+            f"ranks: expected at least {FEWEST_RANKS} integers in 0 … {draws}, got {got}; give sbc_draws as the number of draws ranked"
+        )
     edges = np.unique(np.round(np.linspace(0, draws + 1, int(np.clip(ranks.size // 10, 2, 20)) + 1)))
     share = np.diff(edges) / (draws + 1)
     counts = np.histogram(ranks, edges - 0.5)[0]

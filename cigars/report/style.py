@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 __all__ = [
     "BAND",
@@ -76,7 +77,7 @@ def styled(function: F) -> F:
 
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of `width` × `height` inches that arranges its own margins."""
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.07))  # a title must not touch the panel above
 
 
 def grid_of_axes(count: int, columns: int, *, width: float = 2.1, height: float = 1.75) -> tuple[Figure, list[Axes]]:

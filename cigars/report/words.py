@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from markupsafe import Markup
 
-from cigars.report.inputs import COSMOLOGY, ReportInputs, cosmology_draws, free_parameters, has_locals, observed
+from cigars.report.inputs import COSMOLOGY, ReportInputs, calibration_gap, cosmology_draws, free_parameters, has_locals, observed
 from cigars.report.objects import redshift_pairs
 from cigars.report.statistics import RedshiftStatistics, rank_p_values, redshift_statistics
 from cigars.report.tables import ParameterRow, format_value, label_html
@@ -56,8 +56,8 @@ def summary(inputs: ReportInputs, rows: list[ParameterRow]) -> list[Markup]:
 
 def calibration_verdict(inputs: ReportInputs) -> Markup:
     """What simulation-based calibration says, with the smallest p-value corrected for the number of parameters."""
-    if inputs.sbc_ranks is None:
-        return Markup("Calibration was not tested in this run.")
+    if calibration_gap(inputs) or inputs.sbc_ranks is None:
+        return Markup("Calibration was not tested: {}.").format(calibration_gap(inputs))
     p = rank_p_values(inputs.sbc_ranks, inputs.sbc_draws)
     worst, corrected = int(np.argmin(p)), min(1.0, float(p.min()) * p.size)
     verdict = "shows no sign of miscalibration" if corrected > 0.01 else "finds the posterior miscalibrated"

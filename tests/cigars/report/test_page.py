@@ -5,10 +5,12 @@ import json
 import re
 from html.parser import HTMLParser
 
+import arviz as az
 import numpy as np
 import pytest
 
 from cigars.report import sections
+from cigars.report.inputs import attribute
 from cigars.report.page import ReportInputs, parameter_table, render_report, write_report
 from cigars.report.tables import format_value
 from cigars.report.words import summary
@@ -164,7 +166,7 @@ def test_missing_material_is_explained():
     assert [f["id"] for f in page.all("figure")] == [f"figure-{n}" for n in FIGURES[:3]]
     assert page.text.count("Absent:") == 5  # Hubble diagram, redshifts, hosts, training, calibration
     assert "pull" not in page.text
-    assert "Calibration was not tested" in page.text
+    assert "Calibration was not tested: simulation-based calibration was not run" in page.text
 
 
 def test_real_catalogue_is_compared_with_its_spectroscopic_redshifts():
@@ -180,6 +182,22 @@ def test_real_catalogue_is_compared_with_its_spectroscopic_redshifts():
     assert "60 objects with spectroscopic redshifts" in str(known.paragraphs[0])
     assert "NMAD 0.0000" in str(known.paragraphs[0])
     assert all(p.function(inputs).axes for p in known.plots)
+
+
+def test_too_few_calibration_surveys_are_named():
+    inputs = fake_inputs(objects=25, draws=50, local=False)
+    few = sections.build(inputs._replace(sbc_ranks=inputs.sbc_ranks[:8]))[5]
+    assert few.plots == []
+    assert "8 surveys are too few" in str(few.paragraphs[0])
+
+
+def test_a_posterior_read_back_from_disk_gives_the_same_page_content(tmp_path):
+    inputs = fake_inputs(objects=25, draws=50)
+    inputs.posterior.to_netcdf(str(tmp_path / "posterior.nc"))
+    again = inputs._replace(posterior=az.from_netcdf(str(tmp_path / "posterior.nc")))
+    assert parameter_table(again) == parameter_table(inputs)
+    assert attribute(again, "fingerprint") == attribute(inputs, "fingerprint") != ""
+    assert summary(again, parameter_table(again)) == summary(inputs, parameter_table(inputs))
 
 
 def test_hostile_text_stays_text():
