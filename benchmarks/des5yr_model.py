@@ -11,11 +11,12 @@ falls within 22.5-25 mag over 0.2 < z < 1, hosts with redshift lost about r = 23
 3. Hosts with a redshift: of all 19,706 transients the fraction whose host has one, against r: plateau Phi((m_50 - r)/w) + floor.
    Weak: the transients are of every kind (AGN and core collapse too, with other hosts), targets had priorities of type and season,
    and a plateau below one is dropped, which is right only where it does not depend on magnitude.
-4. Detection: at each redshift the magnitudes of the catalogue are a parent N + exponential at mu(z) + M0 times Phi((m_50(z) - m)/w(z)),
-   maximum likelihood conditional on z, so rates and host selection drop out. Weak: mu is that of flat LCDM with Om0 = 0.3,
-   so an evolution of brightness or another cosmology is taken for selection (the JSON has the fit at 0.25 and 0.4 too);
-   shallow and deep fields are one survey; the cuts on x, c, fit quality and P(Ia) are in it only through m; the
-   parent's tail is the forward model's dust, shorter than the catalogue's; few objects reveal m_50 below z = 0.3 or above 0.9.
+4. Detection: the catalogue's (z, m) are a Poisson process with intensity rate(z) E(z) parent(m - mu(z) - M0) Phi((m_50(z) - m)/w(z)),
+   maximum likelihood: rate(z) = (1 + z)^1.7 / (1 + z) dV/dz (Frohmaier+19), the parent a normal with the forward model's dust tail, and
+   E(z) the chance of a host redshift, 1 / mean of 1/efficiency(r) over the hosts in bins of z. Weak: mu is that of flat LCDM with
+   Om0 = 0.3, so an evolution of brightness or another cosmology is taken for selection (the JSON has 0.25 and 0.4 too); the rate is
+   assumed; shallow and deep fields are one survey; the cuts on x, c, fit quality and P(Ia) are in it only through m;
+   the parent's tail is shorter than the catalogue's; hosts too faint for any redshift are missing from E(z).
 5. Galactic extinction of host magnitudes: slope of host colours with E(B-V) at fixed redshift and i; 0 if they are corrected,
    R_a - R_b if not. Fields differ in depth and E(B-V) alike, so the quoted error is from resampling fields.
 """
@@ -26,11 +27,12 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from astropy.cosmology import FlatLambdaCDM
 from astropy.io import fits
+from numpy.polynomial.polynomial import polyval
 from scipy.optimize import minimize
 from scipy.special import ndtr
 
@@ -79,42 +81,66 @@ def parent(residual: np.ndarray, sigma: np.ndarray, tau: float) -> np.ndarray:
     return np.exp(0.5 * (sigma / tau) ** 2 - residual / tau) / tau * ndtr(residual / sigma - sigma / tau)
 
 
-def detection(z: np.ndarray, m: np.ndarray, error: Sequence[float], Om0: float = 0.3) -> dict[str, Any]:
-    """Parent (M0, sigma; its tail is DUST_TAIL) and detection that make the catalogue's m at its z likeliest.
+class Sample(NamedTuple):
+    """Redshift, magnitude and host r of the supernovae, the error model of m, and (m_50, width) of the host efficiency."""
 
-    m_50 is of second degree in z, ln w of first.
+    z: np.ndarray
+    m: np.ndarray
+    r: np.ndarray
+    error: Sequence[float]
+    efficiency: Sequence[float]
+
+
+def host_completeness(sample: Sample, z: np.ndarray) -> np.ndarray:
+    """Chance of a host redshift at z, from weighting the catalogue's hosts by the inverse of their own."""
+    edges = np.quantile(sample.z, np.linspace(0, 1, 13))
+    weight = 1 / np.maximum(ndtr((sample.efficiency[0] - sample.r) / sample.efficiency[1]), 0.02)
+    which = np.clip(np.digitize(sample.z, edges) - 1, 0, 11)
+    centres = [sample.z[which == k].mean() for k in range(12)]
+    return np.interp(z, centres, [1 / weight[which == k].mean() for k in range(12)])
+
+
+def detection(sample: Sample, Om0: float = 0.3) -> dict[str, Any]:
+    """Parent (M0, sigma; its tail is DUST_TAIL) and detection that make the catalogue's z and m likeliest.
+
+    m_50 is of third degree in z, ln w of first.
     """
-    mu = FlatLambdaCDM(70.0, Om0).distmod(z).value
-    grid = np.linspace(-2.0, 2.0, 65)  # about mu + M0
-    order = (np.vander(z, 3, increasing=True), np.vander(z, 2, increasing=True))
+    cosmology = FlatLambdaCDM(70.0, Om0)
+    nodes, offsets = np.linspace(0.06, 1.2, 58), np.linspace(-2.0, 2.0, 65)
+    rate = (1 + nodes) ** 0.7 * cosmology.differential_comoving_volume(nodes).value * host_completeness(sample, nodes)
+    mu_nodes, mu = cosmology.distmod(nodes).value, cosmology.distmod(sample.z).value
 
-    def parts(p: np.ndarray, magnitude: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        variance = np.exp(error[0] + error[1] * (magnitude - PIVOT) + 0.5 * error[2] ** 2)
-        density = parent(magnitude - at - p[0], np.sqrt(np.exp(2 * p[1]) + variance), DUST_TAIL)
-        shape = (-1,) + (1,) * (magnitude.ndim - 1)
-        m50, width = (order[0] @ p[2:5]).reshape(shape), np.exp(order[1] @ p[5:7]).reshape(shape)
-        return density, ndtr((m50 - magnitude) / width)
+    def intensity(p: np.ndarray, z: np.ndarray, m: np.ndarray, at: np.ndarray) -> np.ndarray:
+        variance = np.exp(sample.error[0] + sample.error[1] * (m - PIVOT) + 0.5 * sample.error[2] ** 2)
+        density = parent(m - at - p[0], np.sqrt(np.exp(2 * p[1]) + variance), DUST_TAIL)
+        return density * ndtr((polyval(z, p[2:6]) - m) / np.exp(polyval(z, p[6:8])))
+
+    def expected(p: np.ndarray) -> np.ndarray:
+        """Redshift distribution on the nodes, not normalised."""
+        magnitudes = mu_nodes[:, None] + p[0] + offsets
+        return rate * intensity(p, nodes[:, None], magnitudes, mu_nodes[:, None]).sum(-1) * (offsets[1] - offsets[0])
 
     def cost(p: np.ndarray) -> float:
-        magnitudes = mu[:, None] + p[0] + grid
-        density, chance = parts(p, magnitudes, mu[:, None])
-        normal = (density * chance).sum(-1) * (grid[1] - grid[0])
-        density, chance = parts(p, m, mu)
-        like = 0.99 * density * chance / np.maximum(normal, 1e-300) + 0.01 * 0.2  # 1 % contaminants anywhere
-        return -np.log(like).sum() + 0.5 * (p[6] / 2.0) ** 2
+        total = expected(p).sum() * (nodes[1] - nodes[0])
+        here = np.interp(sample.z, nodes, rate)
+        like = 0.99 * here * intensity(p, sample.z, sample.m, mu) / total + 0.01 * 0.2  # 1 % contaminants anywhere
+        return -np.log(like).sum() + 0.5 * (p[7] / 1.0) ** 2 + 0.5 * np.square(p[3:6] / 10.0).sum()
 
-    start = np.array([-19.4, np.log(0.3), 23.0, 2.0, -1.0, np.log(0.4), 0.0])
-    best = start
-    for _ in range(3):  # restarts, because finite-difference gradients stall
-        best = minimize(cost, best, method="L-BFGS-B", options={"maxiter": 60}).x
+    best = np.array([-19.4, np.log(0.3), 23.5, 0.0, 0.0, 0.0, np.log(0.4), 0.0])
+    for _ in range(4):  # restarts, because finite-difference gradients stall
+        best = minimize(cost, best, method="L-BFGS-B", options={"maxiter": 80}).x
     at = np.array([0.2, 0.4, 0.6, 0.8, 1.0])
+    cumulative = np.cumsum(expected(best))
     return {
         "Om0": Om0,
         "M0": float(best[0]),
         "sigma": float(np.exp(best[1])),
-        "m50": best[2:5].tolist(),
-        "ln_width": best[5:7].tolist(),
-        "m50_at_z": dict(zip(at.tolist(), np.polynomial.polynomial.polyval(at, best[2:5]).round(2).tolist(), strict=True)),
+        "m50": best[2:6].tolist(),
+        "ln_width": best[6:8].tolist(),
+        "m50_at_z": dict(zip(at.tolist(), polyval(at, best[2:6]).round(2).tolist(), strict=True)),
+        "z_quantiles_5_50_95_model": np.interp([0.05, 0.5, 0.95], cumulative / cumulative[-1], nodes).tolist(),
+        "z_quantiles_5_50_95_data": np.quantile(sample.z, [0.05, 0.5, 0.95]).tolist(),
+        "host_completeness_at_z": dict(zip(at.tolist(), host_completeness(sample, at).round(2).tolist(), strict=True)),
         "minus_log_likelihood": float(cost(best)),
     }
 
@@ -169,17 +195,18 @@ def fit(directory: Path) -> dict[str, Any]:
     m = o.m.astype(float)
     errors = {name: supernova_errors(m, np.asarray(getattr(o, f"var_{name}"), float)) for name in "mxc"}
     sure = select(catalogue, catalogue.p_ia > 0.9).observations if catalogue.p_ia is not None else o
-    inputs = sure.z_spec.astype(float), sure.m.astype(float), errors["m"]
     known = (r > 15) & (r < 30)
+    efficiency = host_efficiency(r[known], head["HOSTGAL_SPECZ"][known] > 0)
+    sample = Sample(sure.z_spec.astype(float), sure.m.astype(float), sure.mag[:, 1].astype(float), errors["m"], efficiency)
     return {
         "supernovae": len(catalogue.id),
         "cuts": [c._asdict() for c in cuts],
         "host_errors": {b: [2 * v for v in host_errors(e.mag[:, k].astype(float), raw[:, k])] for k, b in enumerate(DES_BANDS)},
         "sn_errors": errors,
         "sn_correlation": correlations(catalogue),
-        "host_efficiency": host_efficiency(r[known], head["HOSTGAL_SPECZ"][known] > 0),
+        "host_efficiency": efficiency,
         "host_r_quantiles_1_50_99": np.percentile(e.mag[:, 1], [1, 50, 99]).tolist(),
-        "detection": {str(Om0): detection(*inputs, Om0) for Om0 in (0.3, 0.25, 0.4)},
+        "detection": {str(Om0): detection(sample, Om0) for Om0 in (0.3, 0.25, 0.4)},
         "x_mean_sd": [float(o.x.mean()), float(o.x.std())],
         "c_mean_sd": [float(o.c.mean()), float(o.c.std())],
         "extinction": extinction(head),
