@@ -21,7 +21,7 @@ __all__ = ["build", "main"]
 
 DESTINATION = Path(__file__).resolve().parent / "data" / "prospector_beta.npz"
 ATTRIBUTION = (
-    "p(z) and expected SFR ratios computed from astro-prospector {version} (MIT licence, (c) 2014-2017 Benjamin D. Johnson & contributors): "
+    "p(z) and expected SFR ratios from astro-prospector {version} (MIT licence, (c) 2014-2017 Benjamin D. Johnson & contributors): "
     "Wang+23 (ApJL 944 L58), Leja+20 (ApJ 893 111), Behroozi+19 (MNRAS 488 3143). Age of the universe: astropy WMAP9 (Hinshaw+13)."
 )
 AGE_RANGE_GYR = (2.0, 12.2)  # shifted ages; the expectation is constant above the age at z = 0.15, 11.9 Gyr
