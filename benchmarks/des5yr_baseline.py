@@ -2,9 +2,10 @@
 
     python benchmarks/des5yr_baseline.py DIR [--json OUT]
 
-Five-fold: the redshift of an object is the mean of its k nearest neighbours among the other folds in (r, g-r, r-i, i-z),
-each divided by its median absolute deviation, weighted by inverse distance; repeated over 20 random splits.
-Nothing of the supernova is used. Expected: NMAD .031-.034 (1.4826 median|dz - median dz|, dz = (z - z_spec)/(1 + z_spec)).
+Five-fold, averaged over 20 random splits, and leave-one-out: the redshift of an object is the median of its k nearest neighbours
+among the others in (i/4, g-r, r-i, i-z). Nothing of the supernova is used.
+Expected: NMAD .031-.034 (1.4826 median|dz - median dz|, dz = (z - z_spec)/(1 + z_spec)) as measured for the specification;
+this simpler recipe reaches .034-.036, and its features were chosen among five on the same objects.
 A regression trained on redshifts of the same survey shares its selection: it knows the redshift distribution, which a model does not.
 """
 
@@ -25,21 +26,22 @@ SPLITS = 20
 
 
 def features(mag: np.ndarray) -> np.ndarray:
-    """r and adjacent colours in units of their spread, [object, 4]."""
-    plain = np.column_stack([mag[:, 1], -np.diff(mag, axis=1)])
-    spread = 1.4826 * np.median(np.abs(plain - np.median(plain, 0)), 0)
-    return plain / (spread * np.array([2.0, 1.0, 1.0, 1.0]))  # colours tell more of redshift than brightness does
+    """A quarter of i, and adjacent colours, [object, 4]: colours tell more of redshift than brightness does."""
+    return np.column_stack([mag[:, 2] / 4, -np.diff(mag, axis=1)])
 
 
 def predict(x: np.ndarray, z: np.ndarray, fold: np.ndarray, k: int) -> np.ndarray:
-    """Redshift of every object from the folds that it is not in."""
+    """Redshift of every object, the median of its k nearest neighbours in the folds that it is not in."""
     out = np.empty_like(z)
     for f in np.unique(fold):
         train = fold != f
-        distance, index = cKDTree(x[train]).query(x[~train], k)
-        weight = 1 / (distance + 0.05)
-        out[~train] = (weight * z[train][index]).sum(1) / weight.sum(1)
+        out[~train] = np.median(z[train][cKDTree(x[train]).query(x[~train], k)[1]], 1)
     return out
+
+
+def leave_one_out(x: np.ndarray, z: np.ndarray, k: int) -> np.ndarray:
+    """The same with every other object in reach."""
+    return np.median(z[cKDTree(x).query(x, k + 1)[1][:, 1:]], 1)
 
 
 def scores(z: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -62,7 +64,8 @@ def baseline(directory: Path, minimum_p_ia: float) -> dict[str, Any]:
     per_k = {}
     for k in NEIGHBOURS:
         each = [scores(predict(x, z, fold, k), z) for fold in folds]
-        per_k[str(k)] = {name: float(np.mean([e[name] for e in each])) for name in each[0]}
+        mean = {name: float(np.mean([e[name] for e in each])) for name in each[0]}
+        per_k[str(k)] = {"five_fold": mean, "leave_one_out": scores(leave_one_out(x, z, k), z)}
     return {"objects": len(z), "by_neighbours": per_k}
 
 
