@@ -9,6 +9,7 @@ redshift is a shift of the band weights; between nodes L_nu is linear and the ba
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -112,7 +113,7 @@ def emulator_fluxes(galaxies: Galaxies, model: EmulatorModel) -> Float[Array, "g
 
     # a few galaxies at a time: the windows of a whole chunk would leave the cache, 7 times slower
     rows = (jax.lax.optimization_barrier(light), node, position - node.astype(position.dtype))
-    return jax.lax.map(integrate, rows, batch_size=min(_BATCH, light.shape[0])) / np.float32(np.exp(_LN_SCALE))
+    return jax.lax.map(integrate, rows, batch_size=min(_BATCH, light.shape[0])) * math.exp(-_LN_SCALE)
 
 
 def network_inputs(galaxies: Galaxies) -> Float[Array, "galaxy parameter"]:

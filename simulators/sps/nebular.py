@@ -16,7 +16,7 @@ from simulators.sps.library import LUMINOSITY_SCALE, SspTable
 
 __all__ = ["NebularTemplates", "nebular_templates"]
 
-SPACING = 0.2  # dex: linear interpolation between nodes is then within 1% of that in the logarithm
+SPACING = 0.1  # dex: linear interpolation between nodes is then within 5 mmag of that in the logarithm, 0.7 mmag rms
 
 
 class NebularTemplates(NamedTuple):
