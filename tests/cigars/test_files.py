@@ -1,0 +1,77 @@
+"""A path holds its old content, its new content or nothing, whatever happens while it is written."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from cigars import files
+from cigars.files import FileError, replacing
+
+
+def write(path, text, error=None):
+    """Write over whatever is there, with an error half-way."""
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_text(text)
+        if error is not None:
+            raise error
+
+
+def test_new_content_takes_the_place_of_old_only_when_allowed(tmp_path):
+    path = tmp_path / "a.txt"
+    with replacing(path) as temporary:
+        temporary.write_text("old")
+    with pytest.raises(FileError, match="exists already"), replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "old"
+    with replacing(path, overwrite=True) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("x"), OSError(errno.EIO, "Input/output error")])
+def test_interrupted_write_leaves_the_old_content_and_no_debris(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises((KeyboardInterrupt, RuntimeError, FileError)):
+        write(path, "ne", error)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("where", ["in the writer", "in the flush"])
+def test_no_space_left_is_one_line_and_no_partial_file(tmp_path, monkeypatch, where):
+    error = OSError(errno.ENOSPC, "No space left on device")
+
+    def full(*_):
+        raise error
+
+    if where == "in the flush":
+        monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(FileError, match="no space left") as caught:
+        write(tmp_path / "a.txt", "x", error if where == "in the writer" else None)
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_device_that_is_really_full_is_reported(tmp_path):
+    with pytest.raises(FileError, match="no space left"), replacing(tmp_path / "a"):
+        Path("/dev/full").write_text("x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_missing_folder_and_folder_in_place_of_a_file_are_named(tmp_path):
+    with pytest.raises(FileError, match=r"'.*nowhere' does not exist"), replacing(tmp_path / "nowhere" / "a"):
+        pass
+    with pytest.raises(FileError, match="got a folder"), replacing(tmp_path):
+        pass
+
+
+def test_file_has_the_permissions_of_the_umask(tmp_path):
+    with replacing(tmp_path / "a") as temporary:
+        temporary.write_text("x")
+    (tmp_path / "b").write_text("x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode

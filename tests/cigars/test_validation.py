@@ -1,0 +1,122 @@
+"""Each way in which a catalogue can be wrong ends in one line that names it; a right one passes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cigars.catalogue import validated
+from cigars.validation import CatalogueError, check_columns, check_range, column_names, correlation_floor, ranges_of
+from tests.cigars.catalogues import BANDS, make_catalogue
+
+NAMES = column_names(BANDS)
+
+
+def changed(column, rows, value):
+    catalogue = make_catalogue()
+    fields = catalogue.observations._asdict()
+    values = fields[column].astype(float)
+    values[rows] = value
+    return catalogue._replace(observations=catalogue.observations._replace(**{column: values}))
+
+
+def refusal(catalogue):
+    with pytest.raises(CatalogueError) as caught:
+        validated(catalogue, BANDS)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "rows", "value", "says"),
+    [
+        ("m", [1, 4], np.nan, ["m: 2 rows (2, 5", "NaN or infinite"]),
+        ("x", [0], np.inf, ["x: row 1 ", "NaN or infinite"]),
+        ("var_c", [2], -0.1, ["var_c: row 3", "not positive"]),
+        ("var_x", [2], 0.0, ["var_x: row 3", "not positive"]),
+        ("var_m", [2], 1e-60, ["var_m: row 3", "single precision"]),
+        ("c", [2], 1e60, ["c: row 3", "infinite"]),
+        ("m", [2], -99.0, ["m: row 3", "no magnitudes"]),
+        ("mag", (slice(None, 7), 1), 99.0, ["mag_r: 7 rows (1, 2, 3, 4, 5, ...", "NaN"]),
+        ("mag", (2, 0), np.inf, ["mag_g: row 3", "infinite"]),
+        ("mag", (2, 0), np.nan, ["mag_g: row 3", "only one of magnitude and error"]),
+        ("mag_err", (2, 0), 0.0, ["mag_err_g: row 3", "not positive"]),
+        ("cov_mx", [5], 50.0, ["row 6", "not positive definite"]),
+        ("z_spec", [0], -9.0, ["z_spec: row 1", "out of range"]),
+        ("z_spec", [0], np.nan, ["z_spec: row 1", "only one of redshift and error"]),
+        ("z_spec_err", [0], -1.0, ["z_spec_err: row 1", "not positive"]),
+    ],
+)
+def test_bad_values_are_named_with_their_rows(column, rows, value, says):
+    message = refusal(changed(column, rows, value))
+    assert all(part in message for part in says), message
+
+
+def test_an_object_needs_a_band():
+    catalogue = changed("mag", 6, np.nan)
+    catalogue = catalogue._replace(observations=catalogue.observations._replace(mag_err=catalogue.observations.mag + 0 * 0.01))
+    assert "row 7" in refusal(catalogue)
+
+
+def test_ids_are_unique_and_there_is_at_least_one_object():
+    catalogue = make_catalogue()
+    ids = catalogue.id.copy()
+    ids[3] = ids[7] = ids[0]
+    assert "1 repeated: '0000'" in refusal(catalogue._replace(id=ids))
+    assert "at least one object" in refusal(make_catalogue(5)._replace(id=np.array([], str)))
+    assert "shape" in refusal(catalogue._replace(id=catalogue.id[:-1]))
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-1.2, 1.2), st.floats(-1.2, 1.2), st.floats(-1.2, 1.2))
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_positive_definite_means_what_cholesky_says(seed, a, b, c):
+    catalogue = make_catalogue(1, seed)
+    o = catalogue.observations
+    sd = np.sqrt([o.var_m[0], o.var_x[0], o.var_c[0]])
+    correlation = np.array([[1, a, b], [a, 1, c], [b, c, 1]])
+    covariance = correlation * np.outer(sd, sd)
+    o = o._replace(cov_mx=covariance[:1, 1], cov_mc=covariance[:1, 2], cov_xc=covariance[1:2, 2])
+    floor = correlation_floor(o)[0]
+    determinant_by_hand = 1 + 2 * a * b * c - a * a - b * b - c * c  # with |r| < 1: Sylvester's criterion
+    if abs(determinant_by_hand) > 1e-4:  # beyond rounding of the boundary
+        assert (floor > 0) == (determinant_by_hand > 0 and max(abs(a), abs(b), abs(c)) < 1)
+
+
+def test_missing_column_lists_what_is_there_and_the_nearest_name():
+    with pytest.raises(CatalogueError, match=r"'var_m' \(nearest is 'varm'\), got only id.*varm"):
+        check_columns([n if n != "var_m" else "varm" for n in NAMES], BANDS)
+    with pytest.raises(CatalogueError, match=r"'mag_g' \(nearest is 'MAG_G'\)"):
+        check_columns([n if n != "mag_g" else "MAG_G" for n in NAMES], BANDS)
+
+
+def test_misspelled_optional_column_is_not_ignored_and_others_are():
+    with pytest.raises(CatalogueError, match="'zspec' looks like the optional 'z_spec'"):
+        check_columns([n if n != "z_spec" else "zspec" for n in NAMES if n != "z_spec_err"], BANDS)
+    with pytest.raises(CatalogueError, match="z_spec_err beside z_spec"):
+        check_columns([n for n in NAMES if n != "z_spec_err"], BANDS)
+    check_columns([n for n in NAMES if not n.startswith(("z_", "cov_", "p_ia"))] + ["ra", "comment", "mag_u"], BANDS)
+
+
+def test_range_counts_what_is_outside_and_by_how_far():
+    o = make_catalogue().observations
+    ranges = ranges_of(o, BANDS)
+    check_range(o, ranges, BANDS)
+    beyond = o._replace(mag=np.where(np.arange(12)[:, None] < 2, 29.5, o.mag))
+    top = ranges["mag_g"][1]
+    with pytest.raises(CatalogueError, match=rf"mag_g: 2 outside .*, by up to {29.5 - top:.3g}") as caught:
+        check_range(beyond, ranges, BANDS)
+    assert "mag_r: 2 outside" in str(caught.value)
+    with pytest.raises(CatalogueError, match="number of objects 12 is outside 20 to 30"):
+        check_range(o, {**ranges, "number": (20.0, 30.0)}, BANDS)
+
+
+def test_ranges_see_observed_rows_of_batches_only():
+    o = make_catalogue().observations
+    batch = type(o)(*(np.stack([v, v]) for v in o))
+    observed = np.ones((2, 12), bool)
+    observed[0, 5:] = False
+    batch.m[0, 5:] = 1e6
+    ranges = ranges_of(batch, BANDS, observed)
+    assert ranges["number"] == (5.0, 12.0)
+    assert ranges["m"] == (o.m.min(), o.m.max())
+    assert "z_spec" in ranges
