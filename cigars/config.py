@@ -16,6 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cigars.schema import FIDUCIAL, Globals, Marginal
@@ -35,6 +36,7 @@ __all__ = [
     "fingerprint",
     "load_config",
     "presets",
+    "to_toml",
 ]
 
 
@@ -47,7 +49,7 @@ class _Frozen(BaseModel):
 
 
 class Prior(_Frozen):
-    """Prior of one parameter: one of `uniform = [low, high]`, `normal = [mean, sd]` (optionally `within = [low, high]`), `fixed = value`."""
+    """Prior of one parameter: `uniform = [low, high]`, `normal = [mean, sd]` (optionally `within = [low, high]`) or `fixed = value`."""
 
     uniform: tuple[float, float] | None = None
     normal: tuple[float, float] | None = None
@@ -256,7 +258,7 @@ class Config(_Frozen):
 
     @property
     def fixed(self) -> dict[str, float]:
-        """Values of the parameters that are fixed, by the prior or by the cosmology (`Ode0` of a flat one follows `Om0` and is not listed)."""
+        """Values of the parameters fixed by the prior or the cosmology; `Ode0` of a flat one follows `Om0` and is not listed."""
         flat = self.supernovae.cosmology != "LCDM"
         return {k: p.fixed for k in Globals._fields if (p := self._prior(k)).fixed is not None and not (flat and k == "Ode0")}
 
@@ -290,6 +292,17 @@ def load_config(source: str | Path, settings: Sequence[str] = (), **changes: Any
             raise ConfigError(f"--set: expected key=value, got {setting!r}")
         tree = _with(tree, {key.strip(): _value(value.strip())})
     return _validate(_with(tree, changes))
+
+
+def to_toml(config: Config) -> str:
+    """Every key of a configuration as TOML that `load_config` reads back; keys without a value are left out."""
+    return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+
+
+def _without_none(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {k: _without_none(v) for k, v in tree.items() if v is not None}
+    return [_without_none(v) for v in tree] if isinstance(tree, list | tuple) else tree
 
 
 def fingerprint(*parts: Any) -> str:

@@ -23,7 +23,7 @@ from cigars.schema import FIDUCIAL, Globals, Latents, Observations, Survey
 from simulators.categorical import draw_index
 from simulators.cosmology import distance_modulus_transverse, interpolate_uniform, transverse_distance_table
 from simulators.counts import with_exposure
-from simulators.hosts import load_bank
+from simulators.hosts import HostBank, load_bank
 from simulators.observation import catalogue_rows, observe_hosts, observe_redshifts, observe_supernovae
 from simulators.priors import sample_globals
 from simulators.rates import draw_age, ln_bin_ages, ln_rate_per_bin, ln_slope_bound
@@ -34,7 +34,7 @@ from simulators.supernovae import brightness_shift, draw_dust, draw_light
 if TYPE_CHECKING:
     from cigars.config import Config
 
-__all__ = ["SurveyOverflow", "draw_surveys", "load_simulator", "simulate"]
+__all__ = ["SurveyOverflow", "draw_surveys", "load_simulator", "prepare", "simulate"]
 
 LARGEST_BLOCK = 4096  # candidates at a time
 
@@ -56,7 +56,11 @@ def simulate(key: Key[Array, ""], index: Int[Array, "survey"], config: Config, t
 @functools.lru_cache(maxsize=4)
 def load_simulator(config: Config) -> Simulator:
     """The simulator of a configuration on its cached bank; the last few are kept in memory."""
-    bank = load_bank(config.hosts)
+    return prepare(config, load_bank(config.hosts))
+
+
+def prepare(config: Config, bank: HostBank) -> Simulator:
+    """The simulator of a configuration on a bank, exposed for as long as its survey size asks."""
     return with_exposure(build_simulator(config, bank), config, float(bank.population))
 
 

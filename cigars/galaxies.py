@@ -1,0 +1,69 @@
+"""Template magnitudes of a user's table of galaxies: the tool behind `cigars hosts magnitudes`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cigars import tables
+from cigars.config import HostConfig
+from cigars.schema import Column
+
+__all__ = ["add_magnitudes", "expand_bands"]
+
+
+def expand_bands(bands: str) -> tuple[str, ...]:
+    """Band names from a comma-separated list, or all bands of a speclite group such as `lsst2023`.
+
+    Raises ValueError for a name that is neither.
+    """
+    import speclite.filters
+
+    names = tuple(b.strip() for b in bands.split(",") if b.strip())
+    if len(names) == 1 and "-" not in names[0]:
+        try:
+            return tuple(speclite.filters.load_filters(f"{names[0]}-*").names)
+        except (ValueError, RuntimeError):
+            raise ValueError(f"--bands: expected a speclite group or bands such as lsst2023-g, got {names[0]!r}") from None
+    return names
+
+
+def add_magnitudes(
+    table: Path,
+    output: Path,
+    bands: str = "lsst2023",
+    bands_file: str | None = None,
+    backend: str = "ssp",
+    emulator_file: str | None = None,
+    convention: str = "native",
+    nebular: bool = True,
+    overwrite: bool = False,
+) -> int:
+    """Read galaxies, write them with a column `M_{band}` for each band, and return their number.
+
+    Raises ValueError for a table without the parameter columns, and FileError where a file cannot be read or written.
+    """
+    from simulators.sps.photometry import load_photometry, template_magnitudes
+    from simulators.sps.tables import galaxies_from_table
+
+    names = tuple(b.strip() for b in bands.split(",")) if bands_file else expand_bands(bands)
+    config = HostConfig.model_validate(
+        {
+            "bands": names,
+            "bands_file": bands_file,
+            "backend": backend,
+            "emulator_file": emulator_file,
+            "convention": convention,
+            "nebular": nebular,
+        }
+    )
+    rows = tables.read_table(table)
+    magnitudes = np.asarray(template_magnitudes(galaxies_from_table(rows), load_photometry(config)))
+    columns = {name: (rows[name], Column(name, str(rows[name].unit or ""), "", "")) for name in rows.colnames}
+    for i, name in enumerate(names):
+        added = f"M_{name.rsplit('-', 1)[-1]}"
+        columns[added] = (magnitudes[:, i], Column(added, "mag(AB)", f"template absolute magnitude in {name}", added))
+    meta = {"backend": backend, "convention": convention, "nebular": nebular}
+    tables.write_table(output, columns, meta, overwrite=overwrite)
+    return len(rows)
