@@ -17,7 +17,10 @@ __all__ = ["FileError", "replacing"]
 
 
 class FileError(ValueError):
-    """A file that cannot be read or written; the message is one line for people."""
+    """A file that cannot be read or written; the message is one line for people, whatever the names in the file contain."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
 
 
 @contextmanager
