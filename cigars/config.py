@@ -193,7 +193,7 @@ class TrainingConfig(_Frozen):
 
     surveys: int = Field(20_000, ge=16)  # simulated surveys for the global posterior
     validation_surveys: int = Field(1_000, ge=8)  # held out, fixed
-    calibration_surveys: int = Field(500, ge=8)  # fresh, for SBC
+    calibration_surveys: int = Field(500, ge=20)  # fresh, for SBC
     objects: int = Field(800_000, ge=64)  # objects for the local estimators
     batch_surveys: int = Field(64, ge=1)  # surveys simulated at a time
     encoder: Literal["moments", "set", "both"] = "moments"

@@ -129,8 +129,8 @@ def _survey(key: Key[Array, ""], index: Array, theta: Globals | None, simulator:
 
 
 def _block_size(capacity: int) -> int:
-    """Candidates at a time: a survey of usual size, a fifth of its capacity, then takes a few blocks and wastes part of the last."""
-    return min(max(capacity // 8, 1), LARGEST_BLOCK)
+    """Candidates at a time: few enough blocks that their overhead is small, and not so large that most of one is waste."""
+    return min(max(capacity // 4, 1), LARGEST_BLOCK)
 
 
 def _masked(leaf: Array, observed: Bool[Array, "sn"]) -> Array:
