@@ -149,7 +149,7 @@ def validated(catalogue: Catalogue, bands: Sequence[str]) -> Catalogue:
     """The catalogue in single precision if it is usable; raises CatalogueError where it is not."""
     ids = np.asarray(catalogue.id).astype(np.str_)
     check_ids(ids)
-    with np.errstate(over="ignore", under="ignore"):  # what does not fit becomes infinite or zero, and is refused as such
+    with np.errstate(all="ignore"):  # what does not fit becomes infinite or zero, and is refused as such
         observations = Observations(*(np.asarray(v).astype(np.float32) for v in catalogue.observations))
         p_ia = None if catalogue.p_ia is None else np.asarray(catalogue.p_ia).astype(np.float32)
     _check_shapes(observations, p_ia, len(ids), len(bands))

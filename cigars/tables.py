@@ -82,8 +82,9 @@ def numbers(table: Table, name: str, unit: str) -> np.ndarray:
         raise CatalogueError(f"{name}: expected one number a row, got an array of shape {given.shape[1:]}")
     if given.dtype.kind not in "fiu":
         raise CatalogueError(f"{name}: expected numbers, got {_example(given)}")
-    values = np.where(_masked(given), np.nan, np.ma.getdata(given).astype(np.float64))
-    return _convert(values, given.unit, unit, name)
+    with np.errstate(all="ignore"):  # signalling NaN, overflow: what comes of them is for the validation to judge
+        values = np.where(_masked(given), np.nan, np.ma.getdata(given).astype(np.float64))
+        return _convert(values, given.unit, unit, name)
 
 
 def texts(table: Table, name: str) -> np.ndarray:
@@ -95,7 +96,7 @@ def texts(table: Table, name: str) -> np.ndarray:
         raise CatalogueError(f"{name}: {rows(_masked(given))} missing; give every object one")
     if given.dtype.kind not in "UOSiu":
         raise CatalogueError(f"{name}: expected text or integers, got {_example(given)}")
-    plain = np.ma.getdata(given).tolist()
+    plain = np.array(np.ma.getdata(given), subok=False).tolist()  # astropy would decode bytes, and fail on damaged ones
     return np.array([v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in plain], dtype=np.str_)
 
 
@@ -180,5 +181,4 @@ def _logarithmic(values: np.ndarray, given: Any, wanted: Any) -> np.ndarray:
     quantity = given.physical_unit if isinstance(given, units.function.FunctionUnitBase) else given
     if not quantity.is_equivalent(wanted.physical_unit):
         raise UnitsError("not the same physical quantity")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(given.to(wanted, values))
+    return np.asarray(given.to(wanted, values))

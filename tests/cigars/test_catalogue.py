@@ -180,6 +180,13 @@ def test_missing_unknown_empty_and_mislabelled_files_are_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_identifiers_that_are_no_text_are_replaced_not_fatal(tmp_path):
+    path = tmp_path / "a.fits"
+    write_catalogue(path, make_catalogue(), BANDS)
+    path.write_bytes(path.read_bytes().replace(b"0007", b"\xff007"))
+    assert read_catalogue(path, BANDS).id[7] == "\ufffd007"
+
+
 def test_catalogue_without_rows_is_refused(tmp_path):
     for kind in FORMATS:
         path = tmp_path / f"a.{kind}"
@@ -229,8 +236,8 @@ def reads_or_refuses(path):
 def test_damaged_bytes_give_a_catalogue_or_a_refusal(written, tmp_path, kind, data):
     content = bytearray(written[kind])
     for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(content) - 1))
-        content[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+        at, new = data.draw(st.integers(0, len(content) - 1)), data.draw(st.binary(max_size=4))
+        content[at : at + data.draw(st.sampled_from([len(new), 0, 3]))] = new  # replaced, inserted or lost
     path = tmp_path / f"a.{kind}"
     path.write_bytes(bytes(content))
     reads_or_refuses(path)
