@@ -86,11 +86,12 @@ def load_emulator(file: str | Path, bands: Sequence[Band]) -> tuple[EmulatorMode
             f"emulator {file}: expected the parameters {list(EMULATOR_PARAMETERS)} in this order, got {[str(n) for n in names]}"
         )
     parts = [_part(raw, k, file) for k in range(int(number))]
+    ends = np.log([parts[0]["wavelengths"][0], parts[-1]["wavelengths"][-1]])
+    reach = redshift_range(bands, WavelengthGrid(float(ends[0]), STEP, int((ends[1] - ends[0]) / STEP) + 1))
     limits = [throughput_limits(b) for b in bands]
     first = max(parts[0]["wavelengths"][0], np.exp(min(blue for blue, _ in limits)) / (1 + Z_LIMIT))
     last = min(parts[-1]["wavelengths"][-1], np.exp(max(red for _, red in limits)))
     grid = WavelengthGrid(float(np.log(first)), STEP, int(np.log(last / first) / STEP) + 1)
-    reach = redshift_range(bands, grid)
     longer = grid._replace(pixels=grid.pixels + int(np.ceil(np.log1p(reach[1]) / STEP)) + 2)
     model = EmulatorModel(_segments(parts, grid), _single(band_integrals(bands, longer, fine=8)), _single(STEP))
     return model, reach

@@ -121,7 +121,9 @@ def check_galaxies(galaxies: Galaxies, photometry: Photometry) -> None:
     """Raise ValueError naming the first parameter that is not finite or outside the range of the back-end: nothing is clipped."""
     for name, values in zip(Galaxies._fields, galaxies, strict=True):
         if not np.isfinite(values).all():
-            raise ValueError(f"galaxies.{name}: expected finite values, got {int((~np.isfinite(values)).sum())} others; drop those galaxies")
+            raise ValueError(
+                f"galaxies.{name}: expected finite values, got {int((~np.isfinite(values)).sum())} others; drop those galaxies"
+            )
     for name, (low, high) in photometry.limits.items():
         values = np.asarray(getattr(galaxies, name))
         bad = ~((values >= low - 1e-5) & (values <= high + 1e-5))

@@ -17,7 +17,7 @@ def test_unity_at_5500(index):
 
 
 def test_calzetti_where_the_bump_vanishes():
-    """Calzetti et al. (2000), equation 4, by hand: k(4400) = 5.060, k(6563) = 3.325, k(9000) = 2.185, R_V = 4.05; E_b = 0 at delta = 0.85/1.9."""
+    """Calzetti et al. (2000), equation 4, by hand: k = 5.060, 3.325, 2.185 at 4400, 6563, 9000 A; E_b = 0 at delta = 0.85/1.9."""
     zero = 0.85 / 1.9
     wavelength = np.array([4400.0, 6563.0, 9000.0])
     expected = np.array([5.060, 3.325, 2.185]) / 4.05 * (wavelength / 5500) ** zero

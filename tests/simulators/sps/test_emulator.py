@@ -1,5 +1,7 @@
 """The network in float32 on its resampled grid against plain float64 numpy at its own wavelengths, to 1e-4 mag."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,15 +22,16 @@ def write_network(path, **changes):
     """A small random network of two segments with smooth spectra, in the Speculator format."""
     rng = np.random.default_rng(5)
     arrays = {"param_names": np.array(EMULATOR_PARAMETERS), "n_subs": np.array(2)}
+    sizes = [14, 16, 16, 6]  # the same layers in both segments, so that spectra are continuous
+    layers = {f"W{n}": rng.normal(size=(a, b)) / np.sqrt(a) for n, (a, b) in enumerate(pairwise(sizes))}
+    layers |= {f"b{n}": rng.normal(size=b) * 0.1 for n, b in enumerate(sizes[1:])}
+    layers |= {f"{s}{n}": rng.normal(size=16) for s in ("alpha", "beta") for n in range(2)} | {"pca_shift": rng.normal(size=6)}
     for k, wave in enumerate((np.arange(1000.0, 4000.0, 5.0), np.arange(4001.0, 11600.0, 3.0))):
-        sizes = [14, 16, 16, 6]
         x = np.log(wave / 4000)
         basis = np.stack([np.cos((n + 1) * x + n) for n in range(6)]) * 0.1
         segment = {"parameters_shift": np.zeros(14), "parameters_scale": np.full(14, 3.0), "n_layers": np.array(3), "wavelengths": wave}
-        segment |= {f"W{n}": rng.normal(size=(a, b)) / np.sqrt(a) for n, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))}
-        segment |= {f"b{n}": rng.normal(size=b) * 0.1 for n, b in enumerate(sizes[1:])}
-        segment |= {f"{s}{n}": rng.normal(size=16) for s in ("alpha", "beta") for n in range(2)}
-        segment |= {"pca_shift": rng.normal(size=6), "pca_scale": np.ones(6), "pca_transform_matrix": basis}
+        segment |= layers
+        segment |= {"pca_scale": np.ones(6), "pca_transform_matrix": basis}
         segment |= {"log_spectrum_shift": -20.0 + x, "log_spectrum_scale": np.full(len(wave), 1.5)}
         arrays |= {f"sub{k}_{n}": v for n, v in segment.items()}
     np.savez(path, **(arrays | changes))
@@ -114,14 +117,14 @@ def test_gradient_without_dust_is_finite(network):
 
 
 def test_errors_name_the_file_and_what_it_lacks(tmp_path, network):
-    with pytest.raises(ValueError, match="none.npz"):
+    with pytest.raises(ValueError, match=r"none\.npz"):
         load_photometry(config(str(tmp_path / "none.npz")))
     swapped = list(EMULATOR_PARAMETERS)[::-1]
-    with pytest.raises(ValueError, match="in this order, got \\['zred'"):
+    with pytest.raises(ValueError, match=r"in this order, got \['zred'"):
         load_photometry(config(write_network(tmp_path / "swapped.npz", param_names=np.array(swapped))))
     with np.load(network) as arrays:
         np.savez(tmp_path / "short.npz", **{k: arrays[k] for k in arrays.files if k != "sub1_W2"})
-    with pytest.raises(ValueError, match="expected arrays \\['sub1_W2'\\]"):
+    with pytest.raises(ValueError, match=r"expected arrays \['sub1_W2'\]"):
         load_photometry(config(str(tmp_path / "short.npz")))
-    with pytest.raises(ValueError, match="band twomass-J"):
-        load_photometry(config(network, bands=("twomass-J",)))
+    with pytest.raises(ValueError, match="band wise2010-W2"):
+        load_photometry(config(network, bands=("wise2010-W2",)))

@@ -66,7 +66,7 @@ def test_other_ionisation_parameters_and_gaps_are_refused():
 
 
 def test_errors_of_files(tmp_path):
-    with pytest.raises(ValueError, match="a file that ends in .parquet"):
+    with pytest.raises(ValueError, match=r"a file that ends in \.parquet"):
         read_host_table(tmp_path / "hosts.txt", ["g"])
     with pytest.raises(ValueError, match="expected a file, got none"):
         read_host_table(tmp_path / "hosts.fits", ["g"])
