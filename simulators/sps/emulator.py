@@ -38,7 +38,7 @@ EMULATOR_PARAMETERS = (
     "gas_logz",
     "zred",
 )
-_BATCH = 32
+_BATCH = 8
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
