@@ -1,9 +1,9 @@
 r"""How close do the estimators come to an exact posterior, global and local?
 
 A survey whose objects are Gaussian around a linear function of three global parameters and seven unknowns of their own,
-$y_i = y_0 + A(\Theta - \Theta_0) + B(\ell_i - \ell_0) + \epsilon_i$, has Gaussian posteriors: with $\Sigma = BSB^T + \sigma^2 I$ the global precision is
-$P_0 + N A^T \Sigma^{-1} A$. Expected: the gap E[-ln q] - E[-ln p] of the global posterior below 0.1 nats (three parameters) in under three minutes
-on two cores, of the local one below 0.3 nats (seven unknowns); widths within 5 %.
+$y_i = y_0 + A(\Theta - \Theta_0) + B(\ell_i - \ell_0) + \epsilon_i$, has Gaussian posteriors: with $\Sigma = BSB^T + \sigma^2 I$
+the global precision is $P_0 + N A^T \Sigma^{-1} A$. Expected: the gap E[-ln q] - E[-ln p] of the global posterior below 0.1 nats (three
+parameters) in under three minutes on two cores, of the local one below 0.3 nats (seven unknowns); widths within 5 %.
 
 usage: python benchmarks/linear_gaussian.py [--surveys 12000] [--out benchmarks/linear_gaussian.json]
 """
@@ -24,7 +24,7 @@ import numpy as np
 from cigars.config import Config
 from cigars.schema import FIDUCIAL, LOCALS, DistanceTable, Globals, Latents, Marginal, Observations, Survey
 
-__all__ = ["GaussianSurvey", "MARGINALS", "configuration", "gap", "measure"]
+__all__ = ["MARGINALS", "GaussianSurvey", "configuration", "gap", "measure"]
 
 MARGINALS = {
     "M0": Marginal("normal", -19.5, 0.3, -np.inf, np.inf),
@@ -63,12 +63,19 @@ class GaussianSurvey:
         theta = PRIOR_MEAN + PRIOR_SD * rng.normal(size=3)
         n = self.size if self.fixed else int(min(rng.poisson(self.size), self.capacity))
         local = CENTRE + SPREAD * rng.normal(size=(self.capacity, 7))
-        y = ZERO + self.response @ (theta - PRIOR_MEAN) + (local - CENTRE) @ self.local_response.T + NOISE * rng.normal(size=(self.capacity, 5))
+        y = (
+            ZERO
+            + self.response @ (theta - PRIOR_MEAN)
+            + (local - CENTRE) @ self.local_response.T
+            + NOISE * rng.normal(size=(self.capacity, 5))
+        )
         observed = np.arange(self.capacity) < n
         y = np.where(observed[:, None], y, np.nan).astype(np.float32)
         one, nothing = np.ones(self.capacity, np.float32), np.full(self.capacity, np.nan, np.float32)
         mag_err = np.full((self.capacity, 2), 0.01, np.float32)
-        observations = Observations(y[:, :2], mag_err, *y[:, 2:].T, 0.01 * one, 0.05 * one, 0.01 * one, 0 * one, 0 * one, 0 * one, nothing, nothing)
+        observations = Observations(
+            y[:, :2], mag_err, *y[:, 2:].T, 0.01 * one, 0.05 * one, 0.01 * one, 0 * one, 0 * one, 0 * one, nothing, nothing
+        )
         truth = dict.fromkeys(Latents._fields, 0 * one) | dict(zip(LOCALS, local.T.astype(np.float32), strict=True))
         values = Globals(*(np.float32(dict(zip(MARGINALS, theta, strict=True)).get(k, getattr(FIDUCIAL, k))) for k in Globals._fields))
         return Survey(values, observations, Latents(**truth), observed, np.zeros(self.capacity, np.int32), np.int32(n))

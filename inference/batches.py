@@ -96,7 +96,9 @@ def pack(survey: Survey, names: Sequence[str] = (), device: str | torch.device =
     lengths = observed.sum(1)
     number = torch.atleast_1d(to_torch(survey.number, device)).long()
     if number.shape != lengths.shape or bool((number < lengths).any()):
-        raise ValueError(f"survey: expected at most number = {number.tolist()[:8]} objects, got {lengths.tolist()[:8]} in the mask; rebuild the survey")
+        raise ValueError(
+            f"survey: expected at most number = {number.tolist()[:8]} objects, got {lengths.tolist()[:8]} in the mask; rebuild the survey"
+        )
     latents = None if survey.latents is None else Latents(*(rows(leaf) for leaf in survey.latents))
     theta = parameters(survey.theta, names).to(device) if names else torch.empty(len(lengths), 0, device=device)
     return Packed(Observations(*(rows(leaf) for leaf in survey.observations)), latents, theta, lengths, number)
@@ -114,7 +116,9 @@ def subset(packed: Packed, limit: int, generator: torch.Generator) -> Packed:
     start = torch.cumsum(packed.lengths.cpu(), 0) - packed.lengths.cpu()
     place = torch.arange(len(owner)) - start[owner]
     keep = order[place < limit].to(packed.lengths.device)
-    return Packed(_rows(packed.observations, keep), _rows(packed.latents, keep), packed.theta, packed.lengths.clamp(max=limit), packed.number)
+    return Packed(
+        _rows(packed.observations, keep), _rows(packed.latents, keep), packed.theta, packed.lengths.clamp(max=limit), packed.number
+    )
 
 
 def select(packed: Packed, surveys: Sequence[int] | Tensor) -> Packed:

@@ -15,7 +15,19 @@ from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
-__all__ = ["Calibration", "RedshiftScores", "Tarp", "calibration", "coverage", "pit", "pulls", "rank_band", "ranks", "redshift_scores", "tarp"]
+__all__ = [
+    "Calibration",
+    "RedshiftScores",
+    "Tarp",
+    "calibration",
+    "coverage",
+    "pit",
+    "pulls",
+    "rank_band",
+    "ranks",
+    "redshift_scores",
+    "tarp",
+]
 
 LEVELS = np.linspace(0.05, 0.95, 19)
 
@@ -47,12 +59,12 @@ class Tarp(NamedTuple):
 
 
 class RedshiftScores(NamedTuple):
-    """Scores of redshift estimates: NMAD, share beyond .15 and median (bias) of Δz/(1+z), and their number."""
+    """Scores of redshift estimates: NMAD, share beyond .15 and median (bias) of Δz/(1+z), of how many objects."""
 
     nmad: float
     outliers: float
     bias: float
-    count: int
+    objects: int
 
 
 def ranks(draws: Float[Tensor, "draw survey parameter"], truth: Float[Tensor, "survey parameter"]) -> Int[Tensor, "survey parameter"]:
@@ -78,7 +90,9 @@ def calibration(draws: Float[Tensor, "draw survey parameter"], truth: Float[Tens
     return Calibration(counts, low, high, p_value, r.double().std(0).numpy() / (total + 1), LEVELS, coverage(draws, truth))
 
 
-def coverage(draws: Float[Tensor, "draw survey parameter"], truth: Float[Tensor, "survey parameter"], levels: np.ndarray = LEVELS) -> np.ndarray:
+def coverage(
+    draws: Float[Tensor, "draw survey parameter"], truth: Float[Tensor, "survey parameter"], levels: np.ndarray = LEVELS
+) -> np.ndarray:
     """Share of truths inside the central interval of each level, [parameter, level]."""
     u = (ranks(draws, truth).cpu().numpy() + 0.5) / (len(draws) + 1)
     return (np.abs(u - 0.5)[..., None] <= np.asarray(levels) / 2).mean(0)
@@ -94,7 +108,9 @@ class _Drawn:
         return self.draws[:, x[:, 0].long()]
 
 
-def tarp(draws: Float[Tensor, "draw survey parameter"], truth: Float[Tensor, "survey parameter"], seed: int = 0, resamples: int = 100) -> Tarp:
+def tarp(
+    draws: Float[Tensor, "draw survey parameter"], truth: Float[Tensor, "survey parameter"], seed: int = 0, resamples: int = 100
+) -> Tarp:
     """TARP through sbi, with a band from resampling the surveys.
 
     Args:
@@ -109,7 +125,8 @@ def tarp(draws: Float[Tensor, "draw survey parameter"], truth: Float[Tensor, "su
     centre, scale = truth.mean(0), truth.std(0)
     draws, truth = ((a - centre) / scale for a in (draws.cpu(), truth.cpu()))
     span = truth.amax(0) - truth.amin(0)
-    references = truth.amin(0) + span * torch.rand(truth.shape, generator=generator)
+    # on all sides of the truth a shift would cancel out of the average: take the points from the lower half of each axis
+    references = truth.amin(0) + 0.5 * span * torch.rand(truth.shape, generator=generator)
 
     def curve(index: Tensor) -> tuple[np.ndarray, np.ndarray]:
         xs = index[:, None].float()
@@ -125,12 +142,16 @@ def tarp(draws: Float[Tensor, "draw survey parameter"], truth: Float[Tensor, "su
     return Tarp(alpha, value, low, high, float(np.abs(value - alpha).max()))
 
 
-def redshift_scores(estimate: Float[Tensor, "object"] | np.ndarray, truth: Float[Tensor, "object"] | np.ndarray, outlier: float = 0.15) -> RedshiftScores:
+def redshift_scores(
+    estimate: Float[Tensor, "object"] | np.ndarray, truth: Float[Tensor, "object"] | np.ndarray, outlier: float = 0.15
+) -> RedshiftScores:
     """NMAD, outlier share and bias of point estimates."""
     estimate, truth = np.asarray(estimate, dtype=float), np.asarray(truth, dtype=float)
     delta = (estimate - truth) / (1 + truth)
     middle = np.median(delta)
-    return RedshiftScores(float(1.4826 * np.median(np.abs(delta - middle))), float((np.abs(delta) > outlier).mean()), float(middle), len(delta))
+    return RedshiftScores(
+        float(1.4826 * np.median(np.abs(delta - middle))), float((np.abs(delta) > outlier).mean()), float(middle), len(delta)
+    )
 
 
 def pit(draws: Float[Tensor, "draw object"], truth: Float[Tensor, "object"]) -> Float[Tensor, "object"]:

@@ -1,5 +1,6 @@
-r"""Learned summary of a set: $s = \left(\frac1N\sum_i \varphi(d_i),\ \frac1N\sum_i d_i,\ \frac1N\sum_i d_i^2,\ \ln N\right)$ with φ a residual network (Zaheer+17).
+r"""Learned summary of a set: the mean over its objects of a residual network φ (Zaheer+17).
 
+$s = \left(\frac1N\sum_i \varphi(d_i),\ \frac1N\sum_i d_i,\ \frac1N\sum_i d_i^2,\ \ln(1 + N)\right)$ with $d_i$ the standardised inputs.
 Invariant to the order of the objects; objects may be processed in chunks, whose sums add.
 """
 
@@ -29,7 +30,8 @@ class ResidualMLP(nn.Module):
         super().__init__()
         self.first = nn.Linear(inputs, width)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width)) for _ in range(blocks)
+            nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+            for _ in range(blocks)
         )
         self.last = nn.Sequential(nn.SiLU(), nn.Linear(width, outputs))
 

@@ -1,13 +1,14 @@
 r"""Conditional flows: q(Θ | summary) on the prior's support and q(ℓ | d, Θ) for each object.
 
 Both are sbi neural spline flows of $\eta$, the parameter made standard normal under its prior, behind one affine layer
-$u = (\eta - \mu)/\sigma$ whose μ and ln σ come from the context: $q(\theta) = q_{\rm NSF}(u \mid c)\, \left|\partial u/\partial\theta\right|$. The affine layer
-starts at a ridge regression (global) or at the spectroscopic redshift (local), so that the spline models a residual of order one.
+$u = (\eta - \mu)/\sigma$ whose μ and ln σ come from the context: $q(\theta) = q_{\rm NSF}(u \mid c)\, |\partial u/\partial\theta|$. That
+layer starts at a ridge regression (global) or at the spectroscopic redshift (local), so that the spline models a residual of order one.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import zuko
@@ -25,8 +26,8 @@ from .standardise import Standardiser, Whitening
 __all__ = ["GlobalEstimator", "LocalEstimator", "local_marginals", "local_values", "spline_flow"]
 
 LOCAL_LIMITS = {
-    "z": (0.0, 1.6), "mass_log10_msun": (8.5, 12.5), "metallicity_log10_zsun": (-1.98, 0.19), "dust_tau2": (0.0, 4.0), "dust_index": (-1.0, 0.4),
-    "x_int": (-math.inf, math.inf), "c_int": (-math.inf, math.inf),
+    "z": (0.0, 1.6), "mass_log10_msun": (8.5, 12.5), "metallicity_log10_zsun": (-1.98, 0.19), "dust_tau2": (0.0, 4.0),
+    "dust_index": (-1.0, 0.4), "x_int": (-math.inf, math.inf), "c_int": (-math.inf, math.inf),
 }  # fmt: skip
 """Supports of the per-object unknowns (forward model §3); z to the end of the tabulated population."""
 
@@ -78,7 +79,17 @@ class GlobalEstimator(nn.Module):
         dropout: on the whitened components, before the small network.
     """
 
-    def __init__(self, prior: Prior, whitening: Whitening, encoder: SetEncoder | None = None, hidden: int = 128, transforms: int = 3, dropout: float = 0.15) -> None:
+    flow: Any
+
+    def __init__(
+        self,
+        prior: Prior,
+        whitening: Whitening,
+        encoder: SetEncoder | None = None,
+        hidden: int = 128,
+        transforms: int = 3,
+        dropout: float = 0.15,
+    ) -> None:
         super().__init__()
         self.prior, self.whitening, self.encoder = prior, whitening, encoder
         size, components, features = len(prior.names), whitening.projection.shape[1], 24
@@ -94,7 +105,9 @@ class GlobalEstimator(nn.Module):
         nn.init.zeros_(self.correction.weight)
         nn.init.zeros_(self.correction.bias)
 
-    def fit_skip(self, summary: Float[Tensor, "survey summary"], theta: Float[Tensor, "survey parameter"], penalty: float = 30.0) -> GlobalEstimator:
+    def fit_skip(
+        self, summary: Float[Tensor, "survey summary"], theta: Float[Tensor, "survey parameter"], penalty: float = 30.0
+    ) -> GlobalEstimator:
         """Start μ at the ridge regression of η on the whitened summary, and σ at its residuals; returns itself."""
         w = self.whitening(summary).double()
         eta = self.prior.transform.inv(theta).clamp(-4, 4).double()
@@ -139,7 +152,7 @@ def local_values(latents: Latents) -> Float[Tensor, "object local"]:
 
 
 def local_marginals(values: Float[Tensor, "object local"]) -> dict[str, Marginal]:
-    """A reference density per local unknown: the normal of the training values on its physical support, which is widened if they leave it."""
+    """Reference density of each local unknown: the normal of the training values on the physical support, widened where they leave it."""
     out = {}
     for name, column in zip(LOCALS, values.double().T, strict=True):
         low, high = LOCAL_LIMITS[name]
@@ -157,6 +170,8 @@ class LocalEstimator(nn.Module):
         bands: number of host bands.
         width, hidden, transforms: of the trunk and the flow.
     """
+
+    flow: Any
 
     def __init__(self, prior: Prior, globals_prior: Prior, bands: int, width: int = 128, hidden: int = 64, transforms: int = 3) -> None:
         super().__init__()

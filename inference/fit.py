@@ -7,69 +7,25 @@ are kept; 3. the global head, and with a learned encoder its training on live si
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from cigars.schema import DistanceTable, Marginal, Observations
+from cigars.schema import DistanceTable, Marginal
 
-from .batches import Packed, Source, hide, join, pack, select, subset, to_device
-from .embedding import FeatureMoments, SetEncoder
-from .estimators import GlobalEstimator, LocalEstimator, local_marginals, local_values
+from .batches import Source
 from .model import FORMAT, Trained, save_run, versions
 from .priors import Prior
-from .standardise import Standardiser, Whitening
-from .summaries import LocalRegressor, Moments, local_targets
-from .train import History, Report, Settings, load_checkpoint, optimise, save_checkpoint, shuffled, silent
+from .stages import REGRESSOR_WIDTH, Split, Stages, random_hiding, split, stream
+from .train import Report, silent
 
 if TYPE_CHECKING:
-    from cigars.config import Config, TrainingConfig
+    from cigars.config import Config
 
 __all__ = ["Split", "fit", "random_hiding", "split", "stream"]
-
-REGRESSOR_WIDTH = 96
-PART = 1024  # surveys a file of summaries
-HIDDEN_BANDS = 0.1  # share of training objects that lose bands, each with probability a third
-
-
-class Split(NamedTuple):
-    """First survey number of each use; the ranges do not overlap."""
-
-    validation: int
-    calibration: int
-    regression: int
-    summaries: int
-    live: int
-
-
-def split(training: TrainingConfig) -> Split:
-    """Survey numbers: the held-out ones first, so that they stay the same when the training grows."""
-    edges = np.cumsum([0, training.validation_surveys, training.calibration_surveys, training.surveys, training.surveys])
-    return Split(*(int(e) for e in edges))
-
-
-def stream(source: Source, first: int, total: int, batch: int, names: Sequence[str], device: str | torch.device = "cpu") -> Iterator[Packed]:
-    """Packed batches of surveys first, ..., first + total - 1; the source is always asked for whole batches, of one shape."""
-    for start in range(0, total, batch):
-        packed = pack(source(first + start, batch), names, device)
-        yield packed if start + batch <= total else select(packed, range(total - start))
-
-
-def random_hiding(observations: Observations, hide_sn: float, hide_z_spec: float, generator: torch.Generator | None = None) -> Observations:
-    """Hide supernova light, redshifts and bands of random objects, so that one network answers with whatever is given."""
-    mag = observations.mag
-
-    def chance(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator).to(mag.device)
-
-    n = len(mag)
-    bands = (chance(n, 1) < HIDDEN_BANDS) & (chance(*mag.shape) < 1 / 3)
-    return hide(observations, bands, chance(n) < hide_sn, chance(n) < hide_z_spec)
 
 
 def fit(
@@ -104,7 +60,7 @@ def fit(
     """
     folder = _prepare(Path(run_folder), fingerprint, resume)
     prior = Prior(marginals, device)
-    run = _Run(source, config.training, config.seed, prior, distance, folder, torch.device(device), report)
+    run = Stages(source, config.training, config.seed, prior, distance, folder, torch.device(device), report)
     held = run.held_out()
     summary = run.summary(held)
     table, theta, objects, sizes = run.summaries(summary)
@@ -112,7 +68,8 @@ def fit(
     local, local_curve = run.local(objects, held)
     meta = {
         "format": FORMAT, "fingerprint": fingerprint, "configuration": dict(configuration or {}), "versions": versions(),
-        "marginals": {k: list(m) for k, m in prior.marginals.items()}, "local_marginals": {k: list(m) for k, m in local.prior.marginals.items()},
+        "marginals": {k: list(m) for k, m in prior.marginals.items()},
+        "local_marginals": {k: list(m) for k, m in local.prior.marginals.items()},
         "distance": [np.asarray(d).tolist() for d in distance],
         "architecture": {
             "encoder": config.training.encoder, "bands": int(objects.observations.mag.shape[-1]), "regressor_width": REGRESSOR_WIDTH,
@@ -132,174 +89,9 @@ def _prepare(run_folder: Path, fingerprint: str, resume: bool) -> Path:
             raise ValueError(f"run folder {run_folder}: expected a new folder, got one with a training; resume it or choose another")
         found = json.loads(marker.read_text())["fingerprint"]
         if found != fingerprint:
-            raise ValueError(f"run folder {run_folder}: expected fingerprint {fingerprint}, got {found}; resume with the configuration it began with")
+            raise ValueError(
+                f"run folder {run_folder}: expected fingerprint {fingerprint}, got {found}; resume with the configuration it began with"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     marker.write_text(json.dumps({"fingerprint": fingerprint}))
     return folder
-
-
-def _curve(history: History) -> dict[str, Any]:
-    return {"step": history.steps, "train": history.train, "validation": history.validation, "seconds": history.seconds}
-
-
-class _Run:
-    """The stages of one training, with what they share."""
-
-    def __init__(
-        self, source: Source, training: TrainingConfig, seed: int, prior: Prior, distance: DistanceTable, folder: Path, device: torch.device, report: Report
-    ) -> None:
-        self.source, self.training, self.seed, self.prior, self.distance = source, training, seed, prior, distance
-        self.folder, self.device, self.report = folder, device, report
-        self.at = split(training)
-
-    def _stream(self, first: int, total: int) -> Iterator[Packed]:
-        return stream(self.source, first, total, self.training.batch_surveys, self.prior.names, self.device)
-
-    def _seeded(self, tag: int, build: Any) -> Any:
-        """Build networks from a seed of their own, whatever was drawn before."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed * 1009 + tag)
-            return build()
-
-    def held_out(self) -> Packed:
-        """The fixed validation surveys."""
-        parts = []
-        for packed in self._stream(self.at.validation, self.training.validation_surveys):
-            parts.append(packed)
-            self.report("validation", sum(len(p.lengths) for p in parts), self.training.validation_surveys)
-        return join(parts)
-
-    def summary(self, held: Packed) -> nn.Module:
-        """Stage 1: the fixed summary, with the local regressor of the physics moments trained on single objects."""
-        t, parts, count, done = self.training, [], 0, 0
-        while count < t.objects and done < t.surveys:
-            packed = pack(self.source(self.at.regression + done, t.batch_surveys), self.prior.names, self.device)
-            parts.append(packed)
-            done, count = done + t.batch_surveys, count + len(packed.observations.m)
-            self.report("objects", min(count, t.objects), t.objects)
-        data = join(parts)
-        bands = data.observations.mag.shape[-1]
-        if t.encoder == "set":
-            return FeatureMoments(Standardiser(bands).to(self.device).fit(data.observations))
-        if data.latents is None or held.latents is None:
-            raise ValueError("source: expected latents with every simulated survey, got none; the local regressor needs them")
-        targets, sample = local_targets(data.latents), subset(held, max(16384 // len(held.lengths), 16), torch.Generator().manual_seed(self.seed))
-        net: LocalRegressor = self._seeded(1, lambda: LocalRegressor(bands, REGRESSOR_WIDTH)).to(self.device).fit_scales(data.observations, targets)
-        with torch.no_grad():
-            inputs, held_inputs = net.standardiser(data.observations), net.standardiser(sample.observations)
-        held_targets = local_targets(sample.latents)  # type: ignore[arg-type]
-        batch = min(2048, len(inputs))
-        rows = shuffled(len(inputs), batch, self.seed)
-        every = max(len(inputs) // batch // 2, 1)
-        settings = Settings(24 * every, every, 2e-3, minutes=t.local_minutes, patience=t.patience, seed=self.seed)
-        optimise(
-            net, net.loss, lambda s: (inputs[rows(s)], targets[rows(s)]), lambda: float(net.loss(held_inputs, held_targets).mean()), settings,
-            self.folder / "regressor.pt", self.report, "regressor",
-        )  # fmt: skip
-        return Moments(net, self.distance).to(self.device).eval()
-
-    def summaries(self, summary: nn.Module) -> tuple[Tensor, Tensor, Packed, list[int]]:
-        """Stage 2: summary and Θ of every survey, and a few objects of each for the local flow."""
-        t, parts = self.training, []
-        keep = max(math.ceil(t.objects / t.surveys), 1)
-        for number, first in enumerate(range(0, t.surveys, PART)):
-            path = self.folder / f"summaries-{number:05d}.pt"
-            if not path.exists():
-                save_checkpoint(path, self._part(summary, first, min(PART, t.surveys - first), keep))
-            parts.append(load_checkpoint(path, self.device))
-            self.report("summaries", min(first + PART, t.surveys), t.surveys)
-        table, theta, numbers = (torch.cat([p[k] for p in parts]) for k in ("summary", "theta", "number"))
-        objects = join([_unpack(p["objects"]) for p in parts])
-        return table, theta, objects, [int(numbers.min()), int(numbers.max())]
-
-    def _part(self, summary: nn.Module, first: int, total: int, keep: int) -> dict[str, Any]:
-        rows, kept, done = [], [], 0
-        for packed in self._stream(self.at.summaries + first, total):
-            rows.append(summary(packed))
-            kept.append(subset(packed, keep, torch.Generator().manual_seed(self.seed * 65537 + first + done)))
-            done += len(packed.lengths)
-            self.report("summaries", first + done, self.training.surveys)
-        objects = join(kept)
-        plain = {"observations": tuple(objects.observations), "latents": tuple(objects.latents or ()), "theta": objects.theta, "lengths": objects.lengths, "number": objects.number}
-        return {"summary": torch.cat(rows), "theta": objects.theta, "number": objects.number, "objects": plain}
-
-    def members(self, summary: nn.Module, table: Tensor, theta: Tensor, held: Packed) -> tuple[list[GlobalEstimator], dict[str, Any]]:
-        """Stage 3: the ensemble of global estimators."""
-        held_table = torch.cat([summary(select(held, range(i, min(i + 64, len(held.lengths))))) for i in range(0, len(held.lengths), 64)])
-        whitening = Whitening.fit(table)
-        members, curves = [], {}
-        for k in range(self.training.ensemble):
-            net = self._seeded(100 + k, lambda: self._member(summary, whitening)).to(self.device).fit_skip(table, theta)
-            curves[f"global-{k}"] = _curve(self._train_head(net, k, table, theta, held_table, held.theta))
-            if net.encoder is not None:
-                curves[f"encoder-{k}"] = _curve(self._train_encoder(net, k, summary, held_table, held))
-            members.append(net)
-        return members, curves
-
-    def _member(self, summary: nn.Module, whitening: Whitening) -> GlobalEstimator:
-        standardiser = summary.regressor.standardiser if isinstance(summary, Moments) else summary.standardiser
-        encoder = None if self.training.encoder == "moments" else SetEncoder(standardiser)  # type: ignore[arg-type]
-        return GlobalEstimator(self.prior, whitening, encoder)
-
-    def _train_head(self, net: GlobalEstimator, k: int, table: Tensor, theta: Tensor, held_table: Tensor, held_theta: Tensor) -> History:
-        t = self.training
-        rows = shuffled(len(table), min(t.batch, len(table)), self.seed + 7 * k)
-        every = max(len(table) // t.batch, 1)
-        settings = Settings(t.epochs * every, every, t.learning_rate, patience=t.patience, seed=self.seed + 7 * k)
-        return optimise(
-            net, net.head_loss, lambda s: (theta[rows(s)], table[rows(s)]), lambda: float(net.head_loss(held_theta, held_table).mean()), settings,
-            self.folder / f"global-{k}.pt", self.report, "global",
-        )  # fmt: skip
-
-    def _train_encoder(self, net: GlobalEstimator, k: int, summary: nn.Module, held_table: Tensor, held: Packed) -> History:
-        """Encoder and head together on live surveys, none of them seen twice."""
-        t = self.training
-        steps = max(t.surveys // t.batch_surveys, 1)
-        first = self.at.live + k * steps * t.batch_surveys
-
-        def batch(step: int) -> tuple[Tensor, Tensor, Packed]:
-            packed = pack(self.source(first + step * t.batch_surveys, t.batch_surveys), self.prior.names, self.device)
-            return packed.theta, summary(packed), packed
-
-        every = max(steps // 20, 1)
-        settings = Settings(steps, every, 0.5 * t.learning_rate, patience=t.patience, seed=self.seed + 7 * k + 3)
-        return optimise(
-            net, net.loss, batch, lambda: float(net.loss(held.theta, held_table, held).mean()), settings,
-            self.folder / f"encoder-{k}.pt", self.report, "encoder",
-        )  # fmt: skip
-
-    def local(self, objects: Packed, held: Packed) -> tuple[LocalEstimator, dict[str, Any]]:
-        """Stage 4: the flow of each object's unknowns given its data and Θ."""
-        t = self.training
-        if objects.latents is None or held.latents is None:
-            raise ValueError("source: expected latents with every simulated survey, got none; the local flow needs them")
-        values, theta = local_values(objects.latents), objects.theta.repeat_interleave(objects.lengths, 0)
-        sample = subset(held, max(8192 // len(held.lengths), 8), torch.Generator().manual_seed(self.seed + 1))
-        held_values, held_theta = local_values(sample.latents), sample.theta.repeat_interleave(sample.lengths, 0)  # type: ignore[arg-type]
-        held_data = random_hiding(sample.observations, t.hide_sn, t.hide_z_spec, torch.Generator().manual_seed(self.seed + 2))
-        reference = Prior(local_marginals(torch.cat([values, held_values])), self.device)
-        bands = objects.observations.mag.shape[-1]
-        net: LocalEstimator = self._seeded(2, lambda: LocalEstimator(reference, self.prior, bands)).to(self.device)
-        net.standardiser.fit(objects.observations)
-        batch = min(1024, len(values))
-        rows = shuffled(len(values), batch, self.seed + 11)
-
-        def arguments(step: int) -> tuple[Tensor, Observations, Tensor]:
-            i = rows(step)
-            observations = Observations(*(leaf[i] for leaf in objects.observations))
-            return values[i], random_hiding(observations, t.hide_sn, t.hide_z_spec), theta[i]
-
-        every = max(len(values) // batch // 2, 1)
-        settings = Settings(16 * every, every, 1e-3, minutes=t.local_minutes, patience=t.patience, seed=self.seed + 5)
-        history = optimise(
-            net, net.loss, arguments, lambda: float(net.loss(held_values, held_data, held_theta).mean()), settings,
-            self.folder / "local.pt", self.report, "local",
-        )  # fmt: skip
-        return net, _curve(history)
-
-
-def _unpack(plain: Mapping[str, Any]) -> Packed:
-    from cigars.schema import Latents
-
-    latents = Latents(*plain["latents"]) if plain["latents"] else None
-    return to_device(Packed(Observations(*plain["observations"]), latents, plain["theta"], plain["lengths"], plain["number"]), plain["theta"].device)

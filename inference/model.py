@@ -56,7 +56,12 @@ class Trained(nn.Module):
     @property
     def prior(self) -> Prior:
         """Prior of the free global parameters."""
-        return self.members[0].prior
+        return self.estimators[0].prior
+
+    @property
+    def estimators(self) -> list[GlobalEstimator]:
+        """Members of the ensemble."""
+        return list(self.members)  # type: ignore[arg-type]
 
     @property
     def device(self) -> torch.device:
@@ -115,18 +120,24 @@ def load_run(path: Path, device: str | torch.device = "cpu", fingerprint: str | 
         meta = json.loads((path / META).read_text())
         architecture, marginals = meta["architecture"], {k: Marginal(*_infinite(v)) for k, v in meta["marginals"].items()}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"run folder {path}: expected {META} as this program writes it, got a damaged one ({error}); train again") from None
+        raise ValueError(
+            f"run folder {path}: expected {META} as this program writes it, got a damaged one ({error}); train again"
+        ) from None
     if meta.get("format") != FORMAT:
         raise ValueError(f"run folder {path}: expected format {FORMAT}, got {meta.get('format')}; train again with this version")
     if fingerprint is not None and meta["fingerprint"] != fingerprint:
-        raise ValueError(f"run folder {path}: expected fingerprint {fingerprint}, got {meta['fingerprint']}; use the configuration it was trained with or train again")
+        raise ValueError(
+            f"run folder {path}: expected fingerprint {fingerprint}, got {meta['fingerprint']}; use its own configuration or train again"
+        )
     state = load_checkpoint(path / WEIGHTS)
     with torch.random.fork_rng(devices=[]):
         trained = _build(meta, architecture, marginals)
     try:
         trained.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:
-        raise ValueError(f"run folder {path}: expected weights of the networks in {META}, got others ({str(error).splitlines()[0]}); train again") from None
+        raise ValueError(
+            f"run folder {path}: expected weights of the networks in {META}, got others ({str(error).splitlines()[0]}); train again"
+        ) from None
     return _to(trained, device).eval()
 
 
@@ -142,7 +153,7 @@ def _build(meta: dict[str, Any], architecture: Mapping[str, Any], marginals: dic
 def _to(trained: Trained, device: str | torch.device) -> Trained:
     """Move networks and the priors beside them."""
     trained.to(device)
-    for prior in {id(p): p for p in (*(m.prior for m in trained.members), trained.local.prior, trained.local.globals_prior)}.values():
+    for prior in {id(p): p for p in (*(m.prior for m in trained.estimators), trained.local.prior, trained.local.globals_prior)}.values():
         prior.to(device)
     return trained
 

@@ -38,7 +38,7 @@ class RangeIssue(NamedTuple):
     name: str
     low: float
     high: float
-    count: int
+    outside: int
     worst: float
 
 
@@ -55,16 +55,17 @@ class GlobalPosterior:
     def _contexts(self, survey: Survey | Packed) -> list[Tensor]:
         packed = survey if isinstance(survey, Packed) else pack(survey, device=self.trained.device)
         summary = self.trained.summary(packed)
-        return [member.context(summary, packed) for member in self.trained.members]  # type: ignore[operator,union-attr]
+        return [member.context(summary, packed) for member in self.trained.estimators]
 
     @torch.no_grad()
     def sample(self, draws: int, survey: Survey | Packed, seed: int = 0) -> Float[Tensor, "draw survey parameter"]:
         """Draws of each survey's posterior, the members of the ensemble shuffled; the set is encoded once."""
-        contexts, members = self._contexts(survey), len(self.trained.members)
-        each = math.ceil(draws / members)
+        contexts, members = self._contexts(survey), self.trained.estimators
+        each, surveys = math.ceil(draws / len(members)), max(len(contexts[0]), 1)
+        step = max(CHUNK // surveys, 1)
+        sizes = [min(step, each - start) for start in range(0, each, step)]
         with _seeded(seed, self.trained.device):
-            parts = [m.flow.sample((each,), c) for m, c in zip(self.trained.members, contexts, strict=True)]  # type: ignore[union-attr,operator]
-            out = torch.cat(parts)
+            out = torch.cat([m.flow.sample((size,), c) for m, c in zip(members, contexts, strict=True) for size in sizes])
             return out[torch.randperm(len(out), device=out.device)[:draws]]
 
     @torch.no_grad()
@@ -72,7 +73,7 @@ class GlobalPosterior:
         """ln q(Θ | survey) of each survey; -inf outside the prior."""
         inside = torch.isfinite(self.prior.log_prob(theta))
         safe = torch.where(inside[..., None], theta, self.prior.mean)
-        parts = [m.flow.log_prob(safe, c) for m, c in zip(self.trained.members, self._contexts(survey), strict=True)]  # type: ignore[union-attr,operator]
+        parts = [m.flow.log_prob(safe, c) for m, c in zip(self.trained.estimators, self._contexts(survey), strict=True)]
         return torch.where(inside, torch.logsumexp(torch.stack(parts), 0) - math.log(len(parts)), -torch.inf)
 
 
@@ -88,7 +89,9 @@ class LocalPosterior:
         self.estimator, self.device, self.chunk, self.names = trained.local, trained.device, chunk, LOCALS
 
     @torch.no_grad()
-    def sample(self, observations: Observations, theta: Float[Tensor, "draw parameter"], seed: int = 0) -> Float[Tensor, "draw object unknown"]:
+    def sample(
+        self, observations: Observations, theta: Float[Tensor, "draw parameter"], seed: int = 0
+    ) -> Float[Tensor, "draw object unknown"]:
         """One draw of every object at each Θ: [draw, object, unknown]; bounded memory, whatever their numbers."""
         objects, draws = len(observations.m), len(theta)
         out = torch.empty(draws, objects, len(LOCALS), device=self.device)
@@ -101,7 +104,9 @@ class LocalPosterior:
                     part = theta[first : first + self.chunk]
                     tiled = Observations(*(leaf.repeat(len(part), *[1] * (leaf.ndim - 1)) for leaf in some))
                     context = self.estimator.context(tiled, part.repeat_interleave(count, 0))
-                    out[first : first + len(part), start : start + count] = self.estimator.flow.sample((), context).reshape(len(part), count, -1)
+                    out[first : first + len(part), start : start + count] = self.estimator.flow.sample((), context).reshape(
+                        len(part), count, -1
+                    )
         return out
 
     @torch.no_grad()
@@ -146,7 +151,9 @@ def check_range(trained: Trained, survey: Survey | Packed, band_names: tuple[str
     standardiser = trained.local.standardiser
     bands = band_names or tuple(str(b) for b in range(standardiser.bands))
     if packed.observations.mag.shape[-1] != standardiser.bands:
-        raise ValueError(f"magnitudes: expected {standardiser.bands} bands, got {packed.observations.mag.shape[-1]}; use the bands of the training")
+        raise ValueError(
+            f"magnitudes: expected {standardiser.bands} bands, got {packed.observations.mag.shape[-1]}; use the bands of the training"
+        )
     names = [*(f"mag_{b}" for b in bands), *(f"mag_err_{b}" for b in bands), *RANGE_NAMES]
     values = range_columns(packed.observations)
     pad = margin * (standardiser.high - standardiser.low).clamp(min=1e-6)

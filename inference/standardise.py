@@ -131,7 +131,7 @@ class Whitening(nn.Module):
         """Whitening of the given summaries (their first `rows` fix the components)."""
         some = summary.double()
         mean, sd = some.mean(0), some.std(0)
-        sd = torch.where(sd > 1e-9 * (1 + mean.abs()), sd, torch.inf)  # a constant entry carries nothing
+        sd = torch.where(sd > 1e-4 * mean.abs().clamp(min=1e-5), sd, torch.inf)  # constant but for the rounding of float32 sums
         u = ((some[:rows] - mean) / sd).clamp(-6, 6)
         _, values, vectors = torch.linalg.svd(u / len(u) ** 0.5, full_matrices=False)
         kept = int((values > cut * values[0]).sum())

@@ -10,6 +10,7 @@ logistic steps in mass times r, and ln N, which carries the rates.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class LocalRegressor(nn.Module):
         super().__init__()
         self.standardiser = Standardiser(bands)
         sizes = [self.standardiser.features, width, width, width]
-        layers = [layer for a, b in zip(sizes, sizes[1:], strict=False) for layer in (nn.Linear(a, b), nn.SiLU(inplace=True))]
+        layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.SiLU(inplace=True))]
         self.network = nn.Sequential(*layers, nn.Linear(width, 2 * len(TARGETS)))
         self.register_buffer("centre", torch.zeros(len(TARGETS)))
         self.register_buffer("scale", torch.ones(len(TARGETS)))
@@ -77,7 +78,9 @@ class LocalRegressor(nn.Module):
         mean, ln_sd = self(self.standardiser(observations))
         known = torch.isfinite(observations.z_spec)
         z = torch.where(known, (torch.nan_to_num(observations.z_spec) - self.centre[0]) / self.scale[0], mean[:, 0])
-        err = torch.where(known, torch.log(torch.nan_to_num(observations.z_spec_err, nan=1e-3).clamp(min=1e-6) / self.scale[0]), ln_sd[:, 0])
+        err = torch.where(
+            known, torch.log(torch.nan_to_num(observations.z_spec_err, nan=1e-3).clamp(min=1e-6) / self.scale[0]), ln_sd[:, 0]
+        )
         return torch.cat([z[:, None], mean[:, 1:]], -1), torch.cat([err[:, None], ln_sd[:, 1:]], -1)
 
 
@@ -98,7 +101,9 @@ class Moments(nn.Module):
         positive = z > 0
         self.z_max, self.cells = float(z[-1]), cells
         grid = np.linspace(0, math.log1p(self.z_max), cells + 1)  # uniform in ln(1 + z): a look-up is one multiplication
-        self.register_buffer("mu", torch.tensor(np.interp(np.maximum(np.expm1(grid), Z_MIN), z[positive], mu[positive]), dtype=torch.float32))
+        self.register_buffer(
+            "mu", torch.tensor(np.interp(np.maximum(np.expm1(grid), Z_MIN), z[positive], mu[positive]), dtype=torch.float32)
+        )
 
     def _modulus(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """μ_fid(z) and dμ/dz, linear within a cell."""
@@ -119,7 +124,9 @@ class Moments(nn.Module):
         m, x, c = (torch.where(seen, v, 0.0) for v in (o.m, o.x, o.c))
         r = torch.where(seen, m - mu - f.M0 - f.alpha * x - f.beta * c, 0.0)
         photo_z = slope * torch.exp(ln_sd[:, 0]) * scale[0]
-        cov = 2 * (f.alpha * f.beta * torch.nan_to_num(o.cov_xc) - f.alpha * torch.nan_to_num(o.cov_mx) - f.beta * torch.nan_to_num(o.cov_mc))
+        cov = 2 * (
+            f.alpha * f.beta * torch.nan_to_num(o.cov_xc) - f.alpha * torch.nan_to_num(o.cov_mx) - f.beta * torch.nan_to_num(o.cov_mc)
+        )
         variance = f.sigma_int**2 + o.var_m + f.alpha**2 * o.var_x + f.beta**2 * o.var_c + cov + photo_z**2 + 0.05**2
         w = torch.where(seen, f.sigma_int**2 / variance.clamp(min=f.sigma_int**2), 0.0)
         m_u = (m - s.mean[2 * s.bands]) / s.sd[2 * s.bands]

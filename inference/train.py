@@ -17,7 +17,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Batches", "History", "Report", "Settings", "TrainingError", "load_checkpoint", "optimise", "save_checkpoint", "shuffled", "silent"]
+__all__ = [
+    "Batches",
+    "History",
+    "Report",
+    "Settings",
+    "TrainingError",
+    "load_checkpoint",
+    "optimise",
+    "save_checkpoint",
+    "shuffled",
+    "silent",
+]
 
 Batches = Callable[[int], tuple[Any, ...]]
 """`batches(step)` gives the arguments of the loss at that step, the same whenever it is asked."""
@@ -150,7 +161,7 @@ def optimise(
                 group["lr"] = settings.learning_rate * _schedule(history, settings)
             value = loss(*batches(history.step)).mean()
             if not torch.isfinite(value):
-                raise TrainingError(_diagnosis(module, stage, history.step, float(value), checkpoint))
+                raise TrainingError(_diagnosis(module, stage, history.step, float(value.detach()), checkpoint))
             optimiser.zero_grad(set_to_none=True)
             value.backward()
             nn.utils.clip_grad_norm_(weights, settings.clip)
@@ -165,7 +176,10 @@ def optimise(
             running.zero_()
             report(stage, history.step, settings.steps, loss=history.train[-1], validation=history.validation[-1], best=history.best)
             if checkpoint is not None:
-                save_checkpoint(checkpoint, {"module": module.state_dict(), "optimiser": optimiser.state_dict(), "history": asdict(history), "best": best})
+                save_checkpoint(
+                    checkpoint,
+                    {"module": module.state_dict(), "optimiser": optimiser.state_dict(), "history": asdict(history), "best": best},
+                )
     module.load_state_dict(best)
     module.eval()
     report(stage, settings.steps, settings.steps, validation=history.best)
@@ -202,7 +216,9 @@ def _diagnosis(module: nn.Module, stage: str, step: int, value: float, checkpoin
     wrong = [name for name, p in module.named_parameters() if not bool(torch.isfinite(p).all())]
     kept = f"the last good state is in {checkpoint}" if checkpoint is not None and checkpoint.exists() else "no state was saved yet"
     where = f"not finite: {', '.join(wrong[:4])}" if wrong else "all weights are finite, so look at this batch"
-    return f"{stage}: expected a finite loss, got {value} in batch {step} ({where}); {kept}; lower training.learning_rate or check the simulations"
+    return (
+        f"{stage}: expected a finite loss, got {value} in batch {step} ({where}); {kept}; lower the learning rate or check the simulations"
+    )
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,80 @@
+"""Packing loses nothing, and the padding never matters."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.linear_gaussian import MARGINALS
+from cigars.schema import Observations, Survey
+from inference.batches import hide, join, pack, segment_mean, select, subset, to_torch
+
+from .conftest import observations
+
+
+def test_packing_keeps_every_object_in_order(source):
+    batch = source(0, 5)
+    packed = pack(batch, tuple(MARGINALS))
+    assert packed.lengths.tolist() == batch.number.tolist() == packed.number.tolist()
+    np.testing.assert_array_equal(packed.observations.m, np.concatenate([batch.observations.m[k, :n] for k, n in enumerate(batch.number)]))
+    np.testing.assert_array_equal(packed.theta[:, 1], batch.theta.alpha)
+
+
+def test_one_survey_packs_as_a_batch_of_one(source):
+    batch = source(3, 1)
+    single = Survey(*(type(t)(*(leaf[0] for leaf in t)) if isinstance(t, tuple) else t[0] for t in batch))
+    one, many = pack(single, tuple(MARGINALS)), pack(batch, tuple(MARGINALS))
+    for a, b in zip(one.observations, many.observations, strict=True):
+        torch.testing.assert_close(a, b, equal_nan=True)
+    assert torch.equal(one.theta, many.theta)
+
+
+def test_jax_arrays_cross_without_a_copy(source):
+    batch = source(0, 2)
+    as_jax = Survey(*(type(t)(*(jnp.asarray(leaf) for leaf in t)) if isinstance(t, tuple) else jnp.asarray(t) for t in batch))
+    magnitudes = as_jax.observations.mag
+    assert to_torch(magnitudes).data_ptr() == magnitudes.unsafe_buffer_pointer()
+    for a, b in zip(pack(as_jax).observations, pack(batch).observations, strict=True):
+        torch.testing.assert_close(a, b, equal_nan=True)
+
+
+def test_select_and_join_are_inverse(source):
+    packed = pack(source(0, 4), tuple(MARGINALS))
+    again = select(join([select(packed, [2, 0]), select(packed, [3, 1])]), [1, 3, 0, 2])
+    torch.testing.assert_close(again.observations.mag, packed.observations.mag)
+    assert torch.equal(again.lengths, packed.lengths)
+
+
+def test_a_subset_keeps_the_true_number_and_draws_from_its_own_survey(source):
+    packed = pack(source(0, 4))
+    part = subset(packed, 7, torch.Generator().manual_seed(0))
+    assert part.lengths.tolist() == [7] * 4
+    assert torch.equal(part.number, packed.number)
+    for k in range(4):
+        own = select(packed, [k]).observations.m
+        assert bool(torch.isin(part.observations.m[7 * k : 7 * k + 7], own).all())
+
+
+def test_segment_means_are_means_and_empty_sets_are_zero():
+    values = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+    means = segment_mean(values, torch.tensor([4, 0, 6]))
+    torch.testing.assert_close(means, torch.stack([values[:4].mean(0), torch.zeros(3), values[4:].mean(0)]))
+
+
+def test_hiding_marks_exactly_what_was_asked():
+    o = observations(6, 3)
+    bands = torch.zeros(6, 3, dtype=torch.bool)
+    bands[0, 1] = True
+    supernova = torch.arange(6) == 2
+    hidden = hide(o, bands, supernova, torch.arange(6) == 4)
+    assert torch.equal(torch.isnan(hidden.mag), bands)
+    assert torch.equal(torch.isnan(hidden.m), supernova)
+    assert torch.equal(torch.isnan(hidden.cov_xc), supernova)
+    assert torch.isnan(hidden.z_spec).nonzero().flatten().tolist() == [4]
+    assert isinstance(hidden, Observations)
+
+
+def test_a_mask_with_more_objects_than_the_number_is_refused(source):
+    batch = source(0, 2)
+    with pytest.raises(ValueError, match="survey: expected at most"):
+        pack(batch._replace(number=batch.number - 1))

@@ -1,0 +1,82 @@
+"""Every diagnostic accepts an exact posterior and rejects a too wide, a too narrow and a shifted one."""
+
+import numpy as np
+import pytest
+import torch
+
+from inference.diagnostics import calibration, coverage, pit, pulls, rank_band, redshift_scores, tarp
+
+WRONG = {"wide": (1.5, 0.0), "narrow": (1 / 1.5, 0.0), "shifted": (1.0, 0.5)}
+
+
+def draws(scale: float = 1.0, shift: float = 0.0, surveys: int = 600, seed: int = 0):
+    """Draws of a correlated Gaussian posterior, rescaled and shifted in its standard deviations, and the truths."""
+    generator = torch.Generator().manual_seed(seed)
+    factor = torch.tensor([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [0.0, -0.3, 0.9]])
+    mean = 3 * torch.randn(surveys, 3, generator=generator)
+    truth = mean + torch.randn(surveys, 3, generator=generator) @ factor.T
+    noise = scale * torch.randn(400, surveys, 3, generator=generator) + shift
+    return mean + noise @ factor.T, truth
+
+
+def test_ranks_of_an_exact_posterior_are_uniform():
+    result = calibration(*draws())
+    assert bool((result.p_value > 1e-3).all())
+    np.testing.assert_allclose(result.spread, 12**-0.5, atol=4 * 0.289 / (2 * 600) ** 0.5)
+    outside = (result.counts < result.low) | (result.counts > result.high)
+    assert outside.mean() < 0.05  # 1 % expected
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_ranks_of_a_wrong_posterior_are_not(kind):
+    result = calibration(*draws(*WRONG[kind]))
+    assert bool((result.p_value < 1e-3).any())
+    assert ((result.counts < result.low) | (result.counts > result.high)).mean() > 0.1
+    if kind != "shifted":
+        assert bool((np.sign(result.spread - 12**-0.5) == (1 if kind == "narrow" else -1)).all())
+
+
+def test_coverage_is_nominal_for_the_exact_posterior_and_only_for_it():
+    error = 5 * (0.68 * 0.32 / 600) ** 0.5
+    level = np.array([0.68])
+    assert bool((np.abs(coverage(*draws(), level) - 0.68) < error).all())
+    assert bool((coverage(*draws(1.5), level) - 0.68 > error).all())
+    assert bool((coverage(*draws(1 / 1.5), level) - 0.68 < -error).all())
+
+
+def test_tarp_band_holds_the_diagonal_for_the_exact_posterior_and_only_for_it():
+    def outside(result):
+        inner = (result.credibility > 0.05) & (result.credibility < 0.95)
+        return ((result.low > result.credibility) | (result.high < result.credibility))[inner].mean()
+
+    assert outside(tarp(*draws())) < 0.1
+    for kind in WRONG:
+        assert outside(tarp(*draws(*WRONG[kind]))) > 0.3, kind
+
+
+def test_band_of_a_rank_bin_is_binomial():
+    low, high = rank_band(1000, 20)
+    counts = np.random.default_rng(0).multinomial(1000, np.full(20, 0.05), size=4000)
+    inside = ((counts >= low) & (counts <= high)).mean()
+    assert 0.985 < inside < 0.999
+
+
+def test_redshift_scores_of_a_known_error():
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0.1, 1.0, 20000)
+    estimate = truth + (0.01 * rng.normal(size=20000) + 0.003) * (1 + truth)
+    estimate[:400] += 0.5 * (1 + truth[:400])
+    scores = redshift_scores(estimate, truth)
+    assert scores.outliers == pytest.approx(0.02)
+    assert scores.nmad == pytest.approx(0.01, rel=0.05)  # 2 % of outliers widen it by 3 %
+    assert scores.bias == pytest.approx(0.003, abs=6e-4)
+    assert redshift_scores(truth, truth) == (0.0, 0.0, 0.0, 20000)
+
+
+def test_pit_and_pulls_of_exact_and_wrong_draws():
+    sample, truth = draws(surveys=2000)
+    quantile = pit(sample[..., 0], truth[:, 0])
+    assert abs(float(quantile.mean()) - 0.5) < 5 * 0.289 / 2000**0.5
+    assert abs(float(pulls(sample, truth).std()) - 1) < 5 / (2 * 6000) ** 0.5 + 1 / 800
+    narrow = pulls(*draws(1 / 1.5, surveys=2000))
+    assert float(narrow.std()) == pytest.approx(1.5, abs=0.05)

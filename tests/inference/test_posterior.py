@@ -1,0 +1,89 @@
+"""Draws of the global, local and joint posterior, and the range check."""
+
+import pytest
+import torch
+
+from cigars.schema import LOCALS, Observations
+from inference.batches import pack, select
+from inference.posterior import GlobalPosterior, JointPosterior, LocalPosterior, check_range
+
+
+def test_draws_repeat_with_the_seed_and_leave_the_random_state_alone(run, source):
+    posterior, survey = GlobalPosterior(run[0]), source(10**6, 2)
+    state = torch.get_rng_state()
+    a, b, c = posterior.sample(64, survey, 1), posterior.sample(64, survey, 1), posterior.sample(64, survey, 2)
+    assert a.shape == (64, 2, 3)
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_ensemble_is_the_mixture_of_its_members(run, source):
+    trained, _ = run
+    posterior, packed = GlobalPosterior(trained), pack(source(10**6, 2), run[0].names)
+    summary = trained.summary(packed)
+    with torch.no_grad():
+        each = torch.stack([m.flow.log_prob(packed.theta[None], m.context(summary, packed)) for m in trained.members])
+    torch.testing.assert_close(posterior.log_prob(packed.theta[None], packed), each.exp().mean(0).log(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_posterior_does_not_depend_on_order_padding_or_company(run, source):
+    posterior, packed = GlobalPosterior(run[0]), pack(source(10**6, 3))
+    theta = posterior.sample(20, select(packed, [1]))
+    together = posterior.log_prob(theta.expand(-1, 3, -1), packed)
+    alone = select(packed, [1])
+    order = torch.randperm(int(alone.lengths[0]))
+    shuffled = alone._replace(observations=Observations(*(v[order] for v in alone.observations)))
+    torch.testing.assert_close(posterior.log_prob(theta, alone)[:, 0], together[:, 1], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        posterior.log_prob(theta, shuffled)[:, 0], together[:, 1], atol=0.02, rtol=0
+    )  # rounding of float32 sums, amplified by the whitening
+
+
+def test_the_joint_draws_pair_each_object_with_its_own_theta(run, source):
+    """Local draws at Θ_k depend on Θ_k alone: repeating one Θ repeats the law, so their means agree; another Θ moves them."""
+    survey = source(10**6, 1)
+    draws = JointPosterior(run[0]).sample(20, survey)
+    n = int(survey.number[0])
+    assert draws.theta.shape == (20, 3)
+    assert draws.local.shape == (20, n, len(LOCALS))
+    assert bool(run[0].local.prior.support.check(draws.local).all())
+
+
+@pytest.mark.parametrize("chunk", [7, 64])
+def test_objects_are_sampled_in_chunks_with_the_same_law(run, source, chunk):
+    trained, packed = run[0], pack(source(10**6, 1), run[0].names)
+    theta = packed.theta.expand(400, -1)
+    whole, parts = (LocalPosterior(trained, c).sample(packed.observations, theta, 3) for c in (10**6, chunk * 400))
+    assert whole.shape == parts.shape
+    error = whole.std(0) * (2 / 400) ** 0.5
+    assert float(((whole.mean(0) - parts.mean(0)) / error).abs().max()) < 5  # standard errors of 280 comparisons
+
+
+def test_a_batch_is_not_a_joint_posterior(run, source):
+    with pytest.raises(ValueError, match="expected one survey, got 2"):
+        JointPosterior(run[0]).sample(2, source(10**6, 2))
+
+
+def test_range_check_counts_what_is_outside_and_is_quiet_inside(run, source):
+    trained, packed = run[0], pack(source(0, 1))
+    assert check_range(trained, packed) == []
+    mag = packed.observations.mag.clone()
+    mag[:3, 1] = torch.tensor([99.0, 60.0, 55.0])
+    issues = check_range(trained, packed._replace(observations=packed.observations._replace(mag=mag)), ("g", "r"))
+    assert [(i.name, i.outside, i.worst) for i in issues] == [("mag_r", 3, 99.0)]
+    many = check_range(trained, packed._replace(number=torch.tensor([10_000])))
+    assert [(i.name, i.worst) for i in many] == [("number of objects", 10_000)]
+
+
+def test_what_was_never_observed_in_training_is_out_of_range(run, source):
+    packed = pack(source(0, 1))
+    known = packed._replace(observations=packed.observations._replace(z_spec=torch.full_like(packed.observations.z_spec, 0.5)))
+    assert [i.name for i in check_range(run[0], known)] == ["z_spec"]
+
+
+def test_another_number_of_bands_is_refused(run, source):
+    packed = pack(source(0, 1))
+    wrong = packed.observations._replace(mag=packed.observations.mag[:, :1], mag_err=packed.observations.mag_err[:, :1])
+    with pytest.raises(ValueError, match="expected 2 bands, got 1"):
+        check_range(run[0], packed._replace(observations=wrong))

@@ -1,0 +1,144 @@
+"""The training loop: exact resumption, early stopping, whole checkpoints, clear failures."""
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from inference.train import Settings, TrainingError, load_checkpoint, optimise, save_checkpoint, shuffled
+
+DATA = torch.randn(512, 4, generator=torch.Generator().manual_seed(0))
+TARGET = DATA @ torch.tensor([[1.0], [-2.0], [0.5], [0.0]]) + 0.1
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 16), nn.SiLU(), nn.Dropout(0.1), nn.Linear(16, 1))
+
+
+def training(net, checkpoint=None, stop=None, **settings):
+    """Train on the linear problem; `stop` interrupts at that step as Ctrl-C does."""
+    rows = shuffled(384, 32, seed=3)
+
+    def batches(step):
+        if step == stop:
+            raise KeyboardInterrupt
+        return (rows(step),)
+
+    def loss(i):
+        return (net(DATA[i]) - TARGET[i]).square().sum(-1)
+
+    return optimise(
+        net, loss, batches, lambda: float((net(DATA[384:]) - TARGET[384:]).square().mean()),
+        Settings(**({"steps": 120, "evaluate_every": 12, "learning_rate": 1e-2} | settings)), checkpoint,
+    )  # fmt: skip
+
+
+def test_training_learns():
+    history = training(network())
+    assert history.validation[-1] < 0.1 * history.validation[0]
+    assert history.steps[-1] == 120
+
+
+def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path):
+    whole, broken = network(), network()
+    expected = training(whole)
+    with pytest.raises(KeyboardInterrupt):
+        training(broken, tmp_path / "a.pt", stop=53)
+    torch.manual_seed(12345)  # what happens in between must not matter
+    fresh = network()
+    resumed = training(fresh, tmp_path / "a.pt")
+    assert resumed.validation == expected.validation
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), fresh.state_dict().values(), strict=True))
+
+
+def test_a_finished_training_is_not_repeated(tmp_path):
+    first, second = network(), network()
+    training(first, tmp_path / "a.pt")
+    training(second, tmp_path / "a.pt", stop=0)
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True))
+
+
+def test_training_stops_after_patience_and_keeps_the_best():
+    net, values = network(), iter([3.0, 1.0, 2.0, 2.0, 2.0, 0.0])
+    kept = {}
+
+    def validate():
+        value = next(values)
+        if value == 1.0:
+            kept.update({k: v.clone() for k, v in net.state_dict().items()})
+        return value
+
+    history = optimise(net, lambda x: net(x).square(), lambda s: (DATA[:8],), validate, Settings(100, 5, patience=3))
+    assert history.validation == [3.0, 1.0, 2.0, 2.0, 2.0]
+    assert all(torch.equal(v, kept[k]) for k, v in net.state_dict().items())
+
+
+def test_the_cap_on_minutes_cools_down_and_stops():
+    history = training(network(), steps=10_000, minutes=0.0)
+    assert history.steps == [12, 24]
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path):
+    net, path = network(), tmp_path / "a.pt"
+
+    def batches(step):
+        return (torch.full((4, 4), torch.nan) if step == 30 else DATA[:4],)
+
+    with pytest.raises(TrainingError, match=r"head: expected a finite loss, got nan in batch 30 .*last good state is in"):
+        optimise(net, lambda x: net(x).square(), batches, lambda: 1.0, Settings(100, 10), path, stage="head")
+    state = load_checkpoint(path)
+    assert state["history"]["step"] == 30
+    assert all(bool(torch.isfinite(v).all()) for v in state["module"].values())
+
+
+def test_every_epoch_goes_once_through_all_rows():
+    rows = shuffled(64, 16, seed=1)
+    first, second = (torch.cat([rows(4 * epoch + k) for k in range(4)]) for epoch in range(2))
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(64))
+    assert not torch.equal(first, second)
+    assert torch.equal(torch.cat([rows(k) for k in range(4)]), first)
+
+
+def test_global_random_state_is_left_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    training(network_without_draw())
+    assert torch.equal(torch.rand(3), expected)
+
+
+def network_without_draw():
+    with torch.random.fork_rng(devices=[]):
+        return network()
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, {"x": torch.ones(2)})
+
+    def fail(content, partial):
+        partial.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(path, {"x": torch.zeros(2)})
+    assert torch.equal(load_checkpoint(path)["x"], torch.ones(2))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
+
+
+class Malicious:
+    def __reduce__(self):
+        return print, ("this must not run",)
+
+
+@pytest.mark.parametrize(
+    "write", [lambda p: torch.save(Malicious(), p), lambda p: p.write_bytes(pickle.dumps(Malicious())), lambda p: p.write_bytes(b"PK")]
+)
+def test_a_file_with_code_or_damage_is_refused(tmp_path, write, capsys):
+    write(tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="expected a whole file of tensors"):
+        load_checkpoint(tmp_path / "a.pt")
+    assert capsys.readouterr().out == ""
