@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cigars.config import Config, ConfigError, presets
+from cigars.config import Config, ConfigError, fingerprint, presets
 from cigars.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ Settings = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the random streams, in place of the configuration's.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="cpu, cuda, or auto: cuda where there is one.")]
+PosteriorSeed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the draws.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 
 
@@ -77,7 +78,7 @@ def simulate(
         list[str] | None, typer.Option("--theta", metavar="NAME=VALUE", help="A global parameter, in place of the fiducial value.")
     ] = None,
     from_prior: Annotated[bool, typer.Option("--from-prior", help="Draw the global parameters from the prior.")] = False,
-    number: Annotated[int, typer.Option(min=0, help="Which mock of the seed's stream.")] = 0,
+    number: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Which mock of the seed's stream.")] = 0,
     settings: Settings = None,
     seed: Seed = None,
     device: DeviceOption = Device.auto,
@@ -86,10 +87,12 @@ def simulate(
     """Write one mock survey as a catalogue, with its truth in a separate file."""
     from cigars import pipeline
 
-    use_device(device)
     chosen = pipeline.configured(config, settings or (), seed)
-    truth = truth or output.with_name(f"{output.stem}-truth{'.ecsv' if output.suffix == '.csv' else output.suffix}")
-    _refuse_existing([output, truth], overwrite)
+    truth = truth or output.with_name(f"{output.stem}-truth{'.ecsv' if output.suffix.lower() == '.csv' else output.suffix}")
+    _check_tables([output, truth], overwrite)
+    if truth.suffix.lower() == ".csv" or truth == output:
+        raise ConfigError(f"--truth: expected another .fits, .parquet or .ecsv file beside {output}, got {truth}")
+    use_device(device)
     with progress_bars(errors) as bars:
         catalogue, true = pipeline.simulate(chosen, theta=_values(theta or []), from_prior=from_prior, number=number, report=bars)
     _write_mock(chosen, catalogue, true, output, truth, overwrite)
@@ -108,14 +111,16 @@ def train(
     """Train the posteriors of a configuration on live simulations, into a run folder; Ctrl-C keeps what --resume needs."""
     from cigars import pipeline
 
-    torch_device = use_device(device)
     chosen = pipeline.configured(config, settings or (), seed)
+    torch_device = use_device(device)
     started = time.monotonic()
     try:
         with progress_bars(errors) as bars:
             pipeline.train(chosen, output, device=torch_device, resume=resume, report=bars)
     except KeyboardInterrupt:
-        errors.print(f"stopped; continue with: cigars train {shlex.quote(config)} -o {output} --resume", style="yellow")
+        again = ["cigars", "train", config, "-o", str(output), *(w for s in settings or () for w in ("--set", s))]
+        again += [*(["--seed", str(seed)] if seed is not None else []), "--device", device.value, "--resume"]
+        errors.print(f"stopped; continue with: {_escaped(shlex.join(again))}", style="yellow", soft_wrap=True, highlight=False)
         raise typer.Exit(130) from None
     console.print(f"trained {chosen.name} in {_duration(time.monotonic() - started)}; run folder {output}")
 
@@ -125,9 +130,11 @@ def infer(
     run: Annotated[Path, typer.Argument(help="Run folder that `cigars train` made.")],
     catalogue: Annotated[Path, typer.Argument(help="Catalogue: .fits, .parquet, .ecsv or .csv.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Posterior to write, NetCDF (ArviZ InferenceData).")],
-    draws: Annotated[int, typer.Option(min=1, help="Joint posterior draws.")] = 1000,
-    hide: Annotated[list[str] | None, typer.Option(help="Leave out z_spec or sn.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    draws: Annotated[int, typer.Option(min=1, max=1_000_000, help="Joint posterior draws.")] = 1000,
+    hide: Annotated[
+        list[str] | None, typer.Option(metavar="z_spec|sn", help="Leave out spectroscopic redshifts or supernova light.")
+    ] = None,
+    seed: PosteriorSeed = 0,
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
 ) -> None:
@@ -135,9 +142,10 @@ def infer(
     from cigars import pipeline
     from cigars.catalogue import read_catalogue
 
-    torch_device = use_device(device)
-    _refuse_existing([output], overwrite)
+    _check_outputs([output], overwrite)
     table = read_catalogue(catalogue, pipeline.run_config(run).band_names)
+    pipeline.hide(table.observations, hide or ())
+    torch_device = use_device(device)
     command = shlex.join(["cigars", *sys.argv[1:]])
     with console.status(f"drawing {draws} times Θ and {len(table.id)} objects"):
         posterior = pipeline.infer(run, table, draws=draws, seed=seed, device=torch_device, hidden=hide or (), command=command)
@@ -159,7 +167,7 @@ def report(
     from cigars import pipeline
     from cigars.catalogue import read_truth
 
-    _refuse_existing([output], overwrite)
+    _check_outputs([output], overwrite)
     data = pipeline.read_posterior(posterior)
     true = read_truth(truth) if truth else None
     pipeline.report(output, data, run=run, truth=true, overwrite=overwrite, figures=figures)
@@ -181,7 +189,7 @@ def ingest(
     from cigars.catalogue import write_catalogue
     from cigars.ingest import DES_BANDS
 
-    _refuse_existing([output], overwrite)
+    _check_tables([output], overwrite)
     catalogue, cuts = pipeline.ingest(release, directory, minimum_p_ia)
     table = Table("cut", "removed", "kept", title=f"{release}: quality cuts")
     for cut in cuts:
@@ -195,14 +203,14 @@ def ingest(
 def demo(
     folder: Annotated[Path, typer.Argument(help="Folder for the mock, the run, the posterior and the report.")] = Path("demo"),
     settings: Settings = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = None,
     device: DeviceOption = Device.auto,
 ) -> None:
     """From nothing to a posterior in minutes: simulate, train, infer a mock that training never saw, report."""
     from cigars import pipeline
 
-    torch_device = use_device(device)
     config = pipeline.configured("demo", settings or (), seed)
+    torch_device = use_device(device)
     run, mock, truth_file, posterior_file, page = (
         folder / n for n in ("run", "mock.fits", "mock-truth.fits", "posterior.nc", "report.html")
     )
@@ -217,7 +225,7 @@ def demo(
         if not finished:
             pipeline.train(config, run, device=torch_device, resume=(run / "checkpoints").exists(), report=bars)
     begun = time.monotonic()
-    posterior = pipeline.infer(run, catalogue, seed=seed, device=torch_device, command=shlex.join(["cigars", *sys.argv[1:]]))
+    posterior = pipeline.infer(run, catalogue, seed=config.seed, device=torch_device, command=shlex.join(["cigars", *sys.argv[1:]]))
     seconds["inference"] = time.monotonic() - begun
     pipeline.save_posterior(posterior_file, posterior, overwrite=True)
     pipeline.report(page, posterior, run=run, truth=truth, timings=seconds, overwrite=True)
@@ -259,12 +267,13 @@ def hosts_magnitudes(
     """Template absolute magnitudes M_b of galaxies: m_b = M_b + 5 log10(d_M / 10 pc), d_M the transverse comoving distance."""
     from cigars.galaxies import add_magnitudes
 
+    _check_tables([output], overwrite)
     use_device(Device.cpu)
-    _refuse_existing([output], overwrite)
-    number = add_magnitudes(
-        table, output, bands, str(bands_file) if bands_file else None, backend.value, str(emulator_file) if emulator_file else None,
-        convention.value, nebular, overwrite,
-    )  # fmt: skip
+    with progress_bars(errors) as bars:
+        number = add_magnitudes(
+            table, output, bands, str(bands_file) if bands_file else None, backend.value, str(emulator_file) if emulator_file else None,
+            convention.value, nebular, overwrite, lambda done, total: bars("galaxies", done, total),
+        )  # fmt: skip
     console.print(f"magnitudes of {number} galaxies in {output}")
 
 
@@ -272,16 +281,35 @@ def use_device(device: Device) -> str:
     """Point JAX and torch at a device before either starts; every CPU core becomes a JAX device. Returns torch's name of it."""
     import os
 
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of torch that spin starve those of JAX
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the two share the memory of a GPU
     import jax
-    import torch
 
-    if device is Device.cuda and not torch.cuda.is_available():
+    from simulators.hosts import cache_folder
+
+    chosen = "cuda" if device is not Device.cpu and _cuda() else "cpu"
+    if device is Device.cuda and chosen == "cpu":
         raise ConfigError("--device: expected a CUDA device, torch finds none; use --device cpu, or install the cuda extra")
-    chosen = "cuda" if device is not Device.cpu and torch.cuda.is_available() else "cpu"
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla" / fingerprint(_processor())))  # 20 s the first time
     if chosen == "cpu":
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     return chosen
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _processor() -> list[str]:
+    """What a compiled program depends on: a folder shared by different machines must not mix theirs."""
+    import platform
+
+    cpu = Path("/proc/cpuinfo")
+    flags = [line for line in cpu.read_text().splitlines() if line.startswith(("flags", "Features"))] if cpu.exists() else []
+    return [platform.machine(), platform.processor(), *flags[:1]]
 
 
 def print_parameters(posterior: arviz.InferenceData, truth: dict[str, float] | None = None) -> None:
@@ -299,7 +327,7 @@ def print_parameters(posterior: arviz.InferenceData, truth: dict[str, float] | N
 def _print_redshifts(posterior: arviz.InferenceData, truth: Any) -> None:
     from cigars.report.statistics import redshift_statistics
 
-    z = posterior.posterior["z"].mean(("chain", "draw")).values
+    z = posterior["posterior"]["z"].mean(("chain", "draw")).values
     s = redshift_statistics(z, truth.latents.z)
     console.print(f"host redshifts: NMAD {s.nmad:.4f}, outliers (> 0.15) {s.outliers:.2%}, bias {s.bias:+.4f}")
 
@@ -324,10 +352,21 @@ def _values(assignments: Sequence[str]) -> dict[str, float]:
     return values
 
 
-def _refuse_existing(paths: Sequence[Path], overwrite: bool) -> None:
-    """Before the work rather than after it."""
-    if existing := [str(p) for p in paths if p.exists() and not overwrite]:
-        raise ConfigError(f"{existing[0]}: exists already and is left as it is; name another file or add --overwrite")
+def _check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
+    """Whether the outputs can be written, before the work rather than after it."""
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise ConfigError(f"{path}: exists already and is left as it is; name another file or add --overwrite")
+        if not path.parent.is_dir():
+            raise ConfigError(f"{path}: folder {str(path.parent)!r} does not exist; make it first")
+
+
+def _check_tables(paths: Sequence[Path], overwrite: bool) -> None:
+    from cigars.tables import format_of
+
+    for path in paths:
+        format_of(path)
+    _check_outputs(paths, overwrite)
 
 
 def _duration(seconds: float) -> str:
@@ -343,13 +382,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(code or 0)
     except typer.Exit as stop:
         return stop.exit_code
-    except (ValueError, OSError) as error:
-        return _complain(error.strerror and f"{error.filename or ''}: {error.strerror}" if isinstance(error, OSError) else str(error))
+    except OSError as error:
+        return _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    except (ValueError, OverflowError, MemoryError) as error:
+        return _complain(str(error))
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", 130)
     except Exception as error:
-        if hasattr(error, "format_message"):  # a usage error of the command line itself
-            return _complain(error.format_message())
+        if hasattr(error, "format_message"):  # a usage error of the command line itself; without words it has shown the help
+            return _complain(message) if (message := error.format_message()) else 2
         raise
 
 

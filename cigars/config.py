@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
 
 from cigars.schema import FIDUCIAL, Globals, Marginal
 
@@ -115,6 +115,18 @@ class HostConfig(_Frozen):
     effective_hosts: float = Field(1e6, ge=100)  # effective number of the importance bank
     bank_seed: int = 0
 
+    @model_validator(mode="after")
+    def _different_bands(self) -> HostConfig:
+        if not self.bands or len(set(self.bands)) < len(self.bands):
+            raise ValueError(f"bands: expected at least one band and none twice, got {list(self.bands)}")
+        return self
+
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """Short band names, the last part of each configured band: `lsst2023-g` is `g`; the whole names where that is ambiguous."""
+        short = tuple(b.rsplit("-", 1)[-1] for b in self.bands)
+        return short if len(set(short)) == len(short) else tuple(self.bands)
+
 
 class SupernovaConfig(_Frozen):
     """Supernova population (forward model §6)."""
@@ -182,6 +194,10 @@ class SizeConfig(_Frozen):
             )
         return self
 
+    @field_serializer("expected_supernovae", when_used="json")
+    def _say_none(self, value: float | None) -> float | str:
+        return "none" if value is None else value  # TOML has no null, and leaving the key out means its default
+
     @model_validator(mode="before")
     @classmethod
     def _none(cls, data: Any) -> Any:
@@ -247,9 +263,8 @@ class Config(_Frozen):
 
     @property
     def band_names(self) -> tuple[str, ...]:
-        """Short band names, the last part of each configured band: `lsst2023-g` is `g`."""
-        short = tuple(b.rsplit("-", 1)[-1] for b in self.hosts.bands)
-        return short if len(set(short)) == len(short) else tuple(self.hosts.bands)
+        """Short names of the host bands, in order."""
+        return self.hosts.band_names
 
     @property
     def marginals(self) -> dict[str, Marginal]:
@@ -288,7 +303,7 @@ def load_config(source: str | Path, settings: Sequence[str] = (), **changes: Any
     tree = _read(source)
     for setting in settings:
         key, separator, value = setting.partition("=")
-        if not separator:
+        if not separator or not key.strip():
             raise ConfigError(f"--set: expected key=value, got {setting!r}")
         tree = _with(tree, {key.strip(): _value(value.strip())})
     return _validate(_with(tree, changes))
@@ -365,6 +380,9 @@ def _validate(tree: Mapping[str, Any]) -> Config:
         raise ConfigError(_explain(error)) from None
 
 
+_EXPECTED = {"tuple_type": "expected a list", "model_type": "expected a table of keys"}
+
+
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(p) for p in first["loc"])
@@ -372,7 +390,7 @@ def _explain(error: ValidationError) -> str:
         valid = _keys_at(first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.0)
         return f"configuration: unknown key {where!r}; nearest valid key is {'.'.join([*map(str, first['loc'][:-1]), *near])!r}"
-    message = first["msg"].removeprefix("Value error, ")
+    message = _EXPECTED.get(first["type"]) or first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
     return f"configuration: {where + ': ' if where else ''}{message}{got}"
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
 
 from cigars import tables
 from cigars.config import HostConfig
@@ -39,15 +38,19 @@ def add_magnitudes(
     convention: str = "native",
     nebular: bool = True,
     overwrite: bool = False,
+    progress: Callable[[float, float], None] | None = None,
 ) -> int:
     """Read galaxies, write them with a column `M_{band}` for each band, and return their number.
 
-    Raises ValueError for a table without the parameter columns, and FileError where a file cannot be read or written.
+    Raises ValueError for a table without the parameter columns or with columns of these names, and FileError where a file
+    cannot be read or written.
     """
     from simulators.sps.photometry import load_photometry, template_magnitudes
     from simulators.sps.tables import galaxies_from_table
 
     names = tuple(b.strip() for b in bands.split(",")) if bands_file else expand_bands(bands)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"--bands: expected different bands, got {bands!r}")
     config = HostConfig.model_validate(
         {
             "bands": names,
@@ -59,11 +62,14 @@ def add_magnitudes(
         }
     )
     rows = tables.read_table(table)
-    magnitudes = np.asarray(template_magnitudes(galaxies_from_table(rows), load_photometry(config)))
+    if taken := [f"M_{b}" for b in config.band_names if f"M_{b}" in rows.colnames]:
+        raise ValueError(f"{table}: expected no columns {taken}, which hold the result, got them; rename or drop them")
+    if not len(rows):
+        raise ValueError(f"{table}: expected at least one galaxy, got none")
+    magnitudes = template_magnitudes(galaxies_from_table(rows), load_photometry(config), progress=progress)
     columns = {name: (rows[name], Column(name, str(rows[name].unit or ""), "", "")) for name in rows.colnames}
-    for i, name in enumerate(names):
-        added = f"M_{name.rsplit('-', 1)[-1]}"
-        columns[added] = (magnitudes[:, i], Column(added, "mag(AB)", f"template absolute magnitude in {name}", added))
+    for i, (name, short) in enumerate(zip(names, config.band_names, strict=True)):
+        columns[f"M_{short}"] = (magnitudes[:, i], Column(f"M_{short}", "mag(AB)", f"template absolute magnitude in {name}", ""))
     meta = {"backend": backend, "convention": convention, "nebular": nebular}
     tables.write_table(output, columns, meta, overwrite=overwrite)
     return len(rows)

@@ -76,15 +76,20 @@ def simulate(
         report: progress of building the host bank.
 
     Raises:
-        ConfigError: for an unknown parameter in `theta`, or for `theta` together with `from_prior`.
+        ConfigError: for an unknown, infinite or dependent parameter in `theta`, or for `theta` together with `from_prior`.
     """
     given = dict(theta or {})
     if unknown := sorted(set(given) - set(Globals._fields)):
         raise ConfigError(f"theta: expected parameters of {list(Globals._fields)}, got {unknown}")
     if given and from_prior:
         raise ConfigError("theta: expected no values together with drawing from the prior; give one or the other")
+    if wrong := {k: v for k, v in given.items() if not np.isfinite(v)}:
+        raise ConfigError(f"theta: expected finite numbers, got {wrong}")
+    flat = config.supernovae.cosmology != "LCDM"
+    if flat and "Ode0" in given:
+        raise ConfigError(f"theta: expected no Ode0 in {config.supernovae.cosmology}, where it is 1 - Om0; leave it out")
     values = {**FIDUCIAL._asdict(), **config.fixed, **given}
-    if config.supernovae.cosmology != "LCDM":
+    if flat:
         values["Ode0"] = 1 - values["Om0"]
     survey = survey_source(config, "mock", None if from_prior else Globals(**values), report)(number, 1)
     one = _first(survey)
@@ -200,8 +205,11 @@ def read_calibration(run: str | Path) -> tuple[Calibration | None, dict[str, flo
     path = Path(run) / CALIBRATION
     if not path.is_file():
         return None, {}
-    content = json.loads(path.read_text())
-    return Calibration(tuple(content["names"]), np.asarray(content["ranks"]), content["draws"]), content["seconds"]
+    try:
+        content = json.loads(path.read_text())
+        return Calibration(tuple(content["names"]), np.asarray(content["ranks"]), content["draws"]), content["seconds"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileError(f"run folder {run}: cannot read {CALIBRATION}: {error!r}; remove it, or train again") from None
 
 
 def hide(observations: Observations, what: Sequence[str]) -> Observations:
@@ -241,14 +249,15 @@ def infer(
     from inference.model import load_run
     from inference.posterior import JointPosterior
 
+    config = run_config(run)
     trained = load_run(Path(run), device)
-    config = Config.model_validate(trained.meta["configuration"])
     observations = hide(catalogue.observations, hidden)
     survey = _as_survey(observations)
     _check_trained(trained, survey, config)
     joint = JointPosterior(trained).sample(draws, survey, seed)
     theta, local = joint.theta.cpu().numpy(), joint.local.cpu().numpy()
-    return _inference_data(trained.names, theta, local, catalogue.id, observations, config, seed, command)
+    record = {"fingerprint": trained.meta["fingerprint"], "seed": seed, "command": command, "hidden": ", ".join(hidden)}
+    return _inference_data(trained.names, theta, local, catalogue.id, observations, config, record)
 
 
 def _as_survey(observations: Observations) -> Survey:
@@ -285,18 +294,15 @@ def _inference_data(
     ids: np.ndarray,
     observations: Observations,
     config: Config,
-    seed: int,
-    command: str,
+    record: Mapping[str, str | int],
 ) -> arviz.InferenceData:
     import arviz
 
     attributes = {
         "config": config.model_dump_json(),
-        "fingerprint": run_fingerprint(config),
         "versions": json.dumps(_versions()),
-        "seed": seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
+        **record,
     }
     posterior = {name: theta[None, :, i] for i, name in enumerate(names)} | {name: local[None, :, :, i] for i, name in enumerate(LOCALS)}
     observed = observations._asdict()
@@ -360,15 +366,21 @@ def report(
         timings: further seconds by step.
         overwrite: replace an existing file.
         figures: folder that also receives every figure as PDF.
+
+    Raises:
+        ValueError: if the truth lacks an object, or the run folder is of another fingerprint than the posterior.
     """
     from cigars.report.inputs import ReportInputs
     from cigars.report.page import write_report
 
-    config = Config.model_validate_json(posterior.posterior.attrs["config"])
+    config = Config.model_validate_json(posterior["posterior"].attrs["config"])
+    if run and stored_fingerprint(run) != posterior["posterior"].attrs["fingerprint"]:
+        made, found = posterior["posterior"].attrs["fingerprint"], stored_fingerprint(run)
+        raise ValueError(f"run folder {run}: expected the one that made the posterior, {made}, got {found}; name that folder or none")
     calibration, seconds = read_calibration(run) if run else (None, {})
     inputs = ReportInputs(
         posterior=posterior,
-        truth=_matched(truth, posterior.posterior["object"].values) if truth else None,
+        truth=_matched(truth, posterior["posterior"]["object"].values) if truth else None,
         theta_true={k: float(v) for k, v in truth.theta._asdict().items() if np.isfinite(v)} if truth else None,
         prior=config.marginals,
         curves=_curves(run) if run else {},
@@ -409,11 +421,14 @@ def stored_fingerprint(run: str | Path) -> str:
 def _metadata(run: str | Path) -> dict[str, Any]:
     path = Path(run) / METADATA
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except FileNotFoundError:
         raise FileError(f"run folder {run}: expected a finished training with {METADATA}, got none; train first, or resume it") from None
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise FileError(f"run folder {run}: cannot read {METADATA}: {error}; train again") from None
+    if not isinstance(found, dict) or not {"configuration", "fingerprint", "curves"} <= set(found):
+        raise FileError(f"run folder {run}: expected configuration, fingerprint and curves in {METADATA}, got another file; train again")
+    return found
 
 
 def configured(source: str | Path, settings: Sequence[str] = (), seed: int | None = None) -> Config:

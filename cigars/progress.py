@@ -1,4 +1,4 @@
-"""Progress of long steps in a terminal: a bar for each stage, with rate and time left."""
+"""Progress of long steps in a terminal: a bar for each stage, with rate and time left, in 80 columns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
 __all__ = ["Bars", "progress_bars"]
@@ -25,11 +25,39 @@ NAMES = {
 
 
 class _Rate(ProgressColumn):
-    """Steps a second."""
+    """Steps a second: of late, or once the stage is over on the whole."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = task.completed / task.finished_time if task.finished_time else task.speed
         return Text("" if speed is None else f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s", style="progress.data.speed")
+
+
+class _Count(ProgressColumn):
+    """Steps done, of all."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{_short(task.completed)}/{_short(task.total or 0)}", style="progress.download")
+
+
+class _Clock(ProgressColumn):
+    """Time left, or once the stage is over the time that it took."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        if task.finished:
+            return Text(f"in {_time(task.finished_time or 0)}", style="progress.elapsed")
+        return Text("" if task.time_remaining is None else f"{_time(task.time_remaining)} left", style="progress.remaining")
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number < 1e5 else f"{number / 1e3:,.0f}k"
+
+
+def _time(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 class Bars:
@@ -38,27 +66,39 @@ class Bars:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
+        self._before = progress.get_time()
+
+    def stop(self) -> None:
+        """Leave the bars as they are; nothing was drawn if no stage began."""
+        if self._tasks:
+            self._progress.stop()
 
     def __call__(self, stage: str, done: float, total: float, **metrics: float) -> None:
-        """Set a stage to `done` of `total`; metrics such as `loss` are shown beside the bar."""
+        """Set a stage to `done` of `total`; the held-out loss is shown beside the bar, `validation` or else `loss` of the metrics."""
+        if not self._tasks:
+            self._progress.start()
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(NAMES.get(stage, stage), total=total, shown="")
-        shown = "  ".join(f"{name} {value:.3g}" for name, value in metrics.items() if isinstance(value, int | float))
-        changed = {"shown": shown} if metrics else {}
+            self._progress.tasks[-1].start_time = self._before  # a stage begins where the one before ended, not with its first report
+        loss = metrics.get("validation", metrics.get("loss"))
+        changed = {} if loss is None else {"shown": f"loss {loss:.3g}"}
         self._progress.update(self._tasks[stage], completed=done, total=total, **changed)  # type: ignore[arg-type]
+        self._before = self._progress.get_time()
 
 
 @contextmanager
 def progress_bars(console: Console) -> Iterator[Bars]:
     """Bars that stay on the screen when their stage is over."""
     columns = (
-        TextColumn("{task.description:<22}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        TextColumn("{task.description:<21}"),
+        BarColumn(bar_width=12),
+        _Count(),
         _Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        _Clock(),
         TextColumn("{task.fields[shown]}", style="dim"),
     )
-    with Progress(*columns, console=console) as progress:
-        yield Bars(progress)
+    bars = Bars(Progress(*columns, console=console))
+    try:
+        yield bars
+    finally:
+        bars.stop()

@@ -6,6 +6,7 @@ A table is read whole from memory, so that a file which is cut short or damaged 
 from __future__ import annotations
 
 import io
+import itertools
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +62,7 @@ def write_table(path: str | Path, columns: Mapping[str, tuple[Any, Column]], met
     """Write columns, each an array with its schema entry, and plain metadata (text and numbers); atomic, see `replacing`."""
     path = Path(path)
     kind = format_of(path)
-    table = Table({name: np.asarray(values) for name, (values, _) in columns.items()})
+    table = Table({name: v if isinstance(v, np.ma.MaskedArray) else np.asarray(v) for name, (v, _) in columns.items()})
     for name, (_, entry) in columns.items():
         table[name].unit = entry.unit or None
         table[name].description = entry.meaning
@@ -106,8 +107,11 @@ def _parse(data: bytes, kind: str) -> Table:
     if kind == "parquet":
         return Table.read(io.BytesIO(data), format="parquet")
     text = data.decode("utf-8-sig")
-    converters = {"id": [_as_text()]} if kind == "ascii.csv" else {}  # so that 007 stays 007
-    return Table.read(text.splitlines(), format=kind, guess=False, converters=converters)
+    lines = text.splitlines()
+    if kind == "ascii.ecsv":
+        return Table.read(lines, format=kind, guess=False)
+    lines = list(itertools.dropwhile(lambda line: line.startswith("#"), lines))  # comments before the header
+    return Table.read(lines, format=kind, guess=False, converters={"id": [_as_text()]})  # so that 007 stays 007
 
 
 def _as_text() -> tuple[Any, Any]:
