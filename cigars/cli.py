@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -293,7 +294,8 @@ def use_device(device: Device) -> str:
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla" / fingerprint(_processor())))  # 20 s the first time
     if chosen == "cpu":
         jax.config.update("jax_platforms", "cpu")
-        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+        with suppress(RuntimeError):  # JAX runs already, as where a program calls `main` twice, and keeps its devices
+            jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     return chosen
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cigars.catalogue import Catalogue, Truth, catalogue_from_survey, truth_from_survey
-from cigars.config import Config, ConfigError, fingerprint, load_config
+from cigars.config import Config, ConfigError, TrainingConfig, fingerprint, load_config
 from cigars.files import FileError, replacing
 from cigars.ingest import ingest
 from cigars.schema import FIDUCIAL, LOCALS, Globals, Latents, Observations, Survey
@@ -111,11 +111,12 @@ def survey_source(config: Config, stream: str, theta: Globals | None = None, rep
     from simulators.survey import draw_surveys, prepare
 
     bank = load_bank(config.hosts, progress=lambda done, total: report("hosts", done, total))
-    simulator = prepare(config, bank)
+    simulated = config.model_copy(update={"name": "", "seed": 0, "training": TrainingConfig()})  # nothing else compiles anew
+    simulator = prepare(simulated, bank)
     key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(stream.encode()))
 
     def source(first: int, count: int) -> Survey:
-        survey = draw_surveys(key, jnp.arange(first, first + count), simulator, config, theta)
+        survey = draw_surveys(key, jnp.arange(first, first + count), simulator, simulated, theta)
         if len(jax.local_devices()) == 1 and jax.default_backend() != "cpu":
             return survey
         return _trimmed(jax.device_get(survey))

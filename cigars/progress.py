@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -29,7 +29,7 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.completed / task.finished_time if task.finished_time else task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s", style="progress.data.speed")
+        return Text("" if speed is None else f"{_short(speed)}/s" if speed >= 10 else f"{speed:.2g}/s", style="progress.data.speed")
 
 
 class _Count(ProgressColumn):
@@ -51,7 +51,9 @@ class _Clock(ProgressColumn):
 
 
 def _short(number: float) -> str:
-    return f"{number:,.0f}" if number < 1e5 else f"{number / 1e3:,.0f}k"
+    if number < 1e5:
+        return f"{number:,.0f}"
+    return f"{number / 1e3:,.0f}k" if number < 1e8 else f"{number / 1e6:,.0f}M"
 
 
 def _time(seconds: float) -> str:
@@ -87,8 +89,8 @@ class Bars:
 
 
 @contextmanager
-def progress_bars(console: Console) -> Iterator[Bars]:
-    """Bars that stay on the screen when their stage is over."""
+def progress_bars(console: Console, clock: Callable[[], float] | None = None) -> Iterator[Bars]:
+    """Bars that stay on the screen when their stage is over; `clock` gives seconds, by default since the machine started."""
     columns = (
         TextColumn("{task.description:<21}"),
         BarColumn(bar_width=12),
@@ -97,7 +99,7 @@ def progress_bars(console: Console) -> Iterator[Bars]:
         _Clock(),
         TextColumn("{task.fields[shown]}", style="dim"),
     )
-    bars = Bars(Progress(*columns, console=console))
+    bars = Bars(Progress(*columns, console=console, get_time=clock))
     try:
         yield bars
     finally:

@@ -1,0 +1,240 @@
+"""A configuration is what was written, or one line that says which key is wrong."""
+
+import math
+import tomllib
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from scipy import stats
+
+from cigars.config import Config, ConfigError, fingerprint, load_config, presets, to_toml
+from cigars.schema import GLOBALS, Globals
+from inference.priors import Prior as TorchPrior
+from simulators.model import globals_model
+from simulators.priors import log_prior
+
+FILES = {"hosts.emulator_file": "e.npz", "hosts.bands_file": "b.npz", "selection.detection_file": "d.npz"}
+
+
+def preset(name):
+    return load_config(name, **(FILES if name == "cigars1" else {}))
+
+
+def written(tmp_path, text):
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    return path
+
+
+def refused(*args, **kwargs) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_are_written_out_and_read_back_equal(tmp_path, name):
+    config = preset(name)
+    assert config.name == name
+    assert load_config(written(tmp_path, to_toml(config))) == config
+    assert set(tomllib.loads(to_toml(config))["prior"]) == {c.name for c in GLOBALS}  # every default spelled out
+
+
+finite = st.floats(-1e3, 1e3)
+interval = st.tuples(finite, st.floats(1e-3, 1e3)).map(lambda t: (t[0], t[0] + t[1]))
+priors = st.one_of(
+    interval.map(lambda v: {"uniform": v}),
+    finite.map(lambda v: {"fixed": v}),
+    st.tuples(finite, st.floats(1e-3, 1e3)).map(lambda v: {"normal": v}),
+    st.tuples(finite, st.floats(1e-3, 1e3), interval).map(lambda v: {"normal": v[:2], "within": v[2]}),
+)
+sizes = st.one_of(
+    st.floats(1, 1e5).map(lambda n: {"expected_supernovae": n}),
+    st.tuples(st.floats(1, 4e4), st.floats(0.1, 10)).map(lambda v: {"expected_supernovae": "none", "area_deg2": v[0], "duration_yr": v[1]}),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(prior=priors, size=sizes, seed=st.integers(0, 2**32 - 1), missing=st.floats(0, 0.99), name=st.text(max_size=8))
+def test_any_configuration_survives_the_round_trip(tmp_path_factory, prior, size, seed, missing, name):
+    changes = {"prior.gamma_Z": prior, "size": size, "seed": seed, "observation.missing_probability": missing, "name": name}
+    config = load_config("demo", **changes)
+    path = tmp_path_factory.mktemp("config") / "a.toml"
+    path.write_text(to_toml(config), encoding="utf-8")
+    assert load_config(path) == config
+    assert Config.model_validate_json(config.model_dump_json()) == config  # as posteriors carry it
+    assert fingerprint(load_config(path)) == fingerprint(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("size.expectd_supernovae", "size.expected_supernovae"),
+        ("sizes.capacity", "size"),
+        ("prior.Om1", "prior.Om0"),
+        ("prior.Om0.unifrom", "prior.Om0.uniform"),
+        ("training.batchsurveys", "training.batch_surveys"),
+        ("observation.sn_m.ofset", "observation.sn_m.offset"),
+        ("seeds", "seed"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest(key, nearest):
+    said = refused("demo", [f"{key}=1"])
+    assert repr(key.removesuffix(".capacity")) in said
+    assert said.endswith(f"nearest valid key is {nearest!r}")
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("seed=-1", "seed: expected greater than or equal to 0, got -1"),
+        ("seed=nan", "seed"),
+        ("training.learning_rate=inf", "training.learning_rate"),
+        ("size.area_deg2=10", "both or neither"),
+        ("hosts.bands=u", "hosts.bands: expected a list, got 'u'"),
+        ("hosts.bands=[]", "at least one band"),
+        ('hosts.bands=["lsst2023-g", "lsst2023-g"]', "none twice"),
+        ('hosts.bands=["lsst2023-g"]', "host_thresholds: expected 1 values, one a band, got 6"),
+        ("hosts=3", "hosts: expected a table of keys, got 3"),
+        ("hosts.backend=fsps", "hosts.backend: expected 'ssp', 'emulator' or 'table', got 'fsps'"),
+        ("hosts.backend=emulator", "--set hosts.emulator_file=PATH"),
+        ("selection.detection=table", "--set selection.detection_file=PATH"),
+        ("selection.host_efficiency=['q', 22, 1]", "expected a band of"),
+        ("observation.host_errors=fitted", "observation.host_fitted"),
+        ("prior.Om0={uniform=[1, 0]}", "expected low < high"),
+        ("prior.Om0={normal=[1, 0]}", "expected sd > 0"),
+        ("prior.Om0={uniform=[0, 1], fixed=3}", "exactly one of uniform, normal, fixed"),
+        ("prior.Om0={uniform=[0, 1], within=[0, 1]}", "within: expected [low, high]"),
+        ("prior.Om0={}", "exactly one"),
+        ("foo", "--set: expected key=value, got 'foo'"),
+        ("=3", "--set: expected key=value"),
+    ],
+)
+def test_a_bad_value_is_named_in_one_line(setting, says):
+    assert says in refused("demo", [setting])
+
+
+def test_bad_files_are_named_in_one_line(tmp_path):
+    assert "got 'nope'" in refused("nope")
+    assert "cannot read" in refused(tmp_path / "absent.toml")
+    assert "not valid TOML" in refused(written(tmp_path, "a = = 1"))
+    (tmp_path / "b.toml").write_bytes(b"\xff\xfe\x00")
+    assert "not valid TOML" in refused(tmp_path / "b.toml")
+    assert "extends: expected a preset" in refused(written(tmp_path, 'extends = "nope"'))
+    assert "extends: expected a preset" in refused(written(tmp_path, "extends = [1]"))
+
+
+def test_a_file_starts_from_its_preset_and_changes_what_it_lists(tmp_path):
+    base = load_config("demo")
+    config = load_config(
+        written(tmp_path, 'extends = "demo"\nname = "mine"\n[size]\ncapacity = 4096\n[prior]\nOm0 = { normal = [0.3, 0.1] }')
+    )
+    assert config == base.updated(**{"name": "mine", "size.capacity": 4096, "prior.Om0": {"normal": (0.3, 0.1)}})
+    assert config.size.expected_supernovae == base.size.expected_supernovae
+    assert config.prior.Om0.uniform is None  # replaced, not merged with demo's
+    assert load_config("demo", ["prior.Om0.fixed=0.3"]).fixed["Om0"] == 0.3
+
+
+def test_settings_follow_the_file_and_keywords_follow_settings():
+    assert load_config("demo", ["seed=1", "seed=2"]).seed == 2
+    assert load_config("demo", ["seed=1"], seed=3).seed == 3
+    assert load_config("demo", ["name=plain text"]).name == "plain text"
+
+
+def test_every_change_changes_the_fingerprint_and_nothing_else_does():
+    config = load_config("demo")
+    changed = [config.updated(**c) for c in ({"seed": 1}, {"prior.Om0": {"fixed": 0.3}}, {"hosts.nebular": False}, {"name": "x"})]
+    assert len({fingerprint(c) for c in (config, *changed)}) == 5
+    assert fingerprint(load_config("demo")) == fingerprint(config)
+    assert fingerprint(config, "a") != fingerprint(config, "b")
+
+
+def test_nothing_can_be_changed_in_place():
+    config = load_config("demo")
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        config.prior.Om0.fixed = 3
+    assert hash(config) == hash(load_config("demo"))
+
+
+@pytest.mark.parametrize(("cosmology", "absent"), [("LCDM", {"w0", "wa"}), ("flat-LCDM", {"w0", "wa", "Ode0"}), ("flat-w0waCDM", {"Ode0"})])
+def test_a_cosmology_frees_its_own_parameters(cosmology, absent):
+    config = Config().updated(**{"supernovae.cosmology": cosmology})
+    assert set(Globals._fields) - set(config.marginals) == absent
+    assert set(config.fixed) == absent - {"Ode0"}  # which follows Om0
+
+
+def test_short_band_names_unless_they_are_ambiguous():
+    config = Config().updated(**{"hosts.bands": ["lsst2023-g", "decam2014-r"], "selection.host_thresholds": [25.0, 25.0]})
+    assert config.band_names == ("g", "r")
+    both = ("lsst2023-g", "decam2014-g")
+    assert config.updated(**{"hosts.bands": both}).band_names == both
+
+
+SHARED_PRIOR = {
+    "prior.dtd_slope": {"normal": [-1.34, 0.2], "within": [-1.5, -1.0]},
+    "prior.dtd_logA": {"normal": [-12.15, 0.1], "within": [-12.1, -11.0]},  # above the mean
+    "prior.alpha": {"fixed": -0.14},
+}
+
+
+def scipy_log_density(config, theta) -> np.ndarray:
+    total = 0.0
+    for name, prior in config.prior:
+        if name not in theta:  # fixed, by the prior or the cosmology
+            continue
+        x = theta[name]
+        if prior.uniform:
+            total = total + stats.uniform(prior.uniform[0], prior.uniform[1] - prior.uniform[0]).logpdf(x)
+        elif prior.normal:
+            (loc, scale), (low, high) = prior.normal, prior.within or (-math.inf, math.inf)
+            total = total + stats.truncnorm((low - loc) / scale, (high - loc) / scale, loc, scale).logpdf(x)
+    return total
+
+
+def test_numpyro_torch_and_scipy_share_one_prior(key):
+    """1e-4: float32 sums of 14 log densities; magnitudes near -12 are resolved to 1e-6 of an sd of 0.1, squared."""
+    config = Config().updated(**SHARED_PRIOR, **{"supernovae.cosmology": "flat-w0waCDM"})
+    torch_prior = TorchPrior(config.marginals)
+    draws = torch_prior.sample((200,), torch.Generator().manual_seed(1))
+    theta = {name: draws[:, i].numpy() for i, name in enumerate(torch_prior.names)}
+    expected = scipy_log_density(config, {k: v.astype(float) for k, v in theta.items()})
+
+    def sites(row):
+        model = numpyro.handlers.substitute(globals_model, {k: jnp.asarray(v[row]) for k, v in theta.items()})
+        trace = numpyro.handlers.trace(model).get_trace(config)
+        return {k: s for k, s in trace.items() if s["type"] == "sample"}
+
+    numpyro_density = [sum(float(s["fn"].log_prob(s["value"])) for s in sites(row).values()) for row in range(10)]
+    assert set(sites(0)) == set(config.marginals) == set(torch_prior.names)
+    full = Globals(**{k: jnp.asarray(theta.get(k, np.zeros(200, np.float32))) for k in Globals._fields})
+    np.testing.assert_allclose(torch_prior.log_prob(draws), expected, atol=1e-4)
+    np.testing.assert_allclose(log_prior(full, config.marginals), expected, atol=1e-4)
+    np.testing.assert_allclose(numpyro_density, expected[:10], atol=1e-4)
+    wrong = config.updated(**{"prior.dtd_logA": {"normal": [-12.15, 0.11], "within": [-12.1, -11.0]}})
+    assert np.abs(np.asarray(TorchPrior(wrong.marginals).log_prob(draws)) - expected).max() > 1e-2
+
+
+def test_all_agree_on_what_is_impossible():
+    config = Config().updated(**SHARED_PRIOR)
+    torch_prior = TorchPrior(config.marginals)
+    inside = torch_prior.sample((1,), torch.Generator().manual_seed(2))
+    for i, name in enumerate(torch_prior.names):
+        marginal = config.marginals[name]
+        if math.isfinite(marginal.high):
+            outside = inside.clone()
+            outside[0, i] = marginal.high + 0.01
+            full = Globals(
+                **{k: jnp.asarray(0.0) for k in Globals._fields}
+                | {k: jnp.asarray(float(outside[0, j])) for j, k in enumerate(torch_prior.names)}
+            )
+            assert torch_prior.log_prob(outside) == -math.inf
+            assert log_prior(full, config.marginals) == -math.inf
