@@ -130,19 +130,15 @@ def build_bank(config: HostConfig, *, progress: Progress | None = None) -> HostB
 
 
 def _bank_from_table(config: HostConfig) -> HostBank:
-    galaxies, magnitude, probability = read_host_table(config.table_file, config.band_names)
+    galaxies, magnitude, probability = read_host_table(str(config.table_file), config.band_names)
     return _bank(galaxies, np.asarray(_ln_mass(galaxies)), probability, magnitude, (1 / np.asarray(probability, np.float64)).sum())
 
 
 def _bank(galaxies: Galaxies, ln_mass: np.ndarray, probability: np.ndarray, magnitude: np.ndarray, population: float) -> HostBank:
-    bank = HostBank(
-        **{name: getattr(galaxies, name) for name in HostBank._fields if name in Galaxies._fields},
-        ln_mass=ln_mass,
-        keep_probability=probability,
-        magnitude=magnitude,
-        population=np.asarray(population),
-    )
-    return HostBank(*(np.asarray(v, np.float32) for v in bank[:-1]), np.asarray(population, np.float64))
+    columns = {name: getattr(galaxies, name) for name in HostBank._fields if name in Galaxies._fields}
+    columns |= {"ln_mass": ln_mass, "keep_probability": probability, "magnitude": magnitude}
+    single = {name: np.asarray(values, np.float32) for name, values in columns.items()}
+    return HostBank(**single, population=np.asarray(population, np.float64))
 
 
 def _chunk(key: Key[Array, ""], z_max: float, density: str) -> tuple[Galaxies, Array, Array, Array]:
@@ -177,7 +173,7 @@ def write_bank(path: Path, bank: HostBank) -> None:
 def read_bank(path: Path) -> HostBank:
     """Read a bank; zip checksums are verified. Raises ValueError if the file is damaged or of another format."""
     try:
-        with np.load(path, allow_pickle=False) as raw:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as raw:  # numpy leaves a damaged file open
             bank = HostBank(*(raw[name] for name in HostBank._fields))
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
         raise ValueError(

@@ -44,7 +44,7 @@ class HostDistribution(dist.Distribution):
         self.ln_weights = ln_weights
         super().__init__(batch_shape=(), event_shape=(), validate_args=validate_args)
 
-    def sample(self, key: Key[Array, ""] | None, sample_shape: tuple[int, ...] = ()) -> Int[Array, "..."]:
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Int[Array, "..."]:
         """Indices of shape `sample_shape`."""
         width = math.ceil(math.sqrt(self.ln_weights.size))
         rows = -(-self.ln_weights.size // width)
@@ -72,14 +72,23 @@ def globals_model(config: Config) -> Globals:
     return Globals(**values)
 
 
+def _check_stated(config: Config) -> None:
+    o = config.observation
+    given = {"supernovae.dust": config.supernovae.dust, "observation.host_errors": o.host_errors, "observation.sn_correlation": o.sn_correlation}
+    stated = {"supernovae.dust": "independent", "observation.host_errors": "constant", "observation.sn_correlation": (0.0, 0.0, 0.0)}
+    for name, value in stated.items():
+        if given[name] != value:
+            raise ValueError(f"supernova_model: expected {name} = {value!r}, got {given[name]!r}; draw that variant with simulate")
+
+
 def supernova_model(simulator: Simulator, config: Config, number: int) -> None:
     """`number` supernovae of the population with their hosts, data and whether each is in the catalogue, `detected`.
 
     Conditioning on `detected = 1` and drawing the number from Poisson(expected_count) gives a survey. Sites carry the
-    schema's names; `host` is the row of the bank. `independent` dust only: the other variants are functions of the host.
+    schema's names; `host` is the row of the bank. Complete data with `independent` dust, constant host errors and uncorrelated
+    supernova errors; raises ValueError for what it does not state.
     """
-    if config.supernovae.dust != "independent":
-        raise ValueError(f"supernova_model: expected dust = 'independent', got {config.supernovae.dust!r}; draw that variant with simulate")
+    _check_stated(config)
     theta = globals_model(config)
     bank = unpack(simulator.table, len(config.hosts.bands))
     z_max, o = config.hosts.z_max, config.observation
@@ -108,5 +117,5 @@ def supernova_model(simulator: Simulator, config: Config, number: int) -> None:
         magnitude = h.magnitude + modulus[:, None]
         numpyro.sample("mag", dist.Normal(magnitude, o.host_sigma).to_event(1))
         seen = detection_probability(h.z, data["m"], config.selection, simulator.detection)
-        seen = seen * host_efficiency(magnitude, config.selection, config.band_names) * (modulus < h.faintest)
-        numpyro.sample("detected", dist.Bernoulli(probs=seen))
+        seen = seen * host_efficiency(magnitude, config.selection, config.band_names)
+        numpyro.sample("detected", dist.Bernoulli(probs=jnp.where(modulus < h.faintest, seen, 0.0)))

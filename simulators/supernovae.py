@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import gammaln, ndtr, ndtri
 from jaxtyping import Array, Float, Key
 
@@ -84,7 +85,7 @@ def host_dust(tau2: Array, index: Array) -> tuple[Array, Array]:
     """R_V = A(5510 Å) / (A(4450 Å) − A(5510 Å)) of the host's diffuse law, and A_V = 1.086 τ_2 k(5510 Å)."""
     from simulators.sps.attenuation import diffuse_curve
 
-    curve = diffuse_curve(jnp.array([4450.0, 5510.0], jnp.float32), index)
+    curve = diffuse_curve(np.array([4450.0, 5510.0]), index)
     blue, visual = curve[..., 0], curve[..., 1]
     return visual / (blue - visual), 2.5 / math.log(10) * tau2 * visual
 
@@ -104,15 +105,15 @@ def dust_column(key: Key[Array, ""], mass_log10_msun: Float[Array, "sn"]) -> Flo
     # with t = b r^(1/n) the light r exp(−t) dr is a Gamma(2n) density of t
     radius = (jax.random.gamma(radius_key, 2 * n) / sersic_scale(n)) ** n
     k = n / 2
-    # b of index k as the median of Gamma(n): the expansion holds above 0.36, and k may be as low as 0.25
-    b = jnp.where(k > 0.36, sersic_scale(jnp.maximum(k, 0.36)), _small_scale(k))
+    # b of index k as the median of Gamma(n): k may be as low as 0.25, and the two forms cross at 0.44, each off by 4e-3
+    b = jnp.where(k > 0.44, sersic_scale(jnp.maximum(k, 0.44)), _small_scale(k))
     ln_norm = jnp.log(k) + gammaln(2 * k) - 2 * k * jnp.log(b)
     mean = 0.0096 * n**3 - 0.021 * n**2 + 0.080 * n + 0.64
     return jnp.exp(-b * radius ** (1 / k) - ln_norm) / mean
 
 
 def _small_scale(k: Array) -> Array:
-    """b_n for 0.2 < n < 0.4 by MacArthur+03 (appendix A): a quartic, good to 2e-3 there."""
+    """b_n for 0.25 <= n < 0.44 by MacArthur+03 (appendix A): a quartic, good to 5e-3 there."""
     return 0.01945 - 0.8902 * k + 10.95 * k**2 - 19.67 * k**3 + 13.43 * k**4
 
 

@@ -1,0 +1,101 @@
+"""Expected counts against simulated ones, against float64 sums, and their gradients against finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cigars.config import Config
+from cigars.schema import FIDUCIAL, Globals
+from simulators.counts import expected_count, with_exposure
+from simulators.population import galaxies_per_deg2
+from tests.simulators.conftest import EXPECTED, SURVEYS
+
+SAMPLE = 1 << 13  # gradient and differences are of the same sample, whatever its size
+
+# Steps of finite differences: below the softened steps of the model (0.02), above float32 noise (2e-7 of the count over the step).
+STEPS = {"Om0": 0.004, "Ode0": 0.004, "mass_step_loc": 0.004, "gamma_Z": 0.04, "alpha_c": 0.02}
+
+
+def _theta(values: Globals = FIDUCIAL) -> Globals:
+    return Globals(*(jnp.float32(v) for v in values))
+
+
+@pytest.fixture(scope="module")
+def count(simulator, config):
+    return jax.jit(jax.value_and_grad(lambda theta: expected_count(theta, simulator, config, SAMPLE)))
+
+
+POINTS = {
+    "fiducial": FIDUCIAL,
+    "empty and steep": FIDUCIAL._replace(Om0=0.15, Ode0=0.1, dtd_slope=-1.75, M0=-19.2, beta=3.0, gamma_Z=0.8, mass_step=0.1, sigma_int=0.18),
+    "dense and shallow": FIDUCIAL._replace(Om0=0.8, Ode0=0.9, dtd_slope=-0.95, M0=-19.8, gamma_age=0.05, alpha=0.1, mass_step_loc=10.6),
+}
+
+
+@pytest.mark.parametrize("where", POINTS)
+def test_gradients_equal_finite_differences(count, where):
+    """Central differences of fourth order; 2 % of the gradient or 2e-3 of the count is what float32 leaves."""
+    theta = _theta(POINTS[where])
+    value, gradient = count(theta)
+    assert np.isfinite(value)
+    for name in Globals._fields:
+        if name in ("w0", "wa"):
+            continue
+        step, slope = STEPS.get(name, 0.01), float(getattr(gradient, name))
+        at = [float(count(theta._replace(**{name: getattr(theta, name) + k * step}))[0]) for k in (-2, -1, 1, 2)]
+        difference = (at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * step)
+        assert slope == pytest.approx(difference, rel=0.02, abs=2e-3 * float(value)), name
+        if abs(slope) > 0.1 * float(value):  # the check sees an error of 5 %
+            assert 1.05 * slope != pytest.approx(difference, rel=0.02, abs=2e-3 * float(value)), name
+
+
+def test_amplitude_scales_the_count(count):
+    value, gradient = count(_theta())
+    assert float(count(_theta(FIDUCIAL._replace(dtd_logA=-12.05)))[0]) == pytest.approx(10**0.1 * float(value), rel=1e-4)
+    assert float(gradient.dtd_logA) == pytest.approx(np.log(10) * float(value), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_gradients_of_dark_energy_equal_finite_differences(simulator):
+    flat = Config().updated(**{"supernovae.cosmology": "flat-w0waCDM", "size.expected_supernovae": EXPECTED})
+    count = jax.jit(jax.value_and_grad(lambda theta: expected_count(theta, simulator, flat, SAMPLE)))
+    for theta in (_theta(), _theta(FIDUCIAL._replace(w0=-1.6, wa=0.8))):
+        value, gradient = count(theta)
+        for name in ("w0", "wa"):
+            up, down = (float(count(theta._replace(**{name: getattr(theta, name) + h}))[0]) for h in (0.02, -0.02))
+            assert float(getattr(gradient, name)) == pytest.approx((up - down) / 0.04, rel=0.03, abs=2e-3 * float(value))
+        assert float(gradient.w0) > 0  # less negative w0: nearer, so brighter
+
+
+@pytest.mark.parametrize("where", POINTS)
+def test_count_is_the_mean_of_simulated_counts(draw_at, simulator, config, where):
+    theta = POINTS[where]
+    numbers = np.concatenate([draw_at(theta, batch).number for batch in range(2)]).astype(float)
+    expected = float(expected_count(_theta(theta), simulator, config))
+    # five standard errors of the mean, and 1 % for the sample behind the expected count and its softened steps
+    tolerance = 5 * np.sqrt(numbers.mean() / len(numbers)) + 0.01 * expected
+    assert abs(numbers.mean() - expected) < tolerance
+    wrong = float(expected_count(_theta(theta._replace(dtd_logA=theta.dtd_logA + 0.04)), simulator, config))
+    assert abs(numbers.mean() - wrong) > tolerance
+    assert len(numbers) == 2 * SURVEYS
+
+
+def test_expected_supernovae_is_the_count_at_the_fiducial(simulator, config):
+    assert float(expected_count(_theta(), simulator, config)) == pytest.approx(EXPECTED, rel=1e-4)
+
+
+def test_area_and_duration_scale_the_population(yearly, bank):
+    """Rate of the bank per galaxy it stands for, times the galaxies on the sky patch, times the years."""
+
+    def sized(area, duration):
+        size = {"size.expected_supernovae": "none", "size.area_deg2": area, "size.duration_yr": duration}
+        return float(with_exposure(yearly, Config().updated(**size), float(bank.population)).ln_total)
+
+    base = sized(10.0, 1.0)
+    galaxies = float(galaxies_per_deg2(Config().hosts.z_max))
+    per_galaxy = float(yearly.ln_total) - np.log(float(bank.population))
+    assert base == pytest.approx(per_galaxy + np.log(10 * galaxies), abs=1e-4)
+    assert sized(20.0, 1.0) == pytest.approx(base + np.log(2), abs=1e-4)
+    assert sized(10.0, 3.0) == pytest.approx(base + np.log(3), abs=1e-4)
+    assert sized(20.0, 1.0) != pytest.approx(base, abs=1e-2)
