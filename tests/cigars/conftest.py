@@ -1,0 +1,85 @@
+"""The command line as a function, and one tiny run that the tests of this package share."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from cigars.cli import main
+
+TINY = """
+name = "tiny"
+extends = "demo"
+[hosts]
+effective_hosts = 2000
+[size]
+expected_supernovae = 60
+capacity = 512
+[training]
+surveys = 64
+validation_surveys = 16
+calibration_surveys = 20
+objects = 2000
+batch_surveys = 32
+epochs = 2
+local_minutes = 0.05
+"""
+
+
+class Said(NamedTuple):
+    """What a command left: exit code, standard output and error."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cigars(capsys):
+    """`cigars("simulate", "demo", ...)` as if typed."""
+
+    def run(*arguments) -> Said:
+        capsys.readouterr()
+        code = main([str(a) for a in arguments])
+        return Said(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused(cigars):
+    """The one line with which a command refuses its input, with exit code 2."""
+
+    def run(*arguments) -> str:
+        said = cigars(*arguments)
+        assert said.code == 2, said
+        lines = [line for line in said.err.splitlines() if line]
+        assert lines[-1].startswith("error: "), said
+        assert sum(line.startswith("error: ") for line in lines) == 1
+        assert "Traceback" not in said.err
+        return lines[-1].removeprefix("error: ")
+
+    return run
+
+
+class Workplace(NamedTuple):
+    """Files of the shared run: configuration, run folder, a mock that it was not trained on, and its truth."""
+
+    config: Path
+    run: Path
+    mock: Path
+    truth: Path
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory):
+    """A mock and a trained run, made by the commands; the host bank is cached for the session."""
+    folder = tmp_path_factory.mktemp("work")
+    os.environ["CIGARS_CACHE"] = str(folder / "cache")
+    place = Workplace(folder / "tiny.toml", folder / "run", folder / "mock.fits", folder / "mock-truth.fits")
+    place.config.write_text(TINY)
+    assert main(["simulate", str(place.config), "-o", str(place.mock), "--device", "cpu"]) == 0
+    assert main(["train", str(place.config), "-o", str(place.run), "--device", "cpu"]) == 0
+    yield place
+    del os.environ["CIGARS_CACHE"]
