@@ -135,6 +135,9 @@ def infer(
     hide: Annotated[
         list[str] | None, typer.Option(metavar="z_spec|sn", help="Leave out spectroscopic redshifts or supernova light.")
     ] = None,
+    drop_outside: Annotated[
+        bool, typer.Option("--drop-outside", help="Leave out objects beyond the range of the training instead of refusing.")
+    ] = False,
     seed: PosteriorSeed = 0,
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
@@ -149,10 +152,14 @@ def infer(
     torch_device = use_device(device)
     command = shlex.join(["cigars", *sys.argv[1:]])
     with console.status(f"drawing {draws} times Θ and {len(table.id)} objects"):
-        posterior = pipeline.infer(run, table, draws=draws, seed=seed, device=torch_device, hidden=hide or (), command=command)
+        posterior = pipeline.infer(
+            run, table, draws=draws, seed=seed, device=torch_device, hidden=hide or (), drop_outside=drop_outside, command=command
+        )
     pipeline.save_posterior(output, posterior, overwrite=overwrite)
     print_parameters(posterior)
-    console.print(f"posterior of {len(table.id)} objects in {output}")
+    kept = posterior.posterior.sizes["object"]
+    left = f"; {len(table.id) - kept} outside the range of the training were left out" if kept < len(table.id) else ""
+    console.print(f"posterior of {kept} objects in {output}{left}")
 
 
 @app.command()

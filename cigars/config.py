@@ -161,6 +161,7 @@ class ObservationConfig(_Frozen):
     sn_correlation: tuple[float, float, float] = (0.0, 0.0, 0.0)  # of the errors of (m, x), (m, c), (x, c)
     spectroscopic_fraction: float = Field(0.0, ge=0, le=1)  # chance that an object has a spectroscopic redshift
     z_spec_err: float = Field(5e-4, gt=0)
+    z_spec_err_scatter: float = Field(0.0, ge=0)  # of its natural logarithm across objects
 
 
 class SelectionConfig(_Frozen):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cigars.catalogue import Catalogue, Truth, catalogue_from_survey, truth_from_survey
+from cigars.catalogue import Catalogue, Truth, catalogue_from_survey, select, truth_from_survey
 from cigars.config import Config, ConfigError, TrainingConfig, fingerprint, load_config
 from cigars.files import FileError, replacing
 from cigars.ingest import ingest
@@ -230,6 +230,7 @@ def infer(
     seed: int = 0,
     device: str = "cpu",
     hidden: Sequence[str] = (),
+    drop_outside: bool = False,
     command: str = "",
 ) -> arviz.InferenceData:
     """Joint posterior of Θ and of every host and supernova of a catalogue.
@@ -241,6 +242,7 @@ def infer(
         seed: of the draws.
         device: torch device.
         hidden: inputs to leave out, "z_spec" or "sn", for the objects; Θ is inferred from what is left too.
+        drop_outside: leave out objects with a value beyond what training saw, and record how many, in place of refusing.
         command: how this was called, for the record.
 
     Raises:
@@ -252,12 +254,15 @@ def infer(
 
     config = run_config(run)
     trained = load_run(Path(run), device)
+    dropped = 0
+    if drop_outside:
+        catalogue, dropped = _inside(trained, catalogue)
     observations = hide(catalogue.observations, hidden)
     survey = _as_survey(observations)
     _check_trained(trained, survey, config)
     joint = JointPosterior(trained).sample(draws, survey, seed)
     theta, local = joint.theta.cpu().numpy(), joint.local.cpu().numpy()
-    record = {"fingerprint": trained.meta["fingerprint"], "seed": seed, "command": command, "hidden": ", ".join(hidden)}
+    record = {"fingerprint": trained.meta["fingerprint"], "seed": seed, "command": command, "hidden": ", ".join(hidden), "dropped": dropped}
     return _inference_data(trained.names, theta, local, catalogue.id, observations, config, record)
 
 
@@ -276,15 +281,23 @@ def _as_survey(observations: Observations) -> Survey:
     )
 
 
+def _inside(trained: Any, catalogue: Catalogue) -> tuple[Catalogue, int]:
+    """The objects within the range of the training, and how many are not."""
+    from inference.posterior import outside_objects
+
+    outside = outside_objects(trained, _as_survey(catalogue.observations)).cpu().numpy()
+    return select(catalogue, ~outside), int(outside.sum())
+
+
 def _check_trained(trained: Any, survey: Survey, config: Config) -> None:
     from cigars.validation import CatalogueError
     from inference.posterior import check_range
 
     issues = check_range(trained, survey, config.band_names)
     if issues:
-        said = "; ".join(f"{i.name}: {i.count} outside [{i.low:.4g}, {i.high:.4g}], the farthest {i.worst:.4g}" for i in issues)
+        said = "; ".join(f"{i.name}: {i.outside} outside [{i.low:.4g}, {i.high:.4g}], the farthest {i.worst:.4g}" for i in issues)
         raise CatalogueError(
-            f"catalogue: expected objects like those of the training, got {said}; remove them or train a configuration that covers them"
+            f"catalogue: expected objects like those of the training, got {said}; leave them out with --drop-outside, or train a configuration that covers them"
         )
 
 

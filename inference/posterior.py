@@ -10,7 +10,7 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cigars.schema import LOCALS, Observations, Survey
@@ -20,7 +20,7 @@ from .model import Trained
 from .standardise import RANGE_NAMES, range_columns
 from .train import _mix
 
-__all__ = ["GlobalPosterior", "JointDraws", "JointPosterior", "LocalPosterior", "RangeIssue", "check_range"]
+__all__ = ["GlobalPosterior", "JointDraws", "JointPosterior", "LocalPosterior", "RangeIssue", "check_range", "outside_objects"]
 
 CHUNK = 32768  # rows that a flow samples at a time
 
@@ -155,10 +155,7 @@ def check_range(trained: Trained, survey: Survey | Packed, band_names: tuple[str
             f"magnitudes: expected {standardiser.bands} bands, got {packed.observations.mag.shape[-1]}; use the bands of the training"
         )
     names = [*(f"mag_{b}" for b in bands), *(f"mag_err_{b}" for b in bands), *RANGE_NAMES]
-    values = range_columns(packed.observations)
-    pad = margin * (standardiser.high - standardiser.low).clamp(min=1e-6)
-    excess = torch.maximum(values - standardiser.high - pad, standardiser.low - pad - values)
-    outside = torch.isfinite(values) & ~(excess <= 0)
+    values, excess, outside = _excess(trained, packed, margin)
     issues = []
     for k, name in enumerate(names):
         if bool(outside[:, k].any()):
@@ -169,6 +166,21 @@ def check_range(trained: Trained, survey: Survey | Packed, band_names: tuple[str
         if not low <= number <= high:
             issues.append(RangeIssue("number of objects", low, high, 1, number))
     return issues
+
+
+def outside_objects(trained: Trained, survey: Survey | Packed, margin: float = 0.02) -> Bool[Tensor, "object"]:
+    """Which objects have a value outside the range of the training objects, widened as in `check_range`."""
+    packed = survey if isinstance(survey, Packed) else pack(survey, device=trained.device)
+    return _excess(trained, packed, margin)[2].any(1)
+
+
+def _excess(trained: Trained, packed: Packed, margin: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Values, how far each is beyond the widened range, and which are, all [object, column]."""
+    standardiser = trained.local.standardiser
+    values = range_columns(packed.observations)
+    pad = margin * (standardiser.high - standardiser.low).clamp(min=1e-6)
+    excess = torch.maximum(values - standardiser.high - pad, standardiser.low - pad - values)
+    return values, excess, torch.isfinite(values) & ~(excess <= 0)
 
 
 class _seeded:

@@ -33,9 +33,8 @@ def blocked_cdf(weights: np.ndarray) -> BlockedCdf:
             f"weights: expected a non-empty vector of finite, non-negative numbers with a positive sum, got shape {weights.shape}"
         )
     width = math.ceil(math.sqrt(weights.size))
-    table = np.zeros(math.ceil(weights.size / width) * width)
-    table[: weights.size] = weights
-    table = table.reshape(-1, width)
+    table = np.zeros((math.ceil(weights.size / width), width))
+    table.flat[: weights.size] = weights
     totals = table.sum(1)
     inside = np.cumsum(table, 1) / np.where(totals > 0, totals, 1)[:, None]
     return BlockedCdf(

@@ -70,9 +70,9 @@ def with_exposure(simulator: Simulator, config: Config, population: float) -> Si
     it follows from the comoving density of the hosts.
     """
     size = config.size
-    if size.expected_supernovae is None:
+    if size.area_deg2 is not None and size.duration_yr is not None:
         years = size.area_deg2 * galaxies_per_deg2(config.hosts.z_max) / population * size.duration_yr
-    else:
+    elif size.expected_supernovae is not None:
         fiducial = Globals(*(jnp.asarray(v, jnp.float32) for v in FIDUCIAL))
         years = size.expected_supernovae / float(expected_count(fiducial, simulator, config))
     return simulator._replace(ln_total=simulator.ln_total + math.log(years))

@@ -74,7 +74,11 @@ def globals_model(config: Config) -> Globals:
 
 def _check_stated(config: Config) -> None:
     o = config.observation
-    given = {"supernovae.dust": config.supernovae.dust, "observation.host_errors": o.host_errors, "observation.sn_correlation": o.sn_correlation}
+    given = {
+        "supernovae.dust": config.supernovae.dust,
+        "observation.host_errors": o.host_errors,
+        "observation.sn_correlation": o.sn_correlation,
+    }
     stated = {"supernovae.dust": "independent", "observation.host_errors": "constant", "observation.sn_correlation": (0.0, 0.0, 0.0)}
     for name, value in stated.items():
         if given[name] != value:

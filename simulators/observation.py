@@ -83,8 +83,9 @@ def observe_redshifts(key: Key[Array, ""], z: Float[Array, "sn"], config: Observ
         return none, none
     have_key, noise_key = jax.random.split(key)
     have = jax.random.uniform(have_key, z.shape) < config.spectroscopic_fraction
-    noisy = z + config.z_spec_err * jax.random.normal(noise_key, z.shape)
-    return jnp.where(have, noisy, jnp.nan), jnp.where(have, config.z_spec_err, jnp.nan)
+    normal, noise = jax.random.normal(noise_key, (2, *z.shape))
+    error = config.z_spec_err * jnp.exp(config.z_spec_err_scatter * normal)
+    return jnp.where(have, z + error * noise, jnp.nan), jnp.where(have, error, jnp.nan)
 
 
 def catalogue_rows(mag: Array, mag_err: Array, supernova: dict[str, Array], z_spec: Array, z_spec_err: Array) -> Observations:

@@ -103,4 +103,5 @@ def transverse_modulus(theta: Globals, z: Array, z_max: float) -> Array:
 def unpack(rows: Float[Array, "sn column"], bands: int) -> Hosts:
     """Named columns of rows of `Simulator.table`."""
     scalars = len(Hosts._fields) - 2
-    return Hosts(*(rows[:, i] for i in range(scalars)), rows[:, scalars:-bands], rows[:, -bands:])
+    named = {name: rows[:, i] for i, name in enumerate(Hosts._fields[:scalars])}
+    return Hosts(**named, ln_mass=rows[:, scalars:-bands], magnitude=rows[:, -bands:])

@@ -90,9 +90,9 @@ def _sharded(key: Key[Array, ""], index: Array, simulator: Simulator, theta: Glo
     surveys, everywhere = PartitionSpec("survey"), PartitionSpec()
 
     def local(index: Array, theta: Globals | None, simulator: Simulator) -> Survey:
+        one = lambda args: _survey(key, args[0], args[1], simulator, config)  # noqa: E731
         # one survey after the other on a CPU, so that each loops over its own number of blocks; many at once elsewhere
-        batch = 1 if mesh.devices.flat[0].platform == "cpu" else None
-        return jax.lax.map(lambda args: _survey(key, *args, simulator, config), (index, theta), batch_size=batch or len(index))
+        return jax.lax.map(one, (index, theta)) if mesh.devices.flat[0].platform == "cpu" else jax.vmap(one)((index, theta))
 
     sharded = jax.shard_map(local, mesh=mesh, in_specs=(surveys, surveys, everywhere), out_specs=surveys, check_vma=False)
     return sharded(index, theta, simulator)
