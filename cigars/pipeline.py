@@ -297,7 +297,8 @@ def _check_trained(trained: Any, survey: Survey, config: Config) -> None:
     if issues:
         said = "; ".join(f"{i.name}: {i.outside} outside [{i.low:.4g}, {i.high:.4g}], the farthest {i.worst:.4g}" for i in issues)
         raise CatalogueError(
-            f"catalogue: expected objects like those of the training, got {said}; leave them out with --drop-outside, or train a configuration that covers them"
+            f"catalogue: expected objects like those of the training, got {said}; "
+            "leave them out with --drop-outside, or train a configuration that covers them"
         )
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int
 from numpyro.distributions import constraints
 
 from cigars.schema import Globals

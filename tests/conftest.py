@@ -2,7 +2,7 @@
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small networks; more threads lose on a shared machine
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax

@@ -1,0 +1,34 @@
+"""What the README says works as it says."""
+
+import re
+from pathlib import Path
+
+from cigars.cli import app
+from cigars.config import presets
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+
+
+def test_the_example_runs(workplace, tmp_path, monkeypatch, capsys):
+    """The first Python block, on the tiny configuration of the tests in place of the demo."""
+    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
+    assert 'load_config("demo")' in code
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code.replace('load_config("demo")', f"load_config({str(workplace.config)!r})"), "README.md", "exec"), {})
+    assert re.search(r"Om0 = 0\.\d\d ± 0\.\d\d", capsys.readouterr().out)
+    assert "</html>" in (tmp_path / "report.html").read_text()
+
+
+def test_every_command_and_preset_that_it_names_exists():
+    named = set(re.findall(r"^    cigars (\w+)", README, re.MULTILINE))
+    known = {c.name or c.callback.__name__ for c in app.registered_commands} | {g.name for g in app.registered_groups}
+    assert len(named) >= 6
+    assert named <= known
+    assert {p for p in presets() if f"`{p}`" not in README} == set()
+
+
+def test_links_to_files_lead_somewhere():
+    root = Path(__file__).resolve().parents[2]
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    assert links
+    assert [link for link in links if not (root / link).exists()] == []
