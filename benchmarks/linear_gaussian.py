@@ -116,7 +116,7 @@ def configuration(surveys: int = 12_000, encoder: str = "set", **changes: Any) -
     """Training set-up of this survey."""
     training = {
         "surveys": surveys, "validation_surveys": 512, "objects": 20 * surveys, "batch_surveys": 64, "encoder": encoder, "epochs": 30,
-        "hide_sn": 0.0, "hide_z_spec": 0.0, "local_minutes": 1.0, **changes,
+        "hide_sn": 0.0, "hide_z_spec": 0.0, "local_epochs": 10, **changes,
     }  # fmt: skip
     return Config.model_validate({"name": "linear-gaussian", "training": training})
 

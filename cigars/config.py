@@ -215,7 +215,7 @@ class TrainingConfig(_Frozen):
     batch_surveys: int = Field(64, ge=1)  # surveys simulated at a time
     encoder: Literal["moments", "set", "both"] = "moments"
     ensemble: int = Field(1, ge=1)
-    local_minutes: float = Field(3.0, gt=0)  # a cap; training stops earlier when validation stops improving
+    local_epochs: int = Field(10, ge=1)  # passes over the objects, for the local regressor and the local flow
     hide_sn: float = Field(0.1, ge=0, lt=1)  # chance that the local flow sees an object without its supernova light
     hide_z_spec: float = Field(0.5, ge=0, le=1)
     epochs: int = Field(60, ge=1)

@@ -295,7 +295,12 @@ def _check_trained(trained: Any, survey: Survey, config: Config) -> None:
 
     issues = check_range(trained, survey, config.band_names)
     if issues:
-        said = "; ".join(f"{i.name}: {i.outside} outside [{i.low:.4g}, {i.high:.4g}], the farthest {i.worst:.4g}" for i in issues)
+        said = "; ".join(
+            f"{i.name}: {i.outside} outside [{i.low:.4g}, {i.high:.4g}], the farthest {i.worst:.4g}"
+            if i.low <= i.high
+            else f"{i.name}: {i.outside} given, which the training never had"
+            for i in issues
+        )
         raise CatalogueError(
             f"catalogue: expected objects like those of the training, got {said}; "
             "leave them out with --drop-outside, or train a configuration that covers them"

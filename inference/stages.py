@@ -134,7 +134,7 @@ class Stages:
         batch = min(2048, len(inputs))
         rows = shuffled(len(inputs), batch, self.seed)
         every = max(len(inputs) // batch // 2, 1)
-        settings = Settings(24 * every, every, 2e-3, minutes=t.local_minutes, patience=t.patience, seed=self.seed)
+        settings = Settings(2 * t.local_epochs * every, every, 2e-3, patience=t.patience, seed=self.seed)
         optimise(
             net, net.loss, lambda s: (inputs[rows(s)], targets[rows(s)]), lambda: float(net.loss(held_inputs, held_targets).mean()),
             settings, self.folder / "regressor.pt", self.report, "regressor",
@@ -239,7 +239,7 @@ class Stages:
             return values[i], random_hiding(observations, t.hide_sn, t.hide_z_spec), theta[i]
 
         every = max(len(values) // batch // 2, 1)
-        settings = Settings(16 * every, every, 1e-3, minutes=t.local_minutes, patience=t.patience, seed=self.seed + 5)
+        settings = Settings(2 * t.local_epochs * every, every, 1e-3, patience=t.patience, seed=self.seed + 5)
         history = optimise(
             net, net.loss, arguments, lambda: float(net.loss(held_values, held_data, held_theta).mean()), settings,
             self.folder / "local.pt", self.report, "local",

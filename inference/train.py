@@ -50,7 +50,7 @@ class TrainingError(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """How a network is trained; `minutes` caps the wall time by cooling down early, the only way in which the clock enters."""
+    """How a network is trained; the clock has no say, so that a seed gives the same weights on a slow machine."""
 
     steps: int
     evaluate_every: int
@@ -59,7 +59,6 @@ class Settings:
     patience: int = 8
     clip: float = 5.0
     warmup: int = 20
-    minutes: float = math.inf
     seed: int = 0
 
 
@@ -74,7 +73,6 @@ class History:
     best: float = math.inf
     stale: int = 0
     seconds: float = 0.0
-    cooling: int = -1  # step at which the cool-down began
     finished: bool = False
 
 
@@ -198,18 +196,14 @@ def _evaluate(module: nn.Module, validate: Callable[[], float], history: History
     improved = value < history.best
     history.stale = 0 if improved else history.stale + 1
     history.best = min(history.best, value)
-    cooled = history.cooling >= 0
-    if not cooled and seconds > 60 * settings.minutes:
-        history.cooling = history.step
-    history.finished = history.step >= settings.steps or history.stale >= settings.patience or cooled
+    history.finished = history.step >= settings.steps or history.stale >= settings.patience
     return improved
 
 
 def _schedule(history: History, settings: Settings) -> float:
-    """Warm-up, half a cosine, and once cooling a straight line to zero over one evaluation interval."""
-    at = history.cooling if history.cooling >= 0 else history.step
-    value = min((at + 1) / settings.warmup, 1.0) * (0.5 * (1 + math.cos(math.pi * at / settings.steps)) + 0.005)
-    return value if history.cooling < 0 else value * max(1 - (history.step - at) / settings.evaluate_every, 0.005)
+    """Warm-up and half a cosine."""
+    at = history.step
+    return min((at + 1) / settings.warmup, 1.0) * (0.5 * (1 + math.cos(math.pi * at / settings.steps)) + 0.005)
 
 
 def _diagnosis(module: nn.Module, stage: str, step: int, value: float, checkpoint: Path | None) -> str:

@@ -4,9 +4,14 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import pytest
 
-from cigars.cli import main
+from cigars.cli import _processor, main
+from cigars.config import fingerprint
+
+# compiled simulators are kept from one test session to the next, as the commands keep them
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parents[2] / ".cache" / "xla" / fingerprint(_processor())))
 
 TINY = """
 name = "tiny"
@@ -16,6 +21,8 @@ effective_hosts = 2000
 [size]
 expected_supernovae = 60
 capacity = 512
+[observation]
+spectroscopic_fraction = 0.3
 [training]
 surveys = 64
 validation_surveys = 16
@@ -23,7 +30,7 @@ calibration_surveys = 20
 objects = 2000
 batch_surveys = 32
 epochs = 2
-local_minutes = 0.05
+local_epochs = 1
 """
 
 

@@ -75,11 +75,6 @@ def test_training_stops_after_patience_and_keeps_the_best():
     assert all(torch.equal(v, kept[k]) for k, v in net.state_dict().items())
 
 
-def test_the_cap_on_minutes_cools_down_and_stops():
-    history = training(network(), steps=10_000, minutes=0.0)
-    assert history.steps == [12, 24]
-
-
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path):
     net, path = network(), tmp_path / "a.pt"
 
