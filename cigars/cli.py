@@ -230,8 +230,12 @@ def demo(
         seconds["mock"] = time.monotonic() - started
         _write_mock(config, catalogue, truth, mock, truth_file, overwrite=True)
         finished = (run / pipeline.CALIBRATION).exists() and pipeline.stored_fingerprint(run) == pipeline.run_fingerprint(config)
-        if not finished:
-            pipeline.train(config, run, device=torch_device, resume=(run / "checkpoints").exists(), report=bars)
+        try:
+            if not finished:
+                pipeline.train(config, run, device=torch_device, resume=(run / "checkpoints").exists(), report=bars)
+        except KeyboardInterrupt:
+            errors.print("stopped; the same command continues the training", style="yellow")
+            raise typer.Exit(130) from None
     begun = time.monotonic()
     posterior = pipeline.infer(run, catalogue, seed=config.seed, device=torch_device, command=shlex.join(["cigars", *sys.argv[1:]]))
     seconds["inference"] = time.monotonic() - begun
@@ -298,7 +302,8 @@ def use_device(device: Device) -> str:
     chosen = "cuda" if device is not Device.cpu and _cuda() else "cpu"
     if device is Device.cuda and chosen == "cpu":
         raise ConfigError("--device: expected a CUDA device, torch finds none; use --device cpu, or install the cuda extra")
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla" / fingerprint(_processor())))  # 20 s the first time
+    if not jax.config.jax_compilation_cache_dir:  # compiling a survey takes 20 s
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla" / fingerprint(_processor())))
     if chosen == "cpu":
         jax.config.update("jax_platforms", "cpu")
         with suppress(RuntimeError):  # JAX runs already, as where a program calls `main` twice, and keeps its devices

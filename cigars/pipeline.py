@@ -254,16 +254,15 @@ def infer(
 
     config = run_config(run)
     trained = load_run(Path(run), device)
-    dropped = 0
+    catalogue, dropped = catalogue._replace(observations=hide(catalogue.observations, hidden)), 0
     if drop_outside:
         catalogue, dropped = _inside(trained, catalogue)
-    observations = hide(catalogue.observations, hidden)
-    survey = _as_survey(observations)
+    survey = _as_survey(catalogue.observations)
     _check_trained(trained, survey, config)
     joint = JointPosterior(trained).sample(draws, survey, seed)
     theta, local = joint.theta.cpu().numpy(), joint.local.cpu().numpy()
     record = {"fingerprint": trained.meta["fingerprint"], "seed": seed, "command": command, "hidden": ", ".join(hidden), "dropped": dropped}
-    return _inference_data(trained.names, theta, local, catalogue.id, observations, config, record)
+    return _inference_data(trained.names, theta, local, catalogue.id, catalogue.observations, config, record)
 
 
 def _as_survey(observations: Observations) -> Survey:
