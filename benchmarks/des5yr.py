@@ -38,7 +38,8 @@ def photometric_redshifts(catalogue: str, posterior: str) -> dict:
     mean = draws.mean(0)
     out = {"objects": len(truth), "left out": len(table.id) - len(truth), **redshift_statistics(mean, truth)._asdict()}
     out["pull mean and sd"] = [float(f(pulls(draws, truth))) for f in (np.mean, np.std)]
-    out["PIT below .1, above .9"] = [float((pit(draws, truth) < 0.1).mean()), float((pit(draws, truth) > 0.9).mean())]
+    rank = pit(draws, truth) / len(draws)
+    out["PIT below .1, above .9"] = [float((rank < 0.1).mean()), float((rank > 0.9).mean())]
     for low, high in zip(Z_BINS[:-1], Z_BINS[1:], strict=True):
         some = (truth >= low) & (truth < high)
         out[f"{low} <= z < {high}"] = {"objects": int(some.sum()), **redshift_statistics(mean[some], truth[some])._asdict()}
