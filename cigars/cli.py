@@ -157,7 +157,7 @@ def infer(
         )
     pipeline.save_posterior(output, posterior, overwrite=overwrite)
     print_parameters(posterior)
-    kept = posterior.posterior.sizes["object"]
+    kept = posterior["posterior"].sizes["object"]
     left = f"; {len(table.id) - kept} outside the range of the training were left out" if kept < len(table.id) else ""
     console.print(f"posterior of {kept} objects in {output}{left}")
 
@@ -302,7 +302,7 @@ def use_device(device: Device) -> str:
     chosen = "cuda" if device is not Device.cpu and _cuda() else "cpu"
     if device is Device.cuda and chosen == "cpu":
         raise ConfigError("--device: expected a CUDA device, torch finds none; use --device cpu, or install the cuda extra")
-    if not jax.config.jax_compilation_cache_dir:  # compiling a survey takes 20 s
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # compiling a survey takes 20 s
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla" / fingerprint(_processor())))
     if chosen == "cpu":
         jax.config.update("jax_platforms", "cpu")

@@ -348,8 +348,11 @@ def _versions() -> dict[str, str]:
 
 def save_posterior(path: str | Path, posterior: arviz.InferenceData, *, overwrite: bool = False) -> Path:
     """Write a posterior as NetCDF, atomically; raises FileError if the file exists or cannot be written."""
-    with replacing(path, overwrite) as temporary:
-        posterior.to_netcdf(str(temporary))
+    import xarray
+
+    groups = {"/": xarray.Dataset(attrs=posterior.attrs), **{name: posterior[name] for name in posterior.groups()}}
+    with replacing(path, overwrite) as temporary:  # from memory: where a disk fills up HDF5 itself ends the process by a segmentation fault
+        temporary.write_bytes(xarray.DataTree.from_dict(groups).to_netcdf(engine="h5netcdf"))
     return Path(path)
 
 

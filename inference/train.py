@@ -6,6 +6,7 @@ repeats an uninterrupted one bit for bit on the same machine.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import time
@@ -77,12 +78,15 @@ class History:
 
 
 def save_checkpoint(path: Path, content: Any) -> None:
-    """Write tensors and plain values whole or not at all."""
+    """Write tensors and plain values whole or not at all; raises OSError naming the file, as where no space is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partial, buffer = path.with_name(f"{path.name}.{os.getpid()}.tmp"), io.BytesIO()
+    torch.save(content, buffer)  # in memory: torch reports a failed write as an internal error
     try:
-        torch.save(content, partial)
+        partial.write_bytes(buffer.getbuffer())
         os.replace(partial, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
         partial.unlink(missing_ok=True)
 

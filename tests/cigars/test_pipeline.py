@@ -133,6 +133,18 @@ def test_objects_unlike_those_of_the_training_are_counted(workplace, catalogue):
         pipeline.infer(workplace.run, select(catalogue, np.arange(2)))
 
 
+def test_strange_objects_are_left_out_on_request_judged_by_what_is_not_hidden(workplace, catalogue):
+    o = catalogue.observations
+    far = np.arange(len(o.m)) < 3
+    z_spec, z_spec_err = (np.where(far, value, given).astype(np.float32) for value, given in ((9.0, o.z_spec), (5e-4, o.z_spec_err)))
+    strange = catalogue._replace(observations=o._replace(z_spec=z_spec, z_spec_err=z_spec_err))
+    left = pipeline.infer(workplace.run, strange, draws=2, drop_outside=True)
+    assert list(left["posterior"]["object"].values) == list(catalogue.id[3:])
+    assert left["posterior"].attrs["dropped"] == 3
+    every = pipeline.infer(workplace.run, strange, draws=2, drop_outside=True, hidden=["z_spec"])
+    assert len(every["posterior"]["object"]) == len(catalogue.id)
+
+
 def test_calibration_ranks_count_draws(workplace):
     calibration, seconds = pipeline.read_calibration(workplace.run)
     config = load_config(workplace.config)

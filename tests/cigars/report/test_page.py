@@ -152,7 +152,7 @@ def test_overwriting_is_refused_unless_asked(tmp_path):
 
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     inputs = few_parameters(fake_inputs(objects=25, draws=50, local=False, sbc_ranks=None, curves={}))
-    monkeypatch.setattr("cigars.report.page.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
         write_report(tmp_path / "report.html", inputs)
     assert list(tmp_path.iterdir()) == []
