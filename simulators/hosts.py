@@ -105,6 +105,7 @@ def build_bank(config: HostConfig, *, progress: Progress | None = None) -> HostB
     """Draw the population in chunks until the effective number is reached, then compute magnitudes of what was kept."""
     if config.backend == "table":
         return _bank_from_table(config)
+    photometry = load_photometry(config)  # first: a misspelled band must not cost the draw
     key, reference = jax.random.key(config.bank_seed), None
     kept: list[tuple[Galaxies, np.ndarray, np.ndarray]] = []
     weights = np.zeros(2)
@@ -124,7 +125,7 @@ def build_bank(config: HostConfig, *, progress: Progress | None = None) -> HostB
     galaxies = Galaxies(*(np.concatenate(columns) for columns in zip(*(k[0] for k in kept), strict=True)))
     half = config.effective_hosts / 2
     report = (lambda done, total: progress(half + half * done / total, config.effective_hosts)) if progress else None
-    magnitude = template_magnitudes(galaxies, load_photometry(config), progress=report)
+    magnitude = template_magnitudes(galaxies, photometry, progress=report)
     ln_mass, probability = (np.concatenate([k[i] for k in kept]) for i in (1, 2))
     return _bank(galaxies, ln_mass, probability, np.asarray(magnitude), chunks * CHUNK)
 

@@ -38,7 +38,7 @@ def magnitudes(cigars, tmp_path):
 
 @needs_shared
 def test_fsps_convention_is_that_of_fsps(cigars, tmp_path):
-    """Within 5 mmag at worst and 1 rms of the FSPS Fortran engine, in both band sets; native differs by more."""
+    """Within 5 mmag at worst and 1 rms of the FSPS Fortran engine,; native differs by more."""
     golden, out = shared_data("golden_sps.csv"), tmp_path / "out.csv"
     reference = Table.read(golden, format="ascii.csv", comment="#")
     worst = {}
