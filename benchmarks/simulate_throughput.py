@@ -78,7 +78,12 @@ def main() -> None:
     settings = {"hosts.effective_hosts": args.effective}
     cases = {str(n): measure(n, *shape, args.seconds, settings, args.preset) for n, shape in CASES.items()}
     question = "How long does one survey take, amortised over a batch? At most 5 ms for 1,600 objects and 40 ms for 16,000 on two cores."
-    numbers = {"preset": args.preset, "effective_hosts": args.effective, "devices": [str(d.device_kind) for d in jax.local_devices()], "cases": cases}
+    numbers = {
+        "preset": args.preset,
+        "effective_hosts": args.effective,
+        "devices": [str(d.device_kind) for d in jax.local_devices()],
+        "cases": cases,
+    }
     write_result(args.out, question, numbers)
 
 

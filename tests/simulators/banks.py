@@ -96,7 +96,9 @@ def direct_sample(bank: HostBank, config: Config, theta: Globals, years: float, 
     var_x, var_c = np.exp(rng.normal(-3, 1, number)), np.exp(rng.normal(-7, 0.6, number))
     m_observed = rng.normal(m, np.sqrt(var_m))
     template = bank.magnitude[host] + modulus[:, None]
-    smooth = stats.norm.cdf((np.polyval(config.selection.m50[::-1], z) - m_observed) / np.exp(np.polyval(config.selection.ln_width[::-1], z)))
+    smooth = stats.norm.cdf(
+        (np.polyval(config.selection.m50[::-1], z) - m_observed) / np.exp(np.polyval(config.selection.ln_width[::-1], z))
+    )
     bright = (template < np.array(config.selection.host_thresholds)).all(1)
     keep = bright & (rng.random(number) < smooth * (z < config.selection.z_max))
     columns = {
@@ -150,5 +152,16 @@ def bank_from_reference(path: Path) -> HostBank:
     """A bank of the independent prototype in our layout: the same hosts, masses, probabilities and magnitudes."""
     with np.load(path) as b:
         ln_mass = math.log(10) * b["log_masses"][:, 2:] - np.log1p(b["z"])[:, None]
-        plain = (b["z"], b["logm"], b["logz"], b["tau2"], b["index"], b["dust_ratio"], b["gas_logz"], ln_mass, b["keep_probability"], b["M"])
+        plain = (
+            b["z"],
+            b["logm"],
+            b["logz"],
+            b["tau2"],
+            b["index"],
+            b["dust_ratio"],
+            b["gas_logz"],
+            ln_mass,
+            b["keep_probability"],
+            b["M"],
+        )
         return HostBank(*(v.astype(np.float32) for v in plain), population=np.asarray(float(b["population"])))

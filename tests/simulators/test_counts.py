@@ -28,7 +28,9 @@ def count(simulator, config):
 
 POINTS = {
     "fiducial": FIDUCIAL,
-    "empty and steep": FIDUCIAL._replace(Om0=0.15, Ode0=0.1, dtd_slope=-1.75, M0=-19.2, beta=3.0, gamma_Z=0.8, mass_step=0.1, sigma_int=0.18),
+    "empty and steep": FIDUCIAL._replace(
+        Om0=0.15, Ode0=0.1, dtd_slope=-1.75, M0=-19.2, beta=3.0, gamma_Z=0.8, mass_step=0.1, sigma_int=0.18
+    ),
     "dense and shallow": FIDUCIAL._replace(Om0=0.8, Ode0=0.9, dtd_slope=-0.95, M0=-19.8, gamma_age=0.05, alpha=0.1, mass_step_loc=10.6),
 }
 

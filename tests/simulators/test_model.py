@@ -118,7 +118,10 @@ def test_detected_objects_of_the_model_are_those_of_surveys(traced, draw_at, sim
     seen = np.asarray(value["detected"]) == 1
     assert 0.1 < seen.mean() < 0.9
     rows = np.asarray(simulator.table)[np.asarray(value["host"])[seen]]
-    model = {k: np.asarray(value[k], float)[seen] for k in ("m", "x", "c", "var_m", "var_x", "var_c", "age_gyr", "x_int", "c_int", "delta_M", "R_V", "A_V")}
+    model = {
+        k: np.asarray(value[k], float)[seen]
+        for k in ("m", "x", "c", "var_m", "var_x", "var_c", "age_gyr", "x_int", "c_int", "delta_M", "R_V", "A_V")
+    }
     model |= {"z": rows[:, 0], "mass_log10_msun": rows[:, 1], "metallicity_log10_zsun": rows[:, 2]}
     model |= {f"mag_{b}": np.asarray(value["mag"])[seen, b] for b in range(6)}
     p = banks.p_values(banks.columns_of(draw_at(THETA)), model)

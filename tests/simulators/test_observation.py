@@ -127,7 +127,9 @@ def test_an_impossible_correlation_is_refused(key):
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])
 def test_spectroscopic_redshifts_are_given_to_the_stated_fraction(key, fraction):
     z = jnp.asarray(np.random.default_rng(2).uniform(0.1, 1, NUMBER), jnp.float32)
-    spec, error = (np.asarray(v, float) for v in observe_redshifts(key, z, ObservationConfig(spectroscopic_fraction=fraction, z_spec_err=1e-3)))
+    spec, error = (
+        np.asarray(v, float) for v in observe_redshifts(key, z, ObservationConfig(spectroscopic_fraction=fraction, z_spec_err=1e-3))
+    )
     have = np.isfinite(spec)
     np.testing.assert_array_equal(have, np.isfinite(error))
     assert abs(have.mean() - fraction) <= 5 * np.sqrt(fraction * (1 - fraction) / NUMBER)

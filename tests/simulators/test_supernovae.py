@@ -123,11 +123,14 @@ def test_half_of_the_light_is_inside_the_effective_radius(index):
     assert float(sersic_scale(jnp.float32(1.01 * index))) != pytest.approx(exact, rel=tolerance)
 
 
+_of_index = jax.jit(lambda key, index: dust_column(key, index))
+
+
 @pytest.mark.parametrize("index", [0.6, 1.2, 4.0])
 def test_columns_follow_the_profiles(key, index, monkeypatch):
     """Position from the stars' profile, column from a dust profile of half the index, by quadrature and special functions alone."""
-    monkeypatch.setattr(supernovae, "_draw_sersic_index", lambda key, mass: jnp.full_like(mass, index))
-    drawn = np.asarray(jax.jit(lambda key, mass: dust_column(key, mass))(key, _full(10.0)), float)
+    monkeypatch.setattr(supernovae, "_draw_sersic_index", lambda key, mass: mass)  # the index in place of the mass: compiled once
+    drawn = np.asarray(_of_index(key, _full(index)), float)
     b, k = special.gammaincinv(2 * index, 0.5), index / 2
     bk = special.gammaincinv(2 * k, 0.5)
     norm = integrate.quad(lambda r: np.exp(-bk * r ** (1 / k)) * r, 0, np.inf)[0]

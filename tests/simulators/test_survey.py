@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cigars.config import Config
 from cigars.schema import FIDUCIAL, Globals
 from simulators import survey as module
 from simulators.categorical import draw_index
@@ -169,6 +170,7 @@ def _on_eight_devices(config, simulator, path: Path, *sizes: int) -> dict[int, l
         return {size: [raw[f"{size}_{i}"] for i in range(len(raw.files) // len(sizes))] for size in sizes}
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_surveys_of_one(config, simulator, prior_surveys, tmp_path):
     rows = _on_eight_devices(config, simulator, tmp_path / "eight.npz", 16)[16]
     assert _equal(prior_surveys, rows, slice(16))
