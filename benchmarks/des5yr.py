@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def photometric_redshifts(catalogue: str, posterior: str) -> dict:
     out["pull mean and sd"] = [float(f(pulls(draws, truth))) for f in (np.mean, np.std)]
     rank = pit(draws, truth) / len(draws)
     out["PIT below .1, above .9"] = [float((rank < 0.1).mean()), float((rank > 0.9).mean())]
-    for low, high in zip(Z_BINS[:-1], Z_BINS[1:], strict=True):
+    for low, high in pairwise(Z_BINS):
         some = (truth >= low) & (truth < high)
         out[f"{low} <= z < {high}"] = {"objects": int(some.sum()), **redshift_statistics(mean[some], truth[some])._asdict()}
     return out
