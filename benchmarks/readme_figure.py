@@ -35,9 +35,9 @@ def figure(folder: Path):
     height = gaussian_kde(np.stack([om, ode]))(np.stack([x.ravel(), y.ravel()])).reshape(x.shape)
     left.contourf(x, y, height, [*density_levels(height, (0.393, 0.865)), height.max()], colors=["#cfe3f2", "#5b9fcc"])
     left.plot([0, 0.8], [1, 0.2], color="0.4", lw=0.8, ls="--")
-    left.plot(truth.theta.Om0, truth.theta.Ode0, "s", color=TRUTH, label="truth")
+    left.plot(truth.theta.Om0, truth.theta.Ode0, "s", color=TRUTH)
+    left.annotate("truth", (truth.theta.Om0, truth.theta.Ode0), xytext=(8, 5), textcoords="offset points", color=TRUTH)
     left.set(xlabel=r"$\Omega_m$", ylabel=r"$\Omega_\Lambda$", title=f"{truth.latents.z.size} supernovae, no spectra")
-    left.legend(frameon=False, loc="lower left")
     mean, sd = posterior["z"].mean(("chain", "draw")).values, posterior["z"].std(("chain", "draw")).values
     statistics = redshift_statistics(mean, truth.latents.z)
     right.errorbar(truth.latents.z, mean, sd, fmt=".", ms=3, lw=0.5, color=POSTERIOR, ecolor="0.75")
