@@ -8,7 +8,7 @@ does not, see des5yr.md: this is a record, not a target.
     cigars train des5yr -o des-run
     cigars infer des-run des.fits --drop-outside -o des.nc
     cigars infer des-run des-all.fits --hide z_spec --hide sn --drop-outside --draws 200 -o des-photoz.nc
-    python -m benchmarks.des5yr des-all.fits des-photoz.nc des.nc des-run
+    python benchmarks/des5yr.py des-all.fits des-photoz.nc des.nc des-run
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from common import write_result
 
-from benchmarks.common import write_result
 from cigars.catalogue import read_catalogue
 from cigars.ingest import DES_BANDS
 from cigars.pipeline import read_calibration, read_posterior

@@ -5,15 +5,12 @@ $y_i = y_0 + A(\Theta - \Theta_0) + B(\ell_i - \ell_0) + \epsilon_i$, has Gaussi
 the global precision is $P_0 + N A^T \Sigma^{-1} A$. Expected: the gap E[-ln q] - E[-ln p] of the global posterior below 0.1 nats (three
 parameters) in under three minutes on two cores, of the local one below 0.3 nats (seven unknowns); widths within 5 %.
 
-usage: python benchmarks/linear_gaussian.py [--surveys 12000] [--out benchmarks/linear_gaussian.json]
+usage: python benchmarks/linear_gaussian.py [--surveys 6000]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -112,7 +109,7 @@ def log_normal(value: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> n
     return -0.5 * ((delta * solved).sum(-1) + np.linalg.slogdet(covariance)[1] + delta.shape[-1] * np.log(2 * np.pi))
 
 
-def configuration(surveys: int = 12_000, encoder: str = "set", **changes: Any) -> Config:
+def configuration(surveys: int = 6_000, encoder: str = "set", **changes: Any) -> Config:
     """Training set-up of this survey."""
     training = {
         "surveys": surveys, "validation_surveys": 512, "objects": 20 * surveys, "batch_surveys": 64, "encoder": encoder, "epochs": 30,
@@ -156,12 +153,12 @@ def measure(trained: Any, survey: GaussianSurvey, first: int, count: int) -> dic
 def main() -> None:
     """Train, measure, print and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--surveys", type=int, default=12_000)
+    parser.add_argument("--surveys", type=int, default=6_000)
     parser.add_argument("--encoder", choices=("set", "both"), default="set")
-    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    from common import write_result
+
     from inference.fit import fit, split
-    from inference.model import versions
 
     survey, config, start = GaussianSurvey(), configuration(arguments.surveys, arguments.encoder), time.time()
     z = np.linspace(0, 2, 201)
@@ -169,11 +166,8 @@ def main() -> None:
         trained = fit(survey, config, MARGINALS, DistanceTable(z, 5 * np.log10(z + 1e-3) + 43), Path(folder))
         seconds = time.time() - start
     result = measure(trained, survey, split(config.training).live + 10**7, 2000)
-    row = {"surveys": arguments.surveys, "encoder": arguments.encoder, "seconds": seconds, **result}
-    text = json.dumps({**row, "cores": os.cpu_count(), "machine": platform.machine(), "versions": versions()}, indent=1)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
+    row = {"surveys": arguments.surveys, "encoder": arguments.encoder, "training_s": seconds, **result}
+    write_result(Path(__file__).with_suffix(".json"), str(__doc__).splitlines()[0], row)
 
 
 if __name__ == "__main__":
