@@ -1,7 +1,8 @@
 """CIGaRS: cosmology from type Ia supernovae and the photometry of their hosts, by simulation-based inference.
 
 The steps are five functions, `simulate`, `train`, `infer`, `report` and `ingest`, on a configuration from `load_config`;
-each is what the command of the same name calls. Nothing is imported before it is asked for (PEP 562).
+each is what the command of the same name calls; `cigars.pretrained` names the runs that come with the package. Nothing is
+imported before it is asked for (PEP 562).
 """
 
 from __future__ import annotations
@@ -26,13 +27,15 @@ def __getattr__(name: str) -> Any:
 
     if name in __all__:
         return getattr(import_module("cigars.config" if name == "load_config" else "cigars.pipeline"), name)
+    if name == "pretrained":
+        return import_module("cigars.pretrained")
     if name == "__version__":
         return metadata.version("cigars-sn")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__, "__version__"])
+    return sorted([*globals(), *__all__, "__version__", "pretrained"])
 
 
 sys.modules[__name__].__class__ = _Package

@@ -6,28 +6,25 @@ nowhere else. Random streams are keyed by seed and purpose, so a mock never repe
 
 from __future__ import annotations
 
-import json
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cigars.catalogue import Catalogue, Truth, catalogue_from_survey, select, truth_from_survey
+from cigars.catalogue import Catalogue, Truth, catalogue_from_survey, truth_from_survey, write_catalogue, write_truth
 from cigars.config import Config, ConfigError, TrainingConfig, fingerprint, load_config
-from cigars.files import FileError, replacing
 from cigars.ingest import ingest
-from cigars.schema import FIDUCIAL, LOCALS, Globals, Latents, Observations, Survey
+from cigars.posteriors import hide, infer, read_posterior, save_posterior
+from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
+from cigars.schema import FIDUCIAL, Globals, Latents, Survey
 
 if TYPE_CHECKING:
     import arviz
 
 __all__ = [
-    "Calibration",
     "configured",
     "hide",
     "infer",
@@ -42,25 +39,18 @@ __all__ = [
     "stored_fingerprint",
     "survey_source",
     "train",
+    "train_run",
+    "write_mock",
 ]
 
-PACKAGES = ("cigars-sn", "jax", "numpyro", "torch", "sbi", "numpy", "astropy")
 CALIBRATION_DRAWS = 255
-METADATA, CALIBRATION = "run.json", "calibration.json"
+ROUNDS = 3  # of a training for one target, where none are given
 
 Reporter = Callable[..., None]  # (stage, done, total, **metrics)
 
 
 def _silent(stage: str, done: float, total: float, **metrics: float) -> None:
     """Progress that nobody watches."""
-
-
-class Calibration(NamedTuple):
-    """Simulation-based calibration on fresh surveys: ranks [survey, parameter] of the truth among `draws` posterior draws."""
-
-    names: tuple[str, ...]
-    ranks: np.ndarray
-    draws: int
 
 
 def simulate(
@@ -97,6 +87,13 @@ def simulate(
     if not ids:
         raise ConfigError("simulate: the mock has no detected supernova; raise the survey's size or change Θ")
     return catalogue_from_survey(one, ids), truth_from_survey(one, ids)
+
+
+def write_mock(config: Config, catalogue: Catalogue, truth: Truth, path: Path, truth_path: Path, *, overwrite: bool = False) -> None:
+    """Write what `simulate` made, each with the seed and fingerprint of its configuration."""
+    meta = {"config": config.name, "seed": config.seed, "fingerprint": run_fingerprint(config)}
+    write_catalogue(path, catalogue, config.band_names, meta, overwrite=overwrite)
+    write_truth(truth_path, truth.id, truth.latents, truth.theta, meta, overwrite=overwrite)
 
 
 def survey_source(config: Config, stream: str, theta: Globals | None = None, report: Reporter = _silent) -> Callable[[int, int], Survey]:
@@ -145,7 +142,44 @@ def run_fingerprint(config: Config) -> str:
     return fingerprint(config, bank_fingerprint(config.hosts))
 
 
-def train(config: Config, run: str | Path, *, device: str = "cpu", resume: bool = False, report: Reporter = _silent) -> Calibration:
+def train(
+    config: Config,
+    run: str | Path,
+    *,
+    target: Catalogue | None = None,
+    rounds: int | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+    report: Reporter = _silent,
+) -> Calibration:
+    """Train the posteriors of a configuration into the folder `run`: for any catalogue, or in rounds for the one at hand.
+
+    Args:
+        config: what to simulate and how to train.
+        run: run folder, new unless `resume`.
+        target: catalogue for which the prior is truncated, see `cigars.rounds`; inference then holds for this catalogue.
+        rounds: of truncation, 3 unless given; needs a target.
+        device: torch device of the networks.
+        resume: continue from the checkpoints in the folder.
+        report: progress, called as report(stage, done, total, **metrics), and as report("round", number, rounds) before each round.
+
+    Raises:
+        CatalogueError: for a target unlike what the configuration simulates.
+        ValueError: if the folder holds another training, or a loss is not finite.
+    """
+    from cigars.rounds import train_rounds
+    from cigars.truncation import RECORD
+
+    if target is not None:
+        return train_rounds(config, run, target, ROUNDS if rounds is None else rounds, device=device, resume=resume, report=report)
+    if rounds is not None:
+        raise ConfigError(f"rounds: expected a target catalogue with {rounds} rounds of truncation, got none; name it with --target")
+    if (Path(run) / RECORD).exists():
+        raise ConfigError(f"run folder {run}: expected a training without rounds, got {RECORD}; continue it with its --target and --rounds")
+    return train_run(config, run, device=device, resume=resume, report=report)
+
+
+def train_run(config: Config, run: str | Path, *, device: str = "cpu", resume: bool = False, report: Reporter = _silent) -> Calibration:
     """Train the global and local posteriors of a configuration into the folder `run`, then calibrate them on fresh surveys.
 
     Args:
@@ -179,9 +213,7 @@ def train(config: Config, run: str | Path, *, device: str = "cpu", resume: bool 
     fitted = time.monotonic()
     calibration = _calibrate(trained, source, config, report)
     seconds = {"host bank": ready - started, "training": fitted - ready, "calibration": time.monotonic() - fitted}
-    content = {"names": calibration.names, "ranks": calibration.ranks.tolist(), "draws": calibration.draws, "seconds": seconds}
-    with replacing(Path(run) / CALIBRATION, overwrite=True) as path:
-        path.write_text(json.dumps(content))
+    write_calibration(run, calibration, seconds)
     return calibration
 
 
@@ -199,173 +231,6 @@ def _calibrate(trained: Any, source: Callable[[int, int], Survey], config: Confi
         ranks.append((draws < parameters(survey.theta, trained.names).to(draws.device)).sum(0).cpu().numpy())
         report("calibration", min(start + batch, total), total)
     return Calibration(tuple(trained.names), np.concatenate(ranks)[:total], CALIBRATION_DRAWS)
-
-
-def read_calibration(run: str | Path) -> tuple[Calibration | None, dict[str, float]]:
-    """Calibration and seconds by step that `train` left in a run folder; None where it did not finish."""
-    path = Path(run) / CALIBRATION
-    if not path.is_file():
-        return None, {}
-    try:
-        content = json.loads(path.read_text())
-        return Calibration(tuple(content["names"]), np.asarray(content["ranks"]), content["draws"]), content["seconds"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FileError(f"run folder {run}: cannot read {CALIBRATION}: {error!r}; remove it, or train again") from None
-
-
-def hide(observations: Observations, what: Sequence[str]) -> Observations:
-    """The observations without `z_spec` or without `sn` (m, x, c and their errors): NaN, as if never taken."""
-    groups = {"z_spec": ("z_spec", "z_spec_err"), "sn": ("m", "x", "c", "var_m", "var_x", "var_c", "cov_mx", "cov_mc", "cov_xc")}
-    if unknown := sorted(set(what) - set(groups)):
-        raise ConfigError(f"hide: expected of {sorted(groups)}, got {unknown}")
-    blank = {name: np.full_like(getattr(observations, name), np.nan) for group in what for name in groups[group]}
-    return observations._replace(**blank)
-
-
-def infer(
-    run: str | Path,
-    catalogue: Catalogue,
-    *,
-    draws: int = 1000,
-    seed: int = 0,
-    device: str = "cpu",
-    hidden: Sequence[str] = (),
-    drop_outside: bool = False,
-    command: str = "",
-) -> arviz.InferenceData:
-    """Joint posterior of Θ and of every host and supernova of a catalogue.
-
-    Args:
-        run: folder that `train` made.
-        catalogue: objects in the bands of the run.
-        draws: joint draws.
-        seed: of the draws.
-        device: torch device.
-        hidden: inputs to leave out, "z_spec" or "sn", for the objects; Θ is inferred from what is left too.
-        drop_outside: leave out objects with a value beyond what training saw, and record how many, in place of refusing.
-        command: how this was called, for the record.
-
-    Raises:
-        CatalogueError: for objects, or a number of them, outside what the run was trained on.
-        ValueError: for a folder that is not a run.
-    """
-    from inference.model import load_run
-    from inference.posterior import JointPosterior
-
-    config = run_config(run)
-    trained = load_run(Path(run), device)
-    catalogue, dropped = catalogue._replace(observations=hide(catalogue.observations, hidden)), 0
-    if drop_outside:
-        catalogue, dropped = _inside(trained, catalogue)
-    survey = _as_survey(catalogue.observations)
-    _check_trained(trained, survey, config)
-    joint = JointPosterior(trained).sample(draws, survey, seed)
-    theta, local = joint.theta.cpu().numpy(), joint.local.cpu().numpy()
-    record = {"fingerprint": trained.meta["fingerprint"], "seed": seed, "command": command, "hidden": ", ".join(hidden), "dropped": dropped}
-    return _inference_data(trained.names, theta, local, catalogue.id, catalogue.observations, config, record)
-
-
-def _as_survey(observations: Observations) -> Survey:
-    """A catalogue as a survey of one, with no truth."""
-    size = len(observations.m)
-    batched = Observations(*(np.asarray(leaf, np.float32)[None] for leaf in observations))
-    unknown = np.full((1, size), np.nan, np.float32)
-    return Survey(
-        Globals(*(np.full(1, np.nan, np.float32) for _ in Globals._fields)),
-        batched,
-        Latents(*(unknown for _ in Latents._fields)),
-        np.ones((1, size), bool),
-        np.zeros((1, size), np.int32),
-        np.array([size], np.int32),
-    )
-
-
-def _inside(trained: Any, catalogue: Catalogue) -> tuple[Catalogue, int]:
-    """The objects within the range of the training, and how many are not."""
-    from inference.posterior import outside_objects
-
-    outside = outside_objects(trained, _as_survey(catalogue.observations)).cpu().numpy()
-    return select(catalogue, ~outside), int(outside.sum())
-
-
-def _check_trained(trained: Any, survey: Survey, config: Config) -> None:
-    from cigars.validation import CatalogueError
-    from inference.posterior import check_range
-
-    issues = check_range(trained, survey, config.band_names)
-    if issues:
-        said = "; ".join(
-            f"{i.name}: {i.outside} outside [{i.low:.4g}, {i.high:.4g}], the farthest {i.worst:.4g}"
-            if i.low <= i.high
-            else f"{i.name}: {i.outside} given, which the training never had"
-            for i in issues
-        )
-        raise CatalogueError(
-            f"catalogue: expected objects like those of the training, got {said}; "
-            "leave them out with --drop-outside, or train a configuration that covers them"
-        )
-
-
-def _inference_data(
-    names: Sequence[str],
-    theta: np.ndarray,
-    local: np.ndarray,
-    ids: np.ndarray,
-    observations: Observations,
-    config: Config,
-    record: Mapping[str, str | int],
-) -> arviz.InferenceData:
-    import arviz
-
-    attributes = {
-        "config": config.model_dump_json(),
-        "versions": json.dumps(_versions()),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        **record,
-    }
-    posterior = {name: theta[None, :, i] for i, name in enumerate(names)} | {name: local[None, :, :, i] for i, name in enumerate(LOCALS)}
-    observed = observations._asdict()
-    data = arviz.from_dict(
-        posterior=posterior,
-        observed_data=observed,
-        coords={"object": np.asarray(ids, str), "band": list(config.band_names)},
-        dims={name: ["object"] for name in (*LOCALS, *observed)} | {"mag": ["object", "band"], "mag_err": ["object", "band"]},
-    )
-    data.posterior.attrs.update(attributes)
-    data.attrs.update(attributes)
-    return data
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def save_posterior(path: str | Path, posterior: arviz.InferenceData, *, overwrite: bool = False) -> Path:
-    """Write a posterior as NetCDF, atomically; raises FileError if the file exists or cannot be written."""
-    import xarray
-
-    groups = {"/": xarray.Dataset(attrs=posterior.attrs), **{name: posterior[name] for name in posterior.groups()}}
-    with replacing(path, overwrite) as temporary:  # from memory: where a disk fills up HDF5 itself ends the process by a segmentation fault
-        temporary.write_bytes(xarray.DataTree.from_dict(groups).to_netcdf(engine="h5netcdf"))
-    return Path(path)
-
-
-def read_posterior(path: str | Path) -> arviz.InferenceData:
-    """A posterior that `save_posterior` wrote; raises FileError where the file is not one."""
-    import arviz
-
-    try:
-        data = arviz.from_netcdf(str(path))
-        Config.model_validate_json(data.posterior.attrs["config"])
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise FileError(f"{path}: expected a posterior that `cigars infer` wrote, got something else ({type(error).__name__})") from None
-    return data
 
 
 def report(
@@ -405,7 +270,7 @@ def report(
         truth=_matched(truth, posterior["posterior"]["object"].values) if truth else None,
         theta_true={k: float(v) for k, v in truth.theta._asdict().items() if np.isfinite(v)} if truth else None,
         prior=config.marginals,
-        curves=_curves(run) if run else {},
+        curves=read_curves(run) if run else {},
         sbc_ranks=calibration.ranks if calibration else None,
         sbc_draws=calibration.draws if calibration else 0,
         sbc_names=calibration.names if calibration else (),
@@ -423,34 +288,6 @@ def _matched(truth: Truth, ids: np.ndarray) -> Latents:
         )
     order = np.array([row[str(i)] for i in ids])
     return Latents(*(np.asarray(leaf)[order] for leaf in truth.latents))
-
-
-def _curves(run: str | Path) -> dict[str, dict[str, list[float]]]:
-    curves: Mapping[str, Any] = _metadata(run)["curves"]
-    return {stage: {"train": curve["train"], "validation": curve["validation"]} for stage, curve in curves.items()}
-
-
-def run_config(run: str | Path) -> Config:
-    """The configuration that a run folder was trained with."""
-    return Config.model_validate(_metadata(run)["configuration"])
-
-
-def stored_fingerprint(run: str | Path) -> str:
-    """Fingerprint of the configuration that a run folder was trained with."""
-    return str(_metadata(run)["fingerprint"])
-
-
-def _metadata(run: str | Path) -> dict[str, Any]:
-    path = Path(run) / METADATA
-    try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise FileError(f"run folder {run}: expected a finished training with {METADATA}, got none; train first, or resume it") from None
-    except (OSError, ValueError) as error:
-        raise FileError(f"run folder {run}: cannot read {METADATA}: {error}; train again") from None
-    if not isinstance(found, dict) or not {"configuration", "fingerprint", "curves"} <= set(found):
-        raise FileError(f"run folder {run}: expected configuration, fingerprint and curves in {METADATA}, got another file; train again")
-    return found
 
 
 def configured(source: str | Path, settings: Sequence[str] = (), seed: int | None = None) -> Config:

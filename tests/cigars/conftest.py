@@ -7,11 +7,12 @@ from typing import NamedTuple
 import jax
 import pytest
 
-from cigars.cli import _processor, main
+from cigars.cli import main
 from cigars.config import fingerprint
+from cigars.devices import processor
 
 # compiled simulators are kept from one test session to the next, as the commands keep them
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parents[2] / ".cache" / "xla" / fingerprint(_processor())))
+jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parents[2] / ".cache" / "xla" / fingerprint(processor())))
 
 TINY = """
 name = "tiny"

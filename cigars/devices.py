@@ -1,0 +1,56 @@
+"""Where to compute: JAX and torch pointed at one device before either starts."""
+
+from __future__ import annotations
+
+import enum
+from contextlib import suppress
+from pathlib import Path
+
+from cigars.config import ConfigError, fingerprint
+
+__all__ = ["Device", "processor", "use_device"]
+
+
+class Device(enum.StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def use_device(device: Device) -> str:
+    """Point JAX and torch at a device before either starts; every CPU core becomes a JAX device. Returns torch's name of it."""
+    import os
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of torch that spin starve those of JAX
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the two share the memory of a GPU
+    import jax
+
+    from simulators.hosts import cache_folder
+
+    chosen = "cuda" if device is not Device.cpu and _cuda() else "cpu"
+    if device is Device.cuda and chosen == "cpu":
+        raise ConfigError("--device: expected a CUDA device, torch finds none; use --device cpu, or install the cuda extra")
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # compiling a survey takes 20 s
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla" / fingerprint(processor())))
+    if chosen == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+        with suppress(RuntimeError):  # JAX runs already, as where a program calls `main` twice, and keeps its devices
+            jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+    return chosen
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def processor() -> list[str]:
+    """What a compiled program depends on: a folder shared by different machines must not mix theirs."""
+    import platform
+
+    cpu = Path("/proc/cpuinfo")
+    flags = [line for line in cpu.read_text().splitlines() if line.startswith(("flags", "Features"))] if cpu.exists() else []
+    return [platform.machine(), platform.processor(), *flags[:1]]

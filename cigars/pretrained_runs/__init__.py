@@ -1,0 +1,1 @@
+"""Finished runs that come with the package, one folder each; see `cigars.pretrained`."""

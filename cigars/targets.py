@@ -1,0 +1,147 @@
+"""A catalogue as what inference is asked about: as a survey of one, its identity, and whether it is like what was simulated."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cigars.catalogue import Catalogue, CatalogueError, select
+from cigars.config import Config
+from cigars.schema import Globals, Latents, Observations, Survey
+
+__all__ = ["TargetWarning", "as_survey", "check_like_simulated", "check_target", "check_trained", "inside", "target_hash"]
+
+SLIGHT = 5e-3  # share of the objects below which a column may leave the simulated range
+ENOUGH = 200_000  # simulated objects against whose range a target is checked
+SURVEYS = 64, 4096  # fewest and most surveys that give them
+NUMBER = "number of objects"
+
+
+class TargetWarning(UserWarning):
+    """Something about a target that a person should know and that stops nothing; the message is one line."""
+
+
+def target_hash(catalogue: Catalogue) -> str:
+    """Short SHA-256 of the rows of a catalogue, identifiers and observations, whatever their order."""
+    order, digest = np.argsort(catalogue.id), hashlib.sha256()
+    digest.update("\n".join(str(name) for name in catalogue.id[order]).encode())
+    for leaf in catalogue.observations:
+        values = np.asarray(leaf, "<f4")[order] + np.float32(0)  # one kind of zero
+        digest.update(np.where(np.isnan(values), np.float32(np.nan), values).astype("<f4").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def as_survey(observations: Observations) -> Survey:
+    """A catalogue as a survey of one, with no truth."""
+    size = len(observations.m)
+    batched = Observations(*(np.asarray(leaf, np.float32)[None] for leaf in observations))
+    unknown = np.full((1, size), np.nan, np.float32)
+    return Survey(
+        Globals(*(np.full(1, np.nan, np.float32) for _ in Globals._fields)),
+        batched,
+        Latents(*(unknown for _ in Latents._fields)),
+        np.ones((1, size), bool),
+        np.zeros((1, size), np.int32),
+        np.array([size], np.int32),
+    )
+
+
+def inside(trained: Any, catalogue: Catalogue) -> tuple[Catalogue, int]:
+    """The objects within the range of the training, and how many are not."""
+    from inference.posterior import outside_objects
+
+    outside = outside_objects(trained, as_survey(catalogue.observations)).cpu().numpy()
+    return select(catalogue, ~outside), int(outside.sum())
+
+
+def check_trained(trained: Any, survey: Survey, config: Config) -> None:
+    """Raise CatalogueError in one line for objects, or a number of them, outside what a run was trained on."""
+    from inference.posterior import check_range
+
+    issues = check_range(trained, survey, config.band_names)
+    if issues:
+        raise CatalogueError(
+            f"catalogue: expected objects like those of the training, got {_said(issues)}; "
+            "leave them out with --drop-outside, or train a configuration that covers them"
+        )
+
+
+def _said(issues: Sequence[Any]) -> str:
+    return "; ".join(
+        f"{i.name}: {i.outside} outside [{i.low:.4g}, {i.high:.4g}], the farthest {i.worst:.4g}"
+        if i.low <= i.high
+        else f"{i.name}: {i.outside} given, which the training never had"
+        for i in issues
+    )
+
+
+class _Objects(NamedTuple):
+    """The simulated objects in the place of the local estimator of a trained model."""
+
+    standardiser: Any
+
+
+class _Simulated(NamedTuple):
+    """What `inference.posterior.check_range` asks of a trained model, before there is one."""
+
+    device: str
+    local: _Objects
+    meta: dict[str, Any]
+
+
+def check_target(catalogue: Catalogue, source: Callable[[int, int], Survey], config: Config) -> None:
+    """Compare a target with surveys of its configuration, before any training.
+
+    At least 64 surveys are simulated, and more until they have 200,000 objects. A column is compared with their range, widened
+    by 2 %; the number of objects with theirs, widened by a quarter of it in ln N on both sides, about as far as a training reaches.
+
+    Args:
+        catalogue: the target.
+        source: simulator of surveys by number.
+        config: what is simulated.
+
+    Raises:
+        CatalogueError: in one line for the columns in which 0.5 % of the objects or more, or their number, are outside.
+    """
+    bands, given = len(config.band_names), catalogue.observations.mag.shape[-1]
+    if given != bands:
+        raise CatalogueError(
+            f"target: expected the {bands} bands of the configuration, got {given}; read it with the configuration's bands"
+        )
+    check_like_simulated(_simulated(source, config), catalogue, config)
+
+
+def check_like_simulated(trained: Any, catalogue: Catalogue, config: Config) -> None:
+    """Raise CatalogueError for a target unlike the objects of a training, and warn of columns where only a few are outside."""
+    from inference.posterior import check_range
+
+    issues = check_range(trained, as_survey(catalogue.observations), config.band_names)
+    slight = [i for i in issues if i.name != NUMBER and i.low <= i.high and i.outside < SLIGHT * len(catalogue.id)]
+    if refused := [i for i in issues if i not in slight]:
+        raise CatalogueError(
+            f"target: expected objects like those that {config.name!r} simulates, got {_said(refused)}; "
+            "drop these objects, or train a configuration that covers them"
+        )
+    if slight:
+        warnings.warn(f"target: a few objects are unlike all that were simulated: {_said(slight)}", TargetWarning, stacklevel=2)
+
+
+def _simulated(source: Callable[[int, int], Survey], config: Config) -> _Simulated:
+    from inference.batches import Packed, join, pack
+    from inference.standardise import Standardiser
+
+    parts: list[Packed] = []
+    batch, surveys, objects = config.training.batch_surveys, 0, 0
+    while surveys < SURVEYS[0] or (objects < ENOUGH and surveys < SURVEYS[1]):
+        parts.append(pack(source(surveys, batch)))
+        surveys, objects = surveys + batch, objects + len(parts[-1].observations.m)
+    packed = join(parts)
+    standardiser = Standardiser(len(config.band_names)).to(packed.number.device).fit(packed.observations)
+    low, high = max(int(packed.number.min()), 1), max(int(packed.number.max()), 1)
+    ratio = (high / low) ** 0.25
+    return _Simulated("cpu", _Objects(standardiser), {"number_range": [math.floor(low / ratio), math.ceil(high * ratio)]})

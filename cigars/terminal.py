@@ -1,0 +1,136 @@
+"""What the command line shows and checks: tables, progress by round, one-line warnings and errors, outputs that can be written."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cigars.config import ConfigError
+from cigars.progress import progress_bars
+
+if TYPE_CHECKING:
+    import arviz
+
+__all__ = [
+    "check_outputs",
+    "check_tables",
+    "complain",
+    "console",
+    "duration",
+    "errors",
+    "one_line_warnings",
+    "print_parameters",
+    "print_redshifts",
+    "round_bars",
+    "stopped",
+]
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def print_parameters(posterior: arviz.InferenceData, truth: dict[str, float] | None = None) -> None:
+    """Posterior mean and standard deviation of every global parameter, beside the truth where it is known."""
+    from cigars.report.inputs import ReportInputs
+    from cigars.report.tables import format_value, label_text, parameter_table
+
+    table = Table("parameter", "posterior", "±", *(["truth", "pull"] if truth else []))
+    for row in parameter_table(ReportInputs(posterior, theta_true=truth)):
+        true = [format_value(row.truth, row.sd), f"{row.pull:+.1f}"] if truth and row.truth is not None else []
+        table.add_row(label_text(row.name), format_value(row.mean, row.sd), format_value(row.sd, row.sd), *true)
+    console.print(table)
+
+
+def print_redshifts(posterior: arviz.InferenceData, truth: Any) -> None:
+    """How well the posterior means of the redshifts agree with the truth of a mock."""
+    from cigars.report.statistics import redshift_statistics
+
+    z = posterior["posterior"]["z"].mean(("chain", "draw")).values
+    s = redshift_statistics(z, truth.latents.z)
+    console.print(f"host redshifts: NMAD {s.nmad:.4f}, outliers (> 0.15) {s.outliers:.2%}, bias {s.bias:+.4f}")
+
+
+def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
+    """Whether the outputs can be written, before the work rather than after it."""
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise ConfigError(f"{path}: exists already and is left as it is; name another file or add --overwrite")
+        if not path.parent.is_dir():
+            raise ConfigError(f"{path}: folder {str(path.parent)!r} does not exist; make it first")
+
+
+def check_tables(paths: Sequence[Path], overwrite: bool) -> None:
+    """The same for tables, whose format is that of their extension."""
+    from cigars.tables import format_of
+
+    for path in paths:
+        format_of(path)
+    check_outputs(paths, overwrite)
+
+
+@contextmanager
+def round_bars() -> Iterator[Callable[..., None]]:
+    """Progress bars as `progress_bars`, anew under a heading whenever the stage "round" is reported."""
+    with ExitStack() as stack:
+        bars = stack.enter_context(progress_bars(errors))
+
+        def report(stage: str, done: float, total: float, **metrics: float) -> None:
+            nonlocal bars
+            if stage != "round":
+                bars(stage, done, total, **metrics)
+                return
+            stack.close()
+            errors.print(f"round {done:.0f} of {total:.0f}", style="bold")
+            bars = stack.enter_context(progress_bars(errors))
+
+        yield report
+
+
+@contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """Show each `TargetWarning` as one line on standard error, where a program would show its source."""
+    from cigars.targets import TargetWarning
+
+    with warnings.catch_warnings():
+        otherwise = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, TargetWarning):
+                errors.print(f"[yellow]warning:[/yellow] {_escaped(str(message))}", soft_wrap=True, highlight=False)
+            else:
+                otherwise(message, category, *where, **more)
+
+        warnings.simplefilter("always", TargetWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def stopped(command: str) -> None:
+    """Say how an interrupted training goes on."""
+    errors.print(f"stopped; continue with: {_escaped(command)}", style="yellow", soft_wrap=True, highlight=False)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    from cigars.report.tables import format_duration
+
+    return format_duration(seconds)
+
+
+def complain(message: str | None, code: int = 2) -> int:
+    """Show an error in one line; returns the exit code."""
+    line = " ".join(str(message or "unknown error").split())
+    errors.print(f"[red]error:[/red] {_escaped(line)}", soft_wrap=True, highlight=False)
+    return code
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
