@@ -8,19 +8,22 @@ fewer than 2,000 surveys and 200,000 objects unless the configuration asks for f
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from scipy.stats import binom
 
 from cigars.catalogue import Catalogue
 from cigars.config import Config, ConfigError
 from cigars.pipeline import run_fingerprint, survey_source, train_run
 from cigars.runs import CALIBRATION, METADATA, Calibration, read_calibration, stored_fingerprint
 from cigars.schema import Marginal
-from cigars.targets import as_survey, check_like_simulated, check_target, target_hash
+from cigars.targets import TargetWarning, as_survey, check_like_simulated, check_target, target_hash
 from cigars.truncation import RECORD, Cut, Round, Rounds, cut_marginal, prior_mass, read_rounds, truncated, write_rounds
 
-__all__ = ["reduced", "train_rounds"]
+__all__ = ["overconfident", "reduced", "train_rounds"]
 
 DRAWS = 100_000  # of the posterior of a round: five beyond each quantile
 FEWEST_SURVEYS, FEWEST_OBJECTS = 2_000, 200_000
@@ -110,6 +113,7 @@ def _round(config: Config, run: Path, target: Catalogue, record: Rounds, number:
         write_rounds(folder, record)  # each folder says for which target it is
         train_run(chosen, folder, device=device, resume=True, report=report)
     cuts = {} if last else _cuts(folder, chosen, target, device)
+    _warn_overconfident(folder, number, last)
     done = Round(
         number=number,
         folder="." if last else folder.name,
@@ -127,6 +131,26 @@ def _round(config: Config, run: Path, target: Catalogue, record: Rounds, number:
     write_rounds(folder, record)
     write_rounds(run, record)
     return record
+
+
+def _warn_overconfident(folder: Path, number: int, last: bool) -> None:
+    """Warn where the calibration of a round finds the truth beyond all draws too often: a cut by such a posterior can lose it."""
+    calibration, _ = read_calibration(folder)
+    names = overconfident(calibration) if calibration and not last else []
+    if names:
+        warnings.warn(
+            f"round {number}: the posterior is too narrow in {', '.join(names)}, so the cut may lose the truth; train on more surveys",
+            TargetWarning,
+            stacklevel=2,
+        )
+
+
+def overconfident(calibration: Calibration) -> list[str]:
+    """Parameters whose truth lies beyond all draws in more surveys than chance allows, 1 in 10,000 over all parameters."""
+    surveys, parameters = calibration.ranks.shape
+    beyond = ((calibration.ranks == 0) | (calibration.ranks == calibration.draws)).sum(0)
+    chance = binom.sf(beyond - 1, surveys, 2 / (calibration.draws + 1))
+    return [name for name, p in zip(calibration.names, chance, strict=True) if p < 1e-4 / parameters]
 
 
 def _finished(folder: Path, config: Config) -> bool:

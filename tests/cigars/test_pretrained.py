@@ -1,0 +1,118 @@
+"""Posteriors that come with the package: named, found without a path, and the same as the run they were copied from."""
+
+import runpy
+import shutil
+import sys
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import cigars as package
+from cigars import pretrained
+from cigars.config import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """An empty folder in the place of the package's."""
+    folder = tmp_path / "pretrained_runs"
+    folder.mkdir()
+    monkeypatch.setattr(pretrained, "root", lambda: folder)
+    return folder
+
+
+def test_the_package_has_a_place_for_them_and_ships_what_is_there():
+    assert package.pretrained is pretrained
+    assert pretrained.root() == Path(package.__file__).parent / "pretrained_runs"
+    for name in pretrained.available():
+        files = list(pretrained.path(name).iterdir())
+        assert sum(f.stat().st_size for f in files) <= pretrained.LARGEST
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["cigars.pretrained_runs"]
+    assert all(any(fnmatch(f"any/{name}", pattern) for pattern in patterns) for name in (*pretrained.WHOLE, pretrained.RECORD))
+
+
+def test_a_shipped_run_infers_as_the_run_itself(cigars, workplace, shelf, tmp_path):
+    assert pretrained.available() == []
+    assert pretrained.ship(workplace.run, "tiny-1") == pretrained.path("tiny-1") == shelf / "tiny-1"
+    assert pretrained.available() == ["tiny-1"]
+    assert {p.name for p in shelf.iterdir()} == {"tiny-1"}
+    assert {p.name for p in (shelf / "tiny-1").iterdir()} == set(pretrained.WHOLE)  # no checkpoints
+    options = ["--draws", 20, "--device", "cpu", "-o"]
+    assert cigars("infer", workplace.run, workplace.mock, *options, tmp_path / "a.nc").code == 0
+    said = cigars("infer", "--pretrained", "tiny-1", workplace.mock, *options, tmp_path / "b.nc")
+    assert said.code == 0, said
+    one, other = (package.pipeline.read_posterior(tmp_path / name)["posterior"] for name in ("a.nc", "b.nc"))
+    for name in one.data_vars:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_unknown_names_are_one_line_that_lists_those_there_are(refused, workplace, shelf, tmp_path):
+    asked = ["infer", "--pretrained", "lsst", workplace.mock, "-o", tmp_path / "p.nc"]
+    assert "pretrained: expected none, as none come with this version, got 'lsst'" in refused(*asked)
+    for name in ("b", "a"):
+        shutil.copytree(workplace.run, shelf / name)
+    (shelf / "half").mkdir()
+    assert "pretrained: expected one of a, b, got 'lsst'" in refused(*asked)
+    for name in ("half", "../run", ""):
+        with pytest.raises(ConfigError, match="expected one of a, b"):
+            pretrained.path(name)
+
+
+def test_a_run_and_a_name_exclude_each_other(refused, workplace, shelf, tmp_path):
+    said = refused("infer", "--pretrained", "a", workplace.run, workplace.mock, "-o", tmp_path / "p.nc")
+    assert "expected a catalogue alone with --pretrained, got two names" in said
+    assert "expected a run folder and a catalogue, got one name" in refused("infer", workplace.mock, "-o", tmp_path / "p.nc")
+
+
+def test_runs_that_cannot_be_shipped_are_refused(workplace, shelf, tmp_path, monkeypatch):
+    for name in ("", "LSST", "../x", ".hidden"):
+        with pytest.raises(ConfigError, match="lower-case letters, digits and dashes"):
+            pretrained.ship(workplace.run, name)
+    with pytest.raises(ConfigError, match=r"missing run\.json, weights\.pt, calibration\.json"):
+        pretrained.ship(tmp_path, "x")
+    (shelf / "taken").mkdir()
+    with pytest.raises(ConfigError, match="expected a new name, got 'taken'"):
+        pretrained.ship(workplace.run, "taken")
+    monkeypatch.setattr(pretrained, "LARGEST", 1024**2)
+    with pytest.raises(ConfigError, match=r"expected at most 1 MB, got \d\.\d MB"):
+        pretrained.ship(workplace.run, "large")
+    assert {p.name for p in shelf.iterdir()} == {"taken"}
+
+
+def test_a_copy_with_another_posterior_is_refused(workplace, shelf, monkeypatch):
+    copyfile = shutil.copyfile
+
+    def changed(source, target):
+        copyfile(source, target)
+        if Path(target).name == "weights.pt":
+            state = torch.load(target, weights_only=True)
+            name = next(k for k in state if k.startswith("members.0.flow") and state[k].is_floating_point() and state[k].numel() > 1)
+            state[name] += 0.01
+            torch.save(state, target)
+
+    monkeypatch.setattr(pretrained.shutil, "copyfile", changed)
+    with pytest.raises(ConfigError, match="expected a copy with the same posterior, got another"):
+        pretrained.ship(workplace.run, "x")
+    assert not list(shelf.iterdir())
+
+
+def test_the_script_of_the_maintainer(workplace, shelf, monkeypatch, capsys):
+    script = str(ROOT / "benchmarks" / "ship_pretrained.py")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(script, run_name="__main__")
+        return stop.value.code, *capsys.readouterr()
+
+    assert run() == (2, "", "usage: python benchmarks/ship_pretrained.py RUN NAME\n")
+    code, said, _ = run(workplace.run, "tiny")
+    assert (code, said.startswith("tiny: 1.9 MB in")) == (0, True)
+    code, _, error = run(workplace.run, "tiny")
+    assert (code, error.startswith("error: pretrained: expected a new name")) == (2, True)

@@ -1,0 +1,132 @@
+"""A target is known by its rows, and one unlike what would be simulated is refused before any training, in one line."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from cigars.catalogue import Catalogue, CatalogueError, select
+from cigars.config import load_config
+from cigars.schema import Globals, Latents, Observations, Survey
+from cigars.targets import ENOUGH, SURVEYS, TargetWarning, as_survey, check_target, target_hash
+
+from .catalogues import make_catalogue
+
+TWO_BANDS = {"hosts.bands": ["lsst2023-g", "lsst2023-r"], "selection.host_thresholds": [28.0, 28.0], "training.batch_surveys": 32}
+SIZE = 400
+
+
+@pytest.fixture(scope="module")
+def config():
+    return load_config("demo", **TWO_BANDS)
+
+
+def objects(rng, *shape, z_spec=True):
+    uniform = lambda low, high, *more: rng.uniform(low, high, (*shape, *more)).astype(np.float32)  # noqa: E731
+    values = {name: uniform(0.01, 0.02) for name in ("var_m", "var_x", "var_c")}
+    values |= {name: np.zeros(shape, np.float32) for name in ("cov_mx", "cov_mc", "cov_xc")}
+    unknown = np.full(shape, np.nan, np.float32)
+    values |= {"z_spec": uniform(0, 1) if z_spec else unknown, "z_spec_err": uniform(1e-4, 2e-4) if z_spec else unknown}
+    return Observations(
+        mag=uniform(20, 25, 2), mag_err=uniform(0.01, 0.1, 2), m=uniform(20, 25), x=uniform(-1, 1), c=uniform(-1, 1), **values
+    )
+
+
+def uniform_source(asked=None, z_spec=True):
+    """Surveys of about SIZE objects with every column uniform."""
+
+    def source(first, count):
+        if asked is not None:
+            asked.append((first, count))
+        rng = np.random.default_rng(first)
+        number = rng.integers(SIZE // 2, 2 * SIZE, count).astype(np.int32)
+        observed = np.arange(2 * SIZE) < number[:, None]
+        nothing = np.zeros((count, 2 * SIZE), np.float32)
+        observations = objects(rng, count, 2 * SIZE, z_spec=z_spec)
+        return Survey(
+            Globals(*[nothing[:, 0]] * len(Globals._fields)), observations, Latents(*[nothing] * len(Latents._fields)), observed,
+            nothing.astype(np.int32), number,
+        )  # fmt: skip
+
+    return source
+
+
+@pytest.fixture
+def target():
+    return Catalogue(np.array([f"{i:04d}" for i in range(SIZE)]), objects(np.random.default_rng(7), SIZE))
+
+
+def changed(target, name, value, rows=1):
+    leaf = getattr(target.observations, name).copy()
+    leaf[:rows] = value
+    return target._replace(observations=target.observations._replace(**{name: leaf}))
+
+
+def test_the_hash_is_of_the_rows_whatever_their_order():
+    catalogue = make_catalogue()
+    known = target_hash(catalogue)
+    assert target_hash(select(catalogue, np.random.default_rng(0).permutation(len(catalogue.id)))) == known
+    assert target_hash(catalogue._replace(id=catalogue.id.astype("<U40"))) == known
+    assert target_hash(catalogue._replace(p_ia=None)) == known  # not used
+    assert target_hash(select(catalogue, np.arange(1, len(catalogue.id)))) != known
+    assert target_hash(catalogue._replace(id=catalogue.id[::-1])) != known
+    for name in Observations._fields:
+        other = changed(catalogue, name, np.nextafter(getattr(catalogue.observations, name)[0], np.float32(9e9)))
+        assert target_hash(other) != known, name
+
+
+def test_a_catalogue_is_a_survey_of_one(target):
+    survey = as_survey(target.observations)
+    assert survey.number.tolist() == [SIZE]
+    assert survey.observed.shape == survey.observations.m.shape == (1, SIZE)
+    assert np.isnan(survey.theta.Om0).all()
+
+
+def test_a_target_like_the_simulations_passes_in_silence(target, config):
+    asked = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_target(target, uniform_source(asked), config)
+    assert asked == [(32 * i, 32) for i in range(len(asked))]  # whole batches, none twice
+    assert 32 * len(asked) >= SURVEYS[0]
+    assert 32 * len(asked) * 1.25 * SIZE > 0.9 * ENOUGH
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rows", "says"),
+    [
+        ("m", 35.0, 2, r"m: 2 outside \[20, 25\], the farthest 35"),
+        ("c", -1.1, 40, r"c: 40 outside \[-1, 1\], the farthest -1\.1"),
+        ("mag", 19.0, 3, r"mag_g: 3 outside .*; mag_r: 3 outside"),
+    ],
+)
+def test_columns_outside_the_simulated_range_are_named(target, config, name, value, rows, says):
+    with pytest.raises(CatalogueError, match=rf"target: expected objects like those that 'demo' simulates, got {says}"):
+        check_target(changed(target, name, value, rows), uniform_source(), config)
+
+
+def test_a_few_strange_objects_are_a_warning(target, config):
+    with pytest.warns(TargetWarning, match=r"a few objects are unlike all that were simulated: m: 1 outside"):
+        check_target(changed(target, "m", 35.0), uniform_source(), config)
+
+
+@pytest.mark.parametrize("size", [SIZE // 4, 4 * SIZE])
+def test_a_number_of_objects_that_no_survey_has_is_refused(target, config, size):
+    rows = np.arange(size) % SIZE
+    some = select(target, rows)._replace(id=np.arange(size).astype(str))
+    with pytest.raises(CatalogueError, match="number of objects: 1 outside"):
+        check_target(some, uniform_source(), config)
+
+
+def test_what_is_never_simulated_is_refused_however_little(target, config):
+    o = target.observations
+    one = target._replace(observations=o._replace(z_spec=np.where(np.arange(SIZE) == 0, 0.5, np.nan), z_spec_err=o.z_spec * np.nan))
+    with pytest.raises(CatalogueError, match="z_spec: 1 given, which the training never had"):
+        check_target(one, uniform_source(z_spec=False), config)
+
+
+def test_another_number_of_bands_is_refused(target, config):
+    o = target.observations
+    narrow = target._replace(observations=o._replace(mag=o.mag[:, :1], mag_err=o.mag_err[:, :1]))
+    with pytest.raises(CatalogueError, match="expected the 2 bands of the configuration, got 1"):
+        check_target(narrow, uniform_source(), config)
