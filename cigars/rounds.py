@@ -25,7 +25,7 @@ from cigars.truncation import RECORD, Cut, Round, Rounds, cut_marginal, prior_ma
 
 __all__ = ["overconfident", "reduced", "train_rounds"]
 
-DRAWS = 100_000  # of the posterior of a round: five beyond each quantile
+DRAWS = 40_000  # of the posterior of a round: the fewest with which a quantile lies inside the draws, see `cut_marginal`
 FEWEST_SURVEYS, FEWEST_OBJECTS = 2_000, 200_000
 CHECKPOINTS = "checkpoints"
 

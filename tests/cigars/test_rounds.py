@@ -24,8 +24,9 @@ def command(workplace, run, *more):
 
 @pytest.fixture(scope="module")
 def made(workplace, tmp_path_factory):
-    """A run of two rounds for the shared mock, made by the command."""
+    """A run of two rounds for the shared mock, made by the command; its first is the shared run, which is trained alike."""
     run = tmp_path_factory.mktemp("rounds") / "run"
+    shutil.copytree(workplace.run, run / "round-1", ignore=shutil.ignore_patterns("checkpoints"))
     assert main(command(workplace, run)) == 0
     return run
 
@@ -102,16 +103,25 @@ def test_a_posterior_that_the_box_cuts_is_one_warning(cigars, made, workplace, c
     assert said.err.count("warning:") == 1
 
 
-def test_an_interrupted_training_goes_on_to_the_same_weights(cigars, made, workplace, tmp_path, monkeypatch):
-    run, train, calls = tmp_path / "run", rounds.train_run, []
+def interrupting(train, calls, at):
+    """`train` that is interrupted when it is called for the `at`-th time."""
 
-    def interrupted(*arguments, **options):
-        calls.append(arguments)
-        if len(calls) == 2:
+    def interrupted(config, folder, **options):
+        calls.append(folder)
+        if len(calls) == at:
             raise KeyboardInterrupt
-        return train(*arguments, **options)
+        return train(config, folder, **options)
 
-    monkeypatch.setattr(rounds, "train_run", interrupted)
+    return interrupted
+
+
+def without_seconds(run):
+    return [r.model_copy(update={"seconds": 0.0}) for r in read_rounds(run).history]
+
+
+def interrupt_and_resume(cigars, workplace, made, run, monkeypatch, train):
+    calls = []
+    monkeypatch.setattr(rounds, "train_run", interrupting(train, calls, at=2))
     said = cigars(*command(workplace, run))
     assert said.code == 130
     assert said.err.splitlines()[-1] == (
@@ -120,14 +130,30 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(cigars, made, workp
     assert len(read_rounds(run).history) == 1
     assert not (run / "run.json").exists()
     assert cigars(*command(workplace, run, "--resume")).code == 0
-    assert len(calls) == 3  # the first round was not trained again
-    assert same_weights(run, made)
-    plain = [[r.model_copy(update={"seconds": 0.0}) for r in read_rounds(folder).history] for folder in (run, made)]
-    assert plain[0] == plain[1]
-    before = (run / "weights.pt").stat().st_mtime_ns
+    assert calls == [run / "round-1", run, run]  # the first round was not trained again
+    assert without_seconds(run) == without_seconds(made)
     assert cigars(*command(workplace, run, "--resume")).code == 0  # finished: nothing to do
-    assert (run / "weights.pt").stat().st_mtime_ns == before
     assert len(calls) == 3
+
+
+def test_an_interrupted_training_goes_on_with_the_unfinished_round(cigars, made, workplace, tmp_path, monkeypatch):
+    """Trainings are copied from those that were made, under the same configuration."""
+
+    def copied(config, folder, **options):
+        source = made / folder.relative_to(tmp_path / "run")
+        assert run_config(source) == config
+        assert options["resume"]
+        for name in ("run.json", "weights.pt", "calibration.json"):
+            shutil.copyfile(source / name, folder / name)
+
+    interrupt_and_resume(cigars, workplace, made, tmp_path / "run", monkeypatch, copied)
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_goes_on_to_the_same_weights(cigars, made, workplace, tmp_path, monkeypatch):
+    interrupt_and_resume(cigars, workplace, made, tmp_path / "run", monkeypatch, rounds.train_run)
+    assert same_weights(tmp_path / "run", made)
+    assert same_weights(tmp_path / "run" / "round-1", made / "round-1")
 
 
 def test_what_was_begun_otherwise_is_not_continued(refused, made, workplace, catalogue, tmp_path):
