@@ -75,7 +75,7 @@ class GaussianSurvey:
         )
         truth = dict.fromkeys(Latents._fields, 0 * one) | dict(zip(LOCALS, local.T.astype(np.float32), strict=True))
         values = Globals(*(np.float32(dict(zip(MARGINALS, theta, strict=True)).get(k, getattr(FIDUCIAL, k))) for k in Globals._fields))
-        return Survey(values, observations, Latents(**truth), observed, np.zeros(self.capacity, np.int32), np.int32(n))
+        return Survey(values, observations, Latents(**truth), observed, np.zeros(self.capacity, np.int32), np.int32(n), np.float32(1))
 
     def posterior(self, survey: Survey) -> tuple[np.ndarray, np.ndarray]:
         """Exact mean [survey, 3] and covariance [survey, 3, 3] of Θ."""

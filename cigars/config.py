@@ -183,6 +183,13 @@ class SizeConfig(_Frozen):
     area_deg2: float | None = Field(None, gt=0)
     duration_yr: float | None = Field(None, gt=0)
     capacity: int = Field(8192, ge=1)  # most objects one survey can hold
+    exposure: tuple[float, float] = (1.0, 1.0)  # of training surveys, relative to the size: drawn log-uniformly, and known to the network
+
+    @model_validator(mode="after")
+    def _positive_exposure(self) -> SizeConfig:
+        if not 0 < self.exposure[0] <= self.exposure[1]:
+            raise ValueError(f"exposure: expected 0 < low <= high, got {list(self.exposure)}")
+        return self
 
     @model_validator(mode="after")
     def _one_form(self) -> SizeConfig:
@@ -213,7 +220,9 @@ class TrainingConfig(_Frozen):
     calibration_surveys: int = Field(500, ge=20)  # fresh, for SBC
     objects: int = Field(800_000, ge=64)  # objects for the local estimators
     batch_surveys: int = Field(64, ge=1)  # surveys simulated at a time
-    encoder: Literal["moments", "set", "both"] = "moments"
+    encoder: Literal["score", "moments", "set", "both"] = "score"  # summary of a survey; "both" is moments and a learned set
+    pilot_surveys: int = Field(4_000, ge=16)  # for the first estimate of Θ and the score network, and again for each refinement
+    refinements: int = Field(1, ge=0, le=4)  # how often the score is evaluated anew at a better estimate
     ensemble: int = Field(1, ge=1)
     local_epochs: int = Field(10, ge=1)  # passes over the objects, for the local regressor and the local flow
     hide_sn: float = Field(0.1, ge=0, lt=1)  # chance that the local flow sees an object without its supernova light

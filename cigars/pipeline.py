@@ -20,6 +20,7 @@ from cigars.ingest import ingest
 from cigars.posteriors import hide, infer, read_posterior, save_posterior
 from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
 from cigars.schema import FIDUCIAL, Globals, Latents, Survey
+from cigars.scores import joint_scores
 
 if TYPE_CHECKING:
     import arviz
@@ -81,7 +82,8 @@ def simulate(
     values = {**FIDUCIAL._asdict(), **config.fixed, **given}
     if flat:
         values["Ode0"] = 1 - values["Om0"]
-    survey = survey_source(config, "mock", None if from_prior else Globals(**values), report)(number, 1)
+    one_size = config.model_copy(update={"size": config.size.model_copy(update={"exposure": (1.0, 1.0)})})
+    survey = survey_source(one_size, "mock", None if from_prior else Globals(**values), report)(number, 1)
     one = _first(survey)
     ids = [f"{config.name}-{i:05d}" for i in range(int(one.number))]
     if not ids:
@@ -132,7 +134,8 @@ def _trimmed(survey: Survey) -> Survey:
 
 def _first(survey: Survey) -> Survey:
     one = lambda tree: type(tree)(*(np.asarray(leaf)[0] for leaf in tree))  # noqa: E731
-    return Survey(one(survey.theta), one(survey.observations), one(survey.latents), survey.observed[0], survey.host[0], survey.number[0])
+    trees = one(survey.theta), one(survey.observations), one(survey.latents)
+    return Survey(*trees, survey.observed[0], survey.host[0], survey.number[0], survey.exposure[0])
 
 
 def run_fingerprint(config: Config) -> str:
@@ -209,6 +212,7 @@ def train_run(config: Config, run: str | Path, *, device: str = "cpu", resume: b
         device=device,
         report=report,
         resume=resume,
+        joint_score=joint_scores(config),
     )
     fitted = time.monotonic()
     calibration = _calibrate(trained, source, config, report)

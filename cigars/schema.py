@@ -119,6 +119,7 @@ class Survey(NamedTuple):
 
     Object arrays have a static capacity: the first `number` rows are the detected objects, marked True in `observed`,
     and the rest is padding. `host` is the row of each object's host in the bank.
+    `exposure`, area × time, is relative to the configured size.
     """
 
     theta: Globals
@@ -127,6 +128,7 @@ class Survey(NamedTuple):
     observed: Array
     host: Array
     number: Array
+    exposure: Array = np.float32(1)
 
 
 class Marginal(NamedTuple):

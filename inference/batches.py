@@ -29,8 +29,8 @@ class Packed(NamedTuple):
     """Objects of several surveys end to end.
 
     `observations` and `latents` have leaves [object] (`mag` [object, band]); the objects of survey s are
-    `lengths[s]` consecutive rows. `number` is the true size of each catalogue (not that of a subset) and `theta` the
-    free global parameters [survey, parameter].
+    `lengths[s]` consecutive rows. `number` is the true size of each catalogue (not that of a subset), `theta` the
+    free global parameters [survey, parameter], `exposure` relative to the configured size.
     """
 
     observations: Observations
@@ -38,6 +38,7 @@ class Packed(NamedTuple):
     theta: Tensor
     lengths: Tensor
     number: Tensor
+    exposure: Tensor
 
 
 def to_torch(tree: Any, device: str | torch.device = "cpu") -> Any:
@@ -89,9 +90,11 @@ def pack(survey: Survey, names: Sequence[str] = (), device: str | torch.device =
     single = observed.ndim == 1
     observed = observed[None] if single else observed
 
+    index = observed.flatten().nonzero()[:, 0]  # once: a boolean mask would be searched again for every leaf
+
     def rows(leaf: Any) -> Tensor:
         leaf = to_torch(leaf, device)
-        return (leaf[None] if single else leaf)[observed]
+        return (leaf if single else leaf.flatten(0, 1))[index]
 
     lengths = observed.sum(1)
     number = torch.atleast_1d(to_torch(survey.number, device)).long()
@@ -100,8 +103,9 @@ def pack(survey: Survey, names: Sequence[str] = (), device: str | torch.device =
             f"survey: expected at most number = {number.tolist()[:8]} objects, got {lengths.tolist()[:8]} in the mask; rebuild the survey"
         )
     latents = None if survey.latents is None else Latents(*(rows(leaf) for leaf in survey.latents))
+    exposure = to_torch(survey.exposure, device).expand(lengths.shape)
     theta = parameters(survey.theta, names).to(device) if names else torch.empty(len(lengths), 0, device=device)
-    return Packed(Observations(*(rows(leaf) for leaf in survey.observations)), latents, theta, lengths, number)
+    return Packed(Observations(*(rows(leaf) for leaf in survey.observations)), latents, theta, lengths, number, exposure)
 
 
 def _rows(tree: Any, index: Tensor) -> Any:
@@ -117,7 +121,12 @@ def subset(packed: Packed, limit: int, generator: torch.Generator) -> Packed:
     place = torch.arange(len(owner)) - start[owner]
     keep = order[place < limit].to(packed.lengths.device)
     return Packed(
-        _rows(packed.observations, keep), _rows(packed.latents, keep), packed.theta, packed.lengths.clamp(max=limit), packed.number
+        _rows(packed.observations, keep),
+        _rows(packed.latents, keep),
+        packed.theta,
+        packed.lengths.clamp(max=limit),
+        packed.number,
+        packed.exposure,
     )
 
 
@@ -128,7 +137,8 @@ def select(packed: Packed, surveys: Sequence[int] | Tensor) -> Packed:
     lengths = packed.lengths[surveys]
     offset = torch.repeat_interleave(start[surveys] - (torch.cumsum(lengths, 0) - lengths), lengths)
     index = torch.arange(len(offset), device=offset.device) + offset
-    return Packed(_rows(packed.observations, index), _rows(packed.latents, index), packed.theta[surveys], lengths, packed.number[surveys])
+    observations, latents = _rows(packed.observations, index), _rows(packed.latents, index)
+    return Packed(observations, latents, packed.theta[surveys], lengths, packed.number[surveys], packed.exposure[surveys])
 
 
 def join(parts: Sequence[Packed]) -> Packed:

@@ -14,6 +14,7 @@ from cigars.schema import Observations
 
 from .batches import Packed, segment_mean
 from .standardise import Standardiser
+from .summaries import size_columns
 
 __all__ = ["FeatureMoments", "ResidualMLP", "SetEncoder"]
 
@@ -44,7 +45,7 @@ class ResidualMLP(nn.Module):
 
 
 class FeatureMoments(nn.Module):
-    """First and second moments of the standardised inputs and ln(1 + N): the part of the set summary without weights.
+    """First and second moments of the standardised inputs, ln(1 + N) and the log exposure: the part of the set summary without weights.
 
     Args:
         standardiser: fitted on the training objects.
@@ -58,7 +59,7 @@ class FeatureMoments(nn.Module):
     def forward(self, packed: Packed) -> Float[Tensor, "survey moment"]:
         """Moments of each packed survey."""
         u = self.standardiser(packed.observations)
-        return torch.cat([segment_mean(torch.cat([u, u**2], -1), packed.lengths), torch.log1p(packed.number.to(u.dtype))[:, None]], -1)
+        return torch.cat([segment_mean(torch.cat([u, u**2], -1), packed.lengths), size_columns(packed)], -1)
 
 
 class SetEncoder(nn.Module):

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from cigars.schema import DistanceTable, Marginal
 
 from .batches import Source
 from .model import FORMAT, Trained, save_run, versions
 from .priors import Prior
+from .score import JointScore, OneStep
 from .stages import REGRESSOR_WIDTH, Split, Stages, random_hiding, split, stream
 from .train import Report, silent
 
@@ -40,6 +42,7 @@ def fit(
     device: str | torch.device = "cpu",
     report: Report = silent,
     resume: bool = False,
+    joint_score: JointScore | None = None,
 ) -> Trained:
     """Train both posteriors and save the run.
 
@@ -51,16 +54,18 @@ def fit(
         run_folder: receives checkpoints, weights and metadata.
         fingerprint, configuration: stored with the run, and a resumed training must carry the same fingerprint.
         device: where networks are trained.
-        report: progress callback of stages "regressor", "summaries", "encoder", "global", "local".
+        report: progress callback of stages "regressor", "pilot", "score", "refine-0", ..., "summaries", "encoder", "global", "local".
         resume: continue from the checkpoints in the folder.
+        joint_score: of simulated objects, which encoder = "score" learns from.
 
     Raises:
-        ValueError: if the folder holds a training and `resume` is False, or one of another fingerprint.
+        ValueError: if encoder = "score" is without joint scores, or if the folder holds a training and `resume` is False, or one of
+            another fingerprint.
         TrainingError: if a loss is not finite.
     """
     folder = _prepare(Path(run_folder), fingerprint, resume)
     prior = Prior(marginals, device)
-    run = Stages(source, config.training, config.seed, prior, distance, folder, torch.device(device), report)
+    run = Stages(source, config.training, config.seed, prior, distance, folder, torch.device(device), report, joint_score, config.fixed)
     held = run.held_out()
     summary = run.summary(held)
     table, theta, objects, sizes = run.summaries(summary)
@@ -73,6 +78,7 @@ def fit(
         "distance": [np.asarray(d).tolist() for d in distance],
         "architecture": {
             "encoder": config.training.encoder, "bands": int(objects.observations.mag.shape[-1]), "regressor_width": REGRESSOR_WIDTH,
+            "fixed": dict(config.fixed), "pilots": pilot_shapes(summary),
             "summary": int(table.shape[1]), "components": [m.whitening.projection.shape[1] for m in members],
         },
         "number_range": sizes, "curves": {**curves, "local": local_curve}, "split": split(config.training)._asdict(),
@@ -80,6 +86,11 @@ def fit(
     trained = Trained(summary, members, local, meta).eval()
     save_run(Path(run_folder), trained)
     return trained
+
+
+def pilot_shapes(summary: nn.Module) -> list[list[int]]:
+    """Shape of each pilot's whitening, where the summary has pilots."""
+    return [list(p.whitening.projection.shape) for p in summary.pilots] if isinstance(summary, OneStep) else []  # type: ignore[union-attr,arg-type]
 
 
 def _prepare(run_folder: Path, fingerprint: str, resume: bool) -> Path:

@@ -24,13 +24,14 @@ from cigars.schema import DistanceTable, Marginal
 from .embedding import FeatureMoments, SetEncoder
 from .estimators import GlobalEstimator, LocalEstimator
 from .priors import Prior
+from .score import OneStep, Pilot, ScoreNetwork
 from .standardise import Standardiser, Whitening
 from .summaries import LocalRegressor, Moments
 from .train import load_checkpoint, save_checkpoint
 
 __all__ = ["FORMAT", "Trained", "build_summary", "load_run", "save_run", "versions"]
 
-FORMAT = 1
+FORMAT = 2
 META, WEIGHTS = "run.json", "weights.pt"
 
 
@@ -69,22 +70,27 @@ class Trained(nn.Module):
         return next(self.local.parameters()).device
 
 
-def build_summary(architecture: Mapping[str, Any], distance: DistanceTable) -> nn.Module:
-    """The fixed summary network that an architecture names: physics moments, or moments of the inputs for encoder = "set"."""
+def build_summary(architecture: Mapping[str, Any], distance: DistanceTable, prior: Prior) -> nn.Module:
+    """The fixed summary network that an architecture names: the one-step score, physics moments, or moments of the inputs ("set")."""
+    bands, size = architecture["bands"], len(prior.names)
     if architecture["encoder"] == "set":
-        return FeatureMoments(Standardiser(architecture["bands"]))
-    return Moments(LocalRegressor(architecture["bands"], architecture["regressor_width"]), distance)
+        return FeatureMoments(Standardiser(bands))
+    moments = Moments(LocalRegressor(bands, architecture["regressor_width"]), distance)
+    if architecture["encoder"] != "score":
+        return moments
+    pilots = [Pilot(Whitening(*shape), size, torch.zeros(2, size)) for shape in architecture["pilots"]]
+    return OneStep(moments, ScoreNetwork(prior, bands, architecture["fixed"]), pilots)
 
 
 def _standardiser(summary: nn.Module) -> Standardiser:
-    return summary.regressor.standardiser if isinstance(summary, Moments) else summary.standardiser  # type: ignore[return-value]
+    return summary.regressor.standardiser if isinstance(summary, Moments | OneStep) else summary.standardiser  # type: ignore[return-value]
 
 
 def build_members(architecture: Mapping[str, Any], summary: nn.Module, prior: Prior, components: list[int]) -> list[GlobalEstimator]:
     """Global estimators of the right shapes; each ensemble member has its own encoder if there is a learned one."""
     members = []
     for kept in components:
-        encoder = None if architecture["encoder"] == "moments" else SetEncoder(_standardiser(summary))
+        encoder = None if architecture["encoder"] in ("score", "moments") else SetEncoder(_standardiser(summary))
         members.append(GlobalEstimator(prior, Whitening(architecture["summary"], kept), encoder))
     return members
 
@@ -144,7 +150,7 @@ def load_run(path: Path, device: str | torch.device = "cpu", fingerprint: str | 
 def _build(meta: dict[str, Any], architecture: Mapping[str, Any], marginals: dict[str, Marginal]) -> Trained:
     prior = Prior(marginals)
     distance = DistanceTable(*(np.asarray(v) for v in meta["distance"]))
-    summary = build_summary(architecture, distance)
+    summary = build_summary(architecture, distance, prior)
     members = build_members(architecture, summary, prior, architecture["components"])
     reference = Prior({k: Marginal(*_infinite(v)) for k, v in meta["local_marginals"].items()})
     return Trained(summary, members, LocalEstimator(reference, prior, architecture["bands"]), meta)

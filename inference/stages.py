@@ -18,7 +18,9 @@ from cigars.schema import DistanceTable, Latents, Observations
 from .batches import Packed, Source, hide, join, pack, select, subset, to_device
 from .embedding import FeatureMoments, SetEncoder
 from .estimators import GlobalEstimator, LocalEstimator, local_marginals, local_values
+from .one_step import train_one_step
 from .priors import Prior
+from .score import JointScore, OneStep
 from .standardise import Standardiser, Whitening
 from .summaries import LocalRegressor, Moments, local_targets
 from .train import History, Report, Settings, load_checkpoint, optimise, save_checkpoint, shuffled
@@ -40,6 +42,7 @@ class Split(NamedTuple):
     validation: int
     calibration: int
     regression: int
+    pilot: int
     summaries: int
     live: int
 
@@ -48,7 +51,9 @@ def split(training: TrainingConfig) -> Split:
     """Survey numbers of a training."""
     calibration = training.validation_surveys
     regression = calibration + training.calibration_surveys
-    return Split(0, calibration, regression, regression + training.surveys, regression + 2 * training.surveys)
+    pilot = regression + training.surveys
+    summaries = pilot + (1 + training.refinements) * training.pilot_surveys if training.encoder == "score" else pilot
+    return Split(0, calibration, regression, pilot, summaries, summaries + training.surveys)
 
 
 def stream(
@@ -85,7 +90,10 @@ class Stages:
         folder: Path,
         device: torch.device,
         report: Report,
+        joint_score: JointScore | None = None,
+        fixed: Mapping[str, float] | None = None,
     ) -> None:
+        self.joint_score, self.fixed = joint_score, dict(fixed or {})
         self.source, self.training, self.seed, self.prior, self.distance = source, training, seed, prior, distance
         self.folder, self.device, self.report = folder, device, report
         self.at = split(training)
@@ -93,7 +101,7 @@ class Stages:
     def _stream(self, first: int, total: int) -> Iterator[Packed]:
         return stream(self.source, first, total, self.training.batch_surveys, self.prior.names, self.device)
 
-    def _seeded(self, tag: int, build: Callable[[], Built]) -> Built:
+    def seeded(self, tag: int, build: Callable[[], Built]) -> Built:
         """Build networks from a seed of their own, whatever was drawn before."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * 1009 + tag)
@@ -126,7 +134,7 @@ class Stages:
             subset(held, max(16384 // len(held.lengths), 16), torch.Generator().manual_seed(self.seed)),
         )
         net: LocalRegressor = (
-            self._seeded(1, lambda: LocalRegressor(bands, REGRESSOR_WIDTH)).to(self.device).fit_scales(data.observations, targets)
+            self.seeded(1, lambda: LocalRegressor(bands, REGRESSOR_WIDTH)).to(self.device).fit_scales(data.observations, targets)
         )
         with torch.no_grad():
             inputs, held_inputs = net.standardiser(data.observations), net.standardiser(sample.observations)
@@ -139,29 +147,34 @@ class Stages:
             net, net.loss, lambda s: (inputs[rows(s)], targets[rows(s)]), lambda: float(net.loss(held_inputs, held_targets).mean()),
             settings, self.folder / "regressor.pt", self.report, "regressor",
         )  # fmt: skip
-        return Moments(net, self.distance).to(self.device).eval()
+        moments = Moments(net, self.distance).to(self.device).eval()
+        return train_one_step(self, moments) if t.encoder == "score" else moments
 
     def summaries(self, summary: nn.Module) -> tuple[Tensor, Tensor, Packed, list[int]]:
-        """Stage 2: summary and Θ of every survey, and a few objects of each for the local flow."""
-        t, parts = self.training, []
-        keep = max(math.ceil(t.objects / t.surveys), 1)
-        for number, first in enumerate(range(0, t.surveys, PART)):
-            path = self.folder / f"summaries-{number:05d}.pt"
+        """Stage 2: summary and Θ of every survey, a few objects of each for the local flow, and the range of their numbers."""
+        t = self.training
+        return self.table("summaries", summary, self.at.summaries, t.surveys, max(math.ceil(t.objects / t.surveys), 1))
+
+    def table(self, name: str, summary: nn.Module, first: int, total: int, keep: int) -> tuple[Tensor, Tensor, Packed, list[int]]:
+        """Summaries of surveys first, ..., first + total - 1 by parts kept on disk, their Θ, `keep` objects of each, range of numbers."""
+        parts = []
+        for number, start in enumerate(range(0, total, PART)):
+            path = self.folder / f"{name}-{number:05d}.pt"
             if not path.exists():
-                save_checkpoint(path, self._part(summary, first, min(PART, t.surveys - first), keep))
+                save_checkpoint(path, self._part(name, summary, first, start, total, keep))
             parts.append(load_checkpoint(path, self.device))
-            self.report("summaries", min(first + PART, t.surveys), t.surveys)
+            self.report(name, min(start + PART, total), total)
         table, theta, numbers = (torch.cat([p[k] for p in parts]) for k in ("summary", "theta", "number"))
         objects = join([_unpack(p["objects"]) for p in parts])
         return table, theta, objects, [int(numbers.min()), int(numbers.max())]
 
-    def _part(self, summary: nn.Module, first: int, total: int, keep: int) -> dict[str, Any]:
-        rows, kept, done = [], [], 0
-        for packed in self._stream(self.at.summaries + first, total):
+    def _part(self, name: str, summary: nn.Module, first: int, start: int, total: int, keep: int) -> dict[str, Any]:
+        rows, kept, done = [], [], start
+        for packed in self._stream(first + start, min(PART, total - start)):
             rows.append(summary(packed))
             kept.append(subset(packed, keep, torch.Generator().manual_seed(self.seed * 65537 + first + done)))
             done += len(packed.lengths)
-            self.report("summaries", first + done, self.training.surveys)
+            self.report(name, done, total)
         objects = join(kept)
         plain = {
             "observations": tuple(objects.observations),
@@ -169,6 +182,7 @@ class Stages:
             "theta": objects.theta,
             "lengths": objects.lengths,
             "number": objects.number,
+            "exposure": objects.exposure,
         }
         return {"summary": torch.cat(rows), "theta": objects.theta, "number": objects.number, "objects": plain}
 
@@ -178,7 +192,7 @@ class Stages:
         whitening = Whitening.fit(table)
         members, curves = [], {}
         for k in range(self.training.ensemble):
-            net = self._seeded(100 + k, lambda: self._member(summary, whitening)).to(self.device).fit_skip(table, theta)
+            net = self.seeded(100 + k, lambda: self._member(summary, whitening)).to(self.device).fit_skip(table, theta)
             curves[f"global-{k}"] = _curve(self._train_head(net, k, table, theta, held_table, held.theta))
             if net.encoder is not None:
                 curves[f"encoder-{k}"] = _curve(self._train_encoder(net, k, summary, held_table, held))
@@ -186,8 +200,8 @@ class Stages:
         return members, curves
 
     def _member(self, summary: nn.Module, whitening: Whitening) -> GlobalEstimator:
-        standardiser = summary.regressor.standardiser if isinstance(summary, Moments) else summary.standardiser
-        encoder = None if self.training.encoder == "moments" else SetEncoder(standardiser)  # type: ignore[arg-type]
+        standardiser = summary.regressor.standardiser if isinstance(summary, Moments | OneStep) else summary.standardiser
+        encoder = None if self.training.encoder in ("score", "moments") else SetEncoder(standardiser)  # type: ignore[arg-type]
         return GlobalEstimator(self.prior, whitening, encoder)
 
     def _train_head(self, net: GlobalEstimator, k: int, table: Tensor, theta: Tensor, held_table: Tensor, held_theta: Tensor) -> History:
@@ -228,7 +242,7 @@ class Stages:
         held_data = random_hiding(sample.observations, t.hide_sn, t.hide_z_spec, torch.Generator().manual_seed(self.seed + 2))
         reference = Prior(local_marginals(torch.cat([values, held_values])), self.device)
         bands = objects.observations.mag.shape[-1]
-        net: LocalEstimator = self._seeded(2, lambda: LocalEstimator(reference, self.prior, bands)).to(self.device)
+        net: LocalEstimator = self.seeded(2, lambda: LocalEstimator(reference, self.prior, bands)).to(self.device)
         net.standardiser.fit(objects.observations)
         batch = min(1024, len(values))
         rows = shuffled(len(values), batch, self.seed + 11)
@@ -254,5 +268,6 @@ def _curve(history: History) -> dict[str, Any]:
 def _unpack(plain: Mapping[str, Any]) -> Packed:
     latents = Latents(*plain["latents"]) if plain["latents"] else None
     return to_device(
-        Packed(Observations(*plain["observations"]), latents, plain["theta"], plain["lengths"], plain["number"]), plain["theta"].device
+        Packed(Observations(*plain["observations"]), latents, plain["theta"], plain["lengths"], plain["number"], plain["exposure"]),
+        plain["theta"].device,
     )

@@ -22,12 +22,17 @@ from cigars.schema import FIDUCIAL, DistanceTable, Latents, Observations
 from .batches import Packed
 from .standardise import Standardiser
 
-__all__ = ["TARGETS", "LocalRegressor", "Moments", "local_targets"]
+__all__ = ["TARGETS", "LocalRegressor", "Moments", "local_targets", "size_columns"]
 
 TARGETS = ("z", "mass_log10_msun", "metallicity_log10_zsun", "age_gyr")
 STEPS = (9.0, 9.5, 10.0, 10.5, 11.0)  # log10 M/Msun
 STEP_WIDTH = 0.12  # dex: the error of log M
 Z_MIN = 0.005  # the distance modulus diverges at zero
+
+
+def size_columns(packed: Packed) -> Float[Tensor, "survey 2"]:
+    """ln(1 + N) and the log exposure: together they carry the rates."""
+    return torch.stack([torch.log1p(packed.number.float()), packed.exposure.log()], -1)
 
 
 def local_targets(latents: Latents) -> Float[Tensor, "object target"]:
@@ -73,9 +78,12 @@ class LocalRegressor(nn.Module):
         error = (targets - self.centre) / self.scale - mean
         return (0.5 * error**2 * torch.exp(-2 * ln_sd) + ln_sd).sum(-1)
 
-    def estimate(self, observations: Observations) -> tuple[Tensor, Tensor]:
-        """Mean and ln sd of the standardised targets; a spectroscopic redshift, where there is one, takes the place of ẑ."""
-        mean, ln_sd = self(self.standardiser(observations))
+    def estimate(self, observations: Observations, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and ln sd of the standardised targets; a spectroscopic redshift, where there is one, takes the place of ẑ.
+
+        `features` are the standardised inputs, where they are at hand.
+        """
+        mean, ln_sd = self(self.standardiser(observations) if features is None else features)
         known = torch.isfinite(observations.z_spec)
         z = torch.where(known, (torch.nan_to_num(observations.z_spec) - self.centre[0]) / self.scale[0], mean[:, 0])
         err = torch.where(
@@ -113,9 +121,11 @@ class Moments(nn.Module):
         left, right = self.mu[low], self.mu[low + 1]
         return torch.lerp(left, right, place - low), (right - left) / (step * (1 + z))
 
-    def per_object(self, o: Observations) -> tuple[Float[Tensor, "object 9"], Float[Tensor, "object"], Float[Tensor, "object"]]:
+    def per_object(
+        self, o: Observations, estimate: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Float[Tensor, "object 9"], Float[Tensor, "object"], Float[Tensor, "object"]]:
         """The nine variables of each object, its inverse variance w (in units of σ_0^-2) and log10 M̂."""
-        mean, ln_sd = self.regressor.estimate(o)
+        mean, ln_sd = self.regressor.estimate(o) if estimate is None else estimate
         centre, scale, s = self.regressor.centre, self.regressor.scale, self.regressor.standardiser
         z = (mean[:, 0] * scale[0] + centre[0]).clamp(Z_MIN, self.z_max)
         mu, slope = self._modulus(z)
@@ -152,8 +162,8 @@ class Moments(nn.Module):
         return torch.cat([plain[:, 1:].flatten(), mean_w[None], triple.flatten(), sharp @ powers / n, steps.flatten()])
 
     @torch.no_grad()
-    def forward(self, packed: Packed) -> Float[Tensor, "survey moment"]:
-        """Moments of each survey and ln(1 + N)."""
-        v, w, mass = self.per_object(packed.observations)
+    def forward(self, packed: Packed, estimate: tuple[Tensor, Tensor] | None = None) -> Float[Tensor, "survey moment"]:
+        """Moments of each survey, ln(1 + N) and the log exposure; `estimate` is the local regressor's, where it is at hand."""
+        v, w, mass = self.per_object(packed.observations, estimate)
         rows = zip(*(a.split(packed.lengths.tolist()) for a in (v, w, mass)), strict=True)
-        return torch.cat([torch.stack([self._one(*row) for row in rows]), torch.log1p(packed.number.to(v.dtype))[:, None]], 1)
+        return torch.cat([torch.stack([self._one(*row) for row in rows]), size_columns(packed)], 1)

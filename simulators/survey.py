@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from cigars.schema import FIDUCIAL, Globals, Latents, Observations, Survey
 from simulators.categorical import draw_index
@@ -104,7 +104,8 @@ def _survey(key: Key[Array, ""], index: Array, theta: Globals | None, simulator:
         theta = sample_globals(theta_key, config.marginals, config.fixed, config.supernovae.cosmology)
     distances = transverse_distance_table(theta, config.hosts.z_max)
     bound = ln_slope_bound(theta.dtd_slope, FIDUCIAL.dtd_slope, simulator.ln_age_range)
-    expected = jnp.exp(simulator.ln_total + math.log(10) * theta.dtd_logA + bound)
+    exposure = _exposure(jax.random.fold_in(number_key, 1), config.size.exposure)
+    expected = exposure * jnp.exp(simulator.ln_total + math.log(10) * theta.dtd_logA + bound)
     candidates = jax.random.poisson(number_key, expected)
     capacity, size = config.size.capacity, _block_size(config.size.capacity)
 
@@ -125,7 +126,13 @@ def _survey(key: Key[Array, ""], index: Array, theta: Globals | None, simulator:
     _, number, rows = jax.lax.while_loop(lambda state: state[0] < blocks, step, (jnp.int32(0), jnp.int32(0), empty))
     observed = jnp.arange(capacity) < number
     observations, latents, host = jax.tree.map(lambda leaf: _masked(leaf[:capacity], observed), rows)
-    return Survey(theta, observations, latents, observed, host, number)
+    return Survey(theta, observations, latents, observed, host, number, exposure)
+
+
+def _exposure(key: Key[Array, ""], limits: tuple[float, float]) -> Float[Array, ""]:
+    """Exposure of a survey relative to the configured size, log-uniform within the limits."""
+    low, high = (math.log(v) for v in limits)
+    return jnp.exp(low + (high - low) * jax.random.uniform(key, dtype=jnp.float32))
 
 
 def _block_size(capacity: int) -> int:

@@ -53,5 +53,5 @@ def test_feature_moments_are_those_of_numpy_and_carry_the_true_number():
     packed = pack(GaussianSurvey(30)(0, 3))
     standardiser = Standardiser(2).fit(packed.observations)
     u = np.split(standardiser(packed.observations).numpy(), packed.lengths.cumsum(0)[:-1])
-    expected = [np.concatenate([v.mean(0), (v**2).mean(0), [np.log1p(n)]]) for v, n in zip(u, (77, 88, 99), strict=True)]
+    expected = [np.concatenate([v.mean(0), (v**2).mean(0), [np.log1p(n), 0.0]]) for v, n in zip(u, (77, 88, 99), strict=True)]
     np.testing.assert_allclose(FeatureMoments(standardiser)(packed._replace(number=torch.tensor([77, 88, 99]))), expected, atol=1e-5)

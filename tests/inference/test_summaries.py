@@ -18,7 +18,7 @@ REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
 
 
 def packed(o: Observations, lengths: list[int]) -> Packed:
-    return Packed(o, None, torch.empty(len(lengths), 0), torch.tensor(lengths), torch.tensor(lengths))
+    return Packed(o, None, torch.empty(len(lengths), 0), torch.tensor(lengths), torch.tensor(lengths), torch.ones(len(lengths)))
 
 
 @pytest.fixture

@@ -1,0 +1,134 @@
+"""Training of the one-step summary: a pilot on the physics moments, the score network on single objects, then the refinements.
+
+Every pilot is trained on surveys that none before it has seen, so that what the next stage gets is what fresh surveys give.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .batches import Packed
+from .score import CLIP, GREY_SCATTER, OneStep, Pilot, ScoreNetwork
+from .standardise import Whitening
+from .summaries import Moments
+from .train import Settings, optimise, shuffled
+
+if TYPE_CHECKING:
+    from .stages import Stages
+
+__all__ = ["train_one_step"]
+
+HELD_OUT = 0.1  # share of the pilot surveys and of their objects on which training is judged
+OBJECTS = 4096  # a batch
+MARGIN = 0.02  # share of the prior's width: a pilot stays that far inside
+
+
+def train_one_step(run: Stages, moments: Moments) -> OneStep:
+    """The one-step summary on the moments of a training.
+
+    Raises:
+        ValueError: if the run has no joint scores.
+    """
+    if run.joint_score is None:
+        raise ValueError("training.encoder: expected joint scores of the simulator for 'score', got none; use encoder = 'moments' or 'set'")
+    t = run.training
+    keep = max(math.ceil(t.objects / t.pilot_surveys), 1)
+    table, theta, objects, _ = run.table("pilot", moments, run.at.pilot, t.pilot_surveys, keep)
+    score = run.seeded(3, lambda: ScoreNetwork(run.prior, objects.observations.mag.shape[-1], run.fixed)).to(run.device)
+    one = OneStep(moments, score, [_train_pilot(run, 0, table, score.standardise(theta))])
+    _train_score(run, score, moments, objects)
+    for k in range(t.refinements):
+        first = run.at.pilot + (k + 1) * t.pilot_surveys
+        table, theta, *_ = run.table(f"refine-{k}", one.eval(), first, t.pilot_surveys, 1)
+        one.pilots.append(_train_pilot(run, k + 1, table, score.standardise(theta)))
+    return one.to(run.device).eval()
+
+
+def _train_pilot(run: Stages, number: int, table: Tensor, y: Tensor) -> Pilot:
+    t = run.training
+    held = max(int(HELD_OUT * len(table)), 1)
+    mean, sd = run.prior.mean, run.prior.variance.sqrt()
+    margin = MARGIN * (run.prior.high - run.prior.low)
+    inside = lambda edge, step: torch.where(torch.isfinite(edge), (edge + step - mean) / sd, CLIP * step.sign())  # noqa: E731
+    limit = torch.stack([inside(run.prior.low, margin), inside(run.prior.high, -margin).abs()])
+    net = run.seeded(10 + number, lambda: Pilot(Whitening.fit(table[held:]), y.shape[1], limit)).to(run.device)
+    net.fit_linear(table[held:], y[held:])
+    rows = shuffled(len(table) - held, min(t.batch, len(table) - held), run.seed + 31 + number)
+    every = max((len(table) - held) // t.batch, 1)
+    settings = Settings(t.epochs * every, every, t.learning_rate, patience=t.patience, seed=run.seed + 31 + number)
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        i = rows(step) + held
+        return y[i], table[i]
+
+    optimise(
+        net, net.loss, batch, lambda: float(net.loss(y[:held], table[:held]).mean()), settings,
+        run.folder / f"pilot-{number}.pt", run.report, "pilot",
+    )  # fmt: skip
+    return net
+
+
+def _train_score(run: Stages, net: ScoreNetwork, moments: Moments, objects: Packed) -> None:
+    """Regression on the joint scores of single objects: their mean and spread given Θ, then what the data say beyond it."""
+    if run.joint_score is None:
+        return
+    theta = objects.theta.repeat_interleave(objects.lengths, 0)
+    # objects of one survey stay together in the split: they share Θ
+    held = max(int(objects.lengths[: max(int(HELD_OUT * len(objects.lengths)), 1)].sum()), 1)
+    t, per_distance = run.joint_score(objects, theta)
+    y, t, per_distance = net.standardise(theta), t * net.scale, per_distance * net.scale
+    t = torch.nan_to_num(t)
+
+    def density(y: Tensor, t: Tensor) -> Tensor:
+        mean, ln_sd = net.moments_of_score(y)
+        return (0.5 * ((t - mean) * torch.exp(-ln_sd)).clamp(-2 * CLIP, 2 * CLIP) ** 2 + ln_sd).sum(-1)
+
+    _regress(run, net.mean, density, (y, t), held, 2e-3, "score-mean", 0.5)
+    with torch.no_grad():
+        mean, ln_sd = net.moments_of_score(y)
+        residual = ((t - mean) * torch.exp(-ln_sd)).clamp(-CLIP, CLIP)
+
+    def squares(predict: torch.nn.Module):  # type: ignore[no-untyped-def]
+        return lambda x, target: ((predict(x) - target) ** 2).sum(-1)
+
+    x = _inputs(net, moments, objects, y)
+    _regress(run, net.supernova, squares(net.supernova), (x, residual), held, 2e-3, "score", 1.0)
+    grey = torch.randn(len(y), generator=torch.Generator().manual_seed(run.seed + 41)).to(y.device)
+    shifted = objects._replace(observations=objects.observations._replace(mag=objects.observations.mag + GREY_SCATTER * grey[:, None]))
+    x = _inputs(net, moments, shifted, y)
+    _regress(run, net.host, squares(net.host), (x, per_distance * grey[:, None]), held, 2e-3, "score-host", 0.5)
+
+
+@torch.no_grad()
+def _inputs(net: ScoreNetwork, moments: Moments, objects: Packed, y: Tensor) -> Tensor:
+    """Inputs of the score network, computed once."""
+    o = objects.observations
+    parts = []
+    for start in range(0, len(y), 65536):
+        some = type(o)(*(leaf[start : start + 65536] for leaf in o))
+        features = moments.regressor.standardiser(some)
+        estimate = moments.regressor.estimate(some, features)
+        parts.append(net.inputs(some, features, estimate, y[start : start + 65536], moments.regressor))
+    return torch.cat(parts)
+
+
+def _regress(run: Stages, net: torch.nn.Module, loss, data: tuple[Tensor, Tensor], held: int, rate: float, name: str, share: float) -> None:  # type: ignore[no-untyped-def]
+    """Train one network on rows of `data`, the first `held` kept back."""
+    x, y = data
+    count = len(x) - held
+    batch = min(OBJECTS, count)
+    rows = shuffled(count, batch, run.seed + 53)
+    every = max(count // batch // 2, 1)
+    steps = max(int(2 * share * run.training.local_epochs), 2) * every
+    settings = Settings(steps, every, rate, weight_decay=1e-3, patience=run.training.patience, seed=run.seed + 59)
+    some = slice(0, min(held, 65536))
+
+    def arguments(step: int) -> tuple[Tensor, Tensor]:
+        i = rows(step) + held
+        return x[i], y[i]
+
+    optimise(net, loss, arguments, lambda: float(loss(x[some], y[some]).mean()), settings, run.folder / f"{name}.pt", run.report, "score")

@@ -1,0 +1,209 @@
+r"""One-step summary: the score of the catalogue's likelihood at a first estimate of Θ.
+
+Near a consistent first estimate $\hat\Theta$ the score $S = \sum_i \partial\ln p(d_i \mid \hat\Theta)/\partial\Theta$ and its
+covariance J hold all the information there is, and $\hat\Theta + J^{-1} S$ is efficient (Le Cam 1956). The score of one object is a
+conditional mean of joint scores, which the differentiable simulator gives (`simulators.score`), so a network learns it by regression
+(Brehmer+20). First estimates come from the physics moments; a refinement evaluates the score again where the one before it led.
+
+Everything is in units of the prior: $y = (\Theta - \bar\Theta)/s_\Theta$ with the prior's mean and standard deviation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cigars.schema import FIDUCIAL, Observations
+
+from .batches import Packed
+from .distances import distance_modulus
+from .priors import Prior
+from .standardise import Whitening
+from .summaries import STEP_WIDTH, Z_MIN, LocalRegressor, Moments, size_columns
+
+__all__ = ["GREY_SCATTER", "JointScore", "OneStep", "Pilot", "ScoreNetwork"]
+
+JointScore = Callable[[Packed, Tensor], tuple[Tensor, Tensor]]
+"""`joint_score(packed, theta)`: for each object, at its row of `theta` [object, parameter], the joint score without host magnitudes
+and ∂μ/∂Θ, both [object, parameter]."""
+
+GREY_SCATTER = 0.15  # mag, of the grey shift that makes the score of host magnitudes learnable
+CLIP = 6.0
+COSMOLOGY = ("Om0", "Ode0", "w0", "wa")
+PHYSICS = 7
+
+
+def perceptron(inputs: int, outputs: int, width: int, layers: int) -> nn.Sequential:
+    """Layers of `width` SiLU units and a linear map to the outputs."""
+    sizes = [inputs] + [width] * layers
+    hidden = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.SiLU(inplace=True))]
+    return nn.Sequential(*hidden, nn.Linear(width, outputs))
+
+
+class ScoreNetwork(nn.Module):
+    r"""Scores of single objects, $E[t \mid d, \Theta] - E[t \mid \Theta]$ in units of the prior, from regression on joint scores.
+
+    Args:
+        prior: of the free parameters.
+        bands: number of host bands.
+        fixed: values of the parameters that are not free; fiducial where absent.
+        width: units of the three layers of the main network.
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+    def __init__(self, prior: Prior, bands: int, fixed: Mapping[str, float] | None = None, width: int = 128) -> None:
+        super().__init__()
+        self.names, self.size = prior.names, len(prior.names)
+        self.fixed = {**FIDUCIAL._asdict(), **(fixed or {})}
+        self.flat = "Ode0" not in self.names and "Ode0" not in (fixed or {})
+        self.register_buffer("centre", prior.mean)
+        self.register_buffer("scale", prior.variance.sqrt())
+        inputs = LocalRegressor(bands).standardiser.features + 8 + PHYSICS + self.size
+        self.mean = perceptron(self.size, 2 * self.size, 64, 2)
+        self.supernova = perceptron(inputs, self.size, width, 3)
+        self.host = perceptron(inputs, self.size, 64, 2)
+
+    def standardise(self, theta: Float[Tensor, "*row parameter"]) -> Float[Tensor, "*row parameter"]:
+        """Θ in units of the prior."""
+        return (theta - self.centre) / self.scale
+
+    def moments_of_score(self, y: Float[Tensor, "row parameter"]) -> tuple[Tensor, Tensor]:
+        """Mean and ln sd of the joint score of detected objects at each y."""
+        mean, ln_sd = self.mean(y).chunk(2, -1)
+        return mean, ln_sd.clamp(-7, 7)
+
+    def inputs(
+        self, observations: Observations, features: Tensor, estimate: tuple[Tensor, Tensor], y: Tensor, regressor: LocalRegressor
+    ) -> Float[Tensor, "object input"]:
+        """What both networks see of each object: its data, estimates of its redshift and host, its Hubble residual at Θ, and Θ."""
+        return torch.cat([features, *self._physics(observations, estimate, y, regressor), y], -1)
+
+    def _physics(self, o: Observations, estimate: tuple[Tensor, Tensor], y: Tensor, regressor: LocalRegressor) -> list[Tensor]:
+        mean, ln_sd = estimate
+        theta = dict(zip(self.names, (y * self.scale + self.centre).T, strict=True))
+        of = {k: theta.get(k, torch.full_like(y[:, 0], v)) for k, v in self.fixed.items()}
+        if self.flat:
+            of["Ode0"] = 1 - of["Om0"]
+        z, mass, metallicity, age = (mean * regressor.scale + regressor.centre).T
+        z = z.clamp(Z_MIN, 1.6)
+        cosmology = [of[k] for k in COSMOLOGY]
+        mu = distance_modulus(z, *cosmology)
+        slope = (distance_modulus(z + 0.01, *cosmology) - mu) / 0.01
+        seen = torch.isfinite(o.m)
+        m, x, c, var_m, var_x, var_c = (torch.where(seen, v, 0.0) for v in (o.m, o.x, o.c, o.var_m, o.var_x, o.var_c))
+        step = of["mass_step"] * torch.sigmoid((mass - of["mass_step_loc"]) / STEP_WIDTH)
+        delta_m = of["gamma_Z"] * metallicity + of["gamma_age"] * age + step
+        r = torch.where(seen, m - mu - of["M0"] - delta_m - of["alpha"] * x / (1 + var_x) - of["beta"] * c, 0.0)
+        photo_z = slope * ln_sd[:, 0].exp() * regressor.scale[0]
+        variance = of["sigma_int"] ** 2 + var_m + 0.5 * photo_z**2 + 0.05**2 + of["beta"] ** 2 * var_c
+        columns = [
+            (r * 5).clamp(-CLIP, CLIP), (r / variance.sqrt()).clamp(-CLIP, CLIP), (r / variance / 10).clamp(-CLIP, CLIP),
+            variance.log() + 3, (photo_z * 5).clamp(max=CLIP), (of["mass_step_loc"] - mass).clamp(-3, 3), (mu - 42) / 2,
+        ]  # fmt: skip
+        return [mean.clamp(-5, 5), (ln_sd + 1).clamp(-5, 4), torch.stack(columns, -1)]
+
+    def forward(self, inputs: Float[Tensor, "object input"], ln_sd: Float[Tensor, "object parameter"]) -> tuple[Tensor, Tensor]:
+        """Scores [object, parameter] of the supernova, and of the host's magnitudes as a distance indicator."""
+        supernova = self.supernova(inputs).clamp(-CLIP, CLIP) * ln_sd.exp()
+        return supernova, self.host(inputs) * (1 / GREY_SCATTER)
+
+
+class Pilot(nn.Module):
+    """A point estimate of y from a summary: ridge regression and a small network beside it, trained on squared errors.
+
+    Args:
+        whitening: of the summary.
+        size: number of parameters.
+        limit: largest |y| per parameter, shape [2, parameter]: just inside the prior's support.
+    """
+
+    limit: Tensor
+
+    def __init__(self, whitening: Whitening, size: int, limit: Float[Tensor, "2 parameter"]) -> None:
+        super().__init__()
+        self.whitening = whitening
+        components = whitening.projection.shape[1]
+        self.linear = nn.Linear(components, size)
+        self.correction = nn.Sequential(nn.Dropout(0.1), perceptron(components, size, 96, 2))
+        self.register_buffer("limit", limit)
+
+    def fit_linear(self, summary: Tensor, y: Float[Tensor, "survey parameter"], penalty: float = 30.0) -> Pilot:
+        """Start at the ridge regression; returns itself."""
+        w, target = self.whitening(summary).double(), y.double()
+        weight = torch.linalg.solve(
+            w.T @ w + penalty * torch.eye(w.shape[1], dtype=w.dtype, device=w.device), w.T @ (target - target.mean(0))
+        )
+        with torch.no_grad():
+            self.linear.weight.copy_(weight.T)
+            self.linear.bias.copy_(target.mean(0))
+            self.correction[-1][-1].weight.mul_(0.1)  # type: ignore[index,operator,union-attr]
+        return self
+
+    def raw(self, summary: Float[Tensor, "survey summary"]) -> Float[Tensor, "survey parameter"]:
+        """The estimate before it is kept inside the prior."""
+        w = self.whitening(summary)
+        return self.linear(w) + self.correction(w)
+
+    def loss(self, y: Float[Tensor, "survey parameter"], summary: Float[Tensor, "survey summary"]) -> Float[Tensor, "survey"]:
+        """Squared error, summed over the parameters."""
+        return ((self.raw(summary) - y) ** 2).sum(-1)
+
+    def forward(self, summary: Float[Tensor, "survey summary"]) -> Float[Tensor, "survey parameter"]:
+        """The estimate, inside the prior."""
+        return torch.minimum(torch.maximum(self.raw(summary), self.limit[0]), self.limit[1])
+
+
+class OneStep(nn.Module):
+    """Estimate Θ from the physics moments, then evaluate the score there, as often as there are refinements.
+
+    Args:
+        moments: with its trained local regressor.
+        score: trained on joint scores.
+        pilots: the first from moments, the others from the summary at the estimate before.
+    """
+
+    def __init__(self, moments: Moments, score: ScoreNetwork, pilots: list[Pilot]) -> None:
+        super().__init__()
+        self.moments, self.score, self.pilots = moments, score, nn.ModuleList(pilots)
+
+    @property
+    def regressor(self) -> LocalRegressor:
+        """The local regressor of the moments."""
+        return self.moments.regressor
+
+    @torch.no_grad()
+    def forward(self, packed: Packed) -> Float[Tensor, "survey summary"]:
+        """Summary of each survey: estimate, estimate after one Newton step, that step, mean scores, ln widths, ln(1 + N), ln exposure."""
+        o = packed.observations
+        features = self.regressor.standardiser(o)
+        estimate = self.regressor.estimate(o, features)
+        y = self.pilots[0](self.moments(packed, estimate))
+        for refine in self.pilots[1:]:
+            y = refine(self._at(packed, features, estimate, y))
+        return self._at(packed, features, estimate, y)
+
+    def _at(self, packed: Packed, features: Tensor, estimate: tuple[Tensor, Tensor], y: Float[Tensor, "survey parameter"]) -> Tensor:
+        """The summary with the score taken at y."""
+        rows = torch.repeat_interleave(y, packed.lengths, 0, output_size=len(features))
+        ln_sd = torch.repeat_interleave(self.score.moments_of_score(y)[1], packed.lengths, 0, output_size=len(features))
+        inputs = self.score.inputs(packed.observations, features, estimate, rows, self.regressor)
+        supernova, host = self.score(inputs, ln_sd)
+        sizes = packed.lengths.tolist()
+        means, steps = [], []
+        identity = torch.eye(y.shape[1], device=y.device)
+        for s, h, n in zip(supernova.split(sizes), host.split(sizes), sizes, strict=True):
+            total = s + h
+            mean = total.sum(0) / max(n, 1)
+            information = total.T @ total - n * mean[:, None] * mean + identity
+            covariance = torch.cholesky_inverse(torch.linalg.cholesky(information))
+            steps.append(torch.cat([covariance @ (n * mean), 0.5 * covariance.diagonal().log()]))
+            means.append(torch.cat([mean, h.sum(0) / max(n, 1)]))
+        step, ln_width = torch.stack(steps).chunk(2, -1)
+        step = step.clamp(-CLIP, CLIP)
+        return torch.cat([y, (y + step).clamp(-CLIP, CLIP), step, torch.stack(means), ln_width, size_columns(packed)], -1)
