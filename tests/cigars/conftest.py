@@ -7,9 +7,11 @@ from typing import NamedTuple
 import jax
 import pytest
 
+from cigars.catalogue import read_catalogue
 from cigars.cli import main
 from cigars.config import fingerprint
 from cigars.devices import processor
+from cigars.posteriors import infer
 
 # compiled simulators are kept from one test session to the next, as the commands keep them
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parents[2] / ".cache" / "xla" / fingerprint(processor())))
@@ -91,3 +93,15 @@ def workplace(tmp_path_factory):
     assert main(["train", str(place.config), "-o", str(place.run), "--device", "cpu"]) == 0
     yield place
     del os.environ["CIGARS_CACHE"]
+
+
+@pytest.fixture(scope="session")
+def catalogue(workplace):
+    """The mock of the shared run, read."""
+    return read_catalogue(workplace.mock, tuple("ugrizy"))
+
+
+@pytest.fixture(scope="session")
+def posterior(workplace, catalogue):
+    """Its joint posterior."""
+    return infer(workplace.run, catalogue, draws=40, seed=3, command="a test")

@@ -1,34 +1,15 @@
-"""The five functions: a posterior has names and objects, repeats under its seed, and knows what it was not given."""
+"""The functions of the package: what they are called, and that mocks, trainings and truths do not mix."""
 
 from importlib import import_module
 
-import arviz
 import numpy as np
 import pytest
-import torch
 
 import cigars
 from cigars import pipeline
-from cigars.catalogue import CatalogueError, read_catalogue, read_truth, select
-from cigars.config import ConfigError, load_config
-from cigars.files import FileError
-from cigars.schema import FIDUCIAL, LOCALS, Observations
-
-BANDS = tuple("ugrizy")
-
-
-@pytest.fixture(scope="module")
-def catalogue(workplace):
-    return read_catalogue(workplace.mock, BANDS)
-
-
-@pytest.fixture(scope="module")
-def posterior(workplace, catalogue):
-    return pipeline.infer(workplace.run, catalogue, draws=40, seed=3, command="a test")
-
-
-def values(data, name):
-    return data["posterior"][name].values
+from cigars.catalogue import read_truth
+from cigars.config import load_config
+from cigars.schema import FIDUCIAL
 
 
 def test_the_package_shows_the_functions_of_the_pipeline():
@@ -41,122 +22,6 @@ def test_the_package_shows_the_functions_of_the_pipeline():
     assert cigars.__version__.count(".") >= 2
     with pytest.raises(AttributeError, match="posterior"):
         cigars.posterior  # noqa: B018
-
-
-def test_parameters_are_named_and_objects_have_their_dimension(posterior, catalogue, workplace):
-    config = load_config(workplace.config)
-    data = posterior["posterior"]
-    for name in config.marginals:
-        assert data[name].dims == ("chain", "draw")
-    for name in LOCALS:
-        assert data[name].dims == ("chain", "draw", "object")
-    assert set(data.data_vars) == set(config.marginals) | set(LOCALS)
-    assert dict(data.sizes) == {"chain": 1, "draw": 40, "object": len(catalogue.id)}
-    assert list(data["object"].values) == list(catalogue.id)
-    observed = posterior["observed_data"]
-    assert observed["mag"].dims == ("object", "band")
-    assert tuple(observed["band"].values) == BANDS
-    np.testing.assert_array_equal(observed["m"], catalogue.observations.m)
-
-
-def test_draws_are_inside_the_prior(posterior, workplace):
-    for name, marginal in load_config(workplace.config).marginals.items():
-        draws = values(posterior, name)
-        assert np.isfinite(draws).all()
-        assert marginal.low <= draws.min()
-        assert draws.max() <= marginal.high
-    assert (values(posterior, "z") > 0).all()
-
-
-def test_it_is_read_back_by_arviz_and_by_us(posterior, tmp_path):
-    path = pipeline.save_posterior(tmp_path / "p.nc", posterior)
-    for data in (arviz.from_netcdf(str(path)), pipeline.read_posterior(path)):
-        for name in posterior["posterior"].data_vars:
-            np.testing.assert_array_equal(values(data, name), values(posterior, name))
-        assert data["posterior"].attrs["command"] == "a test"
-        assert data["posterior"].attrs["fingerprint"] == posterior["posterior"].attrs["fingerprint"]
-        assert float(arviz.summary(data, var_names=["Om0"], kind="stats")["mean"].iloc[0]) == pytest.approx(
-            float(values(posterior, "Om0").mean()), abs=1e-3
-        )
-    with pytest.raises(FileError, match="exists already"):
-        pipeline.save_posterior(path, posterior)
-
-
-def test_the_seed_decides_the_draws(posterior, workplace, catalogue):
-    again = pipeline.infer(workplace.run, catalogue, draws=40, seed=3)
-    other = pipeline.infer(workplace.run, catalogue, draws=40, seed=4)
-    for name in ("Om0", "z"):
-        np.testing.assert_array_equal(values(again, name), values(posterior, name))
-        assert not np.array_equal(values(other, name), values(posterior, name))
-
-
-def test_inference_leaves_the_random_state_of_torch_alone(workplace, catalogue):
-    torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    pipeline.infer(workplace.run, catalogue, draws=2)
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_what_is_hidden_cannot_be_seen(workplace, catalogue):
-    """With sn hidden the light may be anything; without, it matters."""
-    o = catalogue.observations
-    brighter = catalogue._replace(observations=o._replace(m=o.m - np.float32(0.1)))
-    for hidden, same in (([], False), (["sn"], True)):
-        a, b = (pipeline.infer(workplace.run, c, draws=5, hidden=hidden) for c in (catalogue, brighter))
-        assert np.array_equal(values(a, "Om0"), values(b, "Om0")) is same
-    assert np.isnan(a["observed_data"]["m"]).all()
-    assert a["posterior"].attrs["hidden"] == "sn"
-    assert np.isfinite(o.z_spec).any()
-    with_z, without = (pipeline.infer(workplace.run, catalogue, draws=5, hidden=h) for h in ([], ["z_spec"]))
-    nothing = catalogue._replace(observations=o._replace(z_spec=o.z_spec * np.nan, z_spec_err=o.z_spec * np.nan))
-    np.testing.assert_array_equal(values(without, "z"), values(pipeline.infer(workplace.run, nothing, draws=5), "z"))
-    assert not np.array_equal(values(with_z, "z"), values(without, "z"))
-
-
-def test_hiding_blanks_its_columns_and_no_other(catalogue):
-    hidden = pipeline.hide(catalogue.observations, ["sn"])
-    blank = {n for n in Observations._fields if not np.array_equal(getattr(hidden, n), getattr(catalogue.observations, n), equal_nan=True)}
-    assert blank == {"m", "x", "c", "var_m", "var_x", "var_c", "cov_mx", "cov_mc", "cov_xc"}
-    assert all(np.isnan(getattr(hidden, n)).all() for n in blank)
-    with pytest.raises(ConfigError, match="'sn', 'z_spec'"):
-        pipeline.hide(catalogue.observations, ["mag"])
-
-
-def test_objects_unlike_those_of_the_training_are_counted(workplace, catalogue):
-    mag = catalogue.observations.mag.copy()
-    mag[:3, 0] = 45
-    strange = catalogue._replace(observations=catalogue.observations._replace(mag=mag))
-    with pytest.raises(CatalogueError, match=r"mag_u: 3 outside \[.*\], the farthest 45"):
-        pipeline.infer(workplace.run, strange)
-    with pytest.raises(CatalogueError, match="number of objects"):
-        pipeline.infer(workplace.run, select(catalogue, np.arange(2)))
-
-
-def test_strange_objects_are_left_out_on_request_judged_by_what_is_not_hidden(workplace, catalogue):
-    o = catalogue.observations
-    far = np.arange(len(o.m)) < 3
-    z_spec, z_spec_err = (np.where(far, value, given).astype(np.float32) for value, given in ((9.0, o.z_spec), (5e-4, o.z_spec_err)))
-    strange = catalogue._replace(observations=o._replace(z_spec=z_spec, z_spec_err=z_spec_err))
-    left = pipeline.infer(workplace.run, strange, draws=2, drop_outside=True)
-    assert list(left["posterior"]["object"].values) == list(catalogue.id[3:])
-    assert left["posterior"].attrs["dropped"] == 3
-    every = pipeline.infer(workplace.run, strange, draws=2, drop_outside=True, hidden=["z_spec"])
-    assert len(every["posterior"]["object"]) == len(catalogue.id)
-
-
-def test_calibration_ranks_count_draws(workplace):
-    calibration, seconds = pipeline.read_calibration(workplace.run)
-    config = load_config(workplace.config)
-    assert calibration.names == tuple(config.marginals)
-    assert calibration.ranks.shape == (config.training.calibration_surveys, len(config.marginals))
-    assert calibration.ranks.min() >= 0
-    assert calibration.ranks.max() <= calibration.draws
-    assert len(np.unique(calibration.ranks)) > 20  # not stuck at the ends
-    assert set(seconds) == {"host bank", "training", "calibration"}
-    assert pipeline.read_calibration(workplace.run / "checkpoints") == (None, {})
-    assert pipeline.stored_fingerprint(workplace.run) == pipeline.run_fingerprint(config)
-    assert pipeline.run_config(workplace.run) == config
 
 
 def test_truth_is_matched_by_name(posterior, workplace, tmp_path):

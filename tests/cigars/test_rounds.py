@@ -8,7 +8,7 @@ import torch
 
 import cigars as package
 from cigars import pipeline, rounds
-from cigars.catalogue import read_catalogue, write_catalogue
+from cigars.catalogue import write_catalogue
 from cigars.cli import main
 from cigars.config import ConfigError, load_config
 from cigars.runs import Calibration, read_calibration, run_config, stored_fingerprint
@@ -29,11 +29,6 @@ def made(workplace, tmp_path_factory):
     shutil.copytree(workplace.run, run / "round-1", ignore=shutil.ignore_patterns("checkpoints"))
     assert main(command(workplace, run)) == 0
     return run
-
-
-@pytest.fixture(scope="module")
-def catalogue(workplace):
-    return read_catalogue(workplace.mock, BANDS)
 
 
 def same_weights(one, other):

@@ -1,0 +1,33 @@
+"""The demonstration writes all it promises into one folder, uses a finished training again, and no other."""
+
+import shutil
+
+import pytest
+
+from cigars import pipeline
+from cigars.config import load_config
+from cigars.demo import run_demo
+from cigars.posteriors import read_posterior
+
+
+def silent(*_, **__):
+    """Progress that nobody watches."""
+
+
+def test_a_finished_training_is_used_again(workplace, tmp_path, monkeypatch):
+    monkeypatch.delattr(pipeline, "train")
+    folder = tmp_path / "deep" / "demo"
+    shutil.copytree(workplace.run, folder / "run")
+    made = run_demo(load_config(workplace.config), folder, "cpu", "a test", silent)
+    assert {p.name for p in folder.iterdir()} == {"run", "mock.fits", "mock-truth.fits", "posterior.nc", "report.html"}
+    assert made.page == folder / "report.html"
+    assert "</html>" in made.page.read_text()
+    posterior = read_posterior(folder / "posterior.nc")["posterior"]
+    assert list(posterior["object"].values) == list(made.truth.id)
+    assert posterior.attrs["command"] == "a test"
+
+
+def test_another_training_in_the_folder_is_refused(workplace, tmp_path):
+    shutil.copytree(workplace.run, tmp_path / "run")
+    with pytest.raises(ValueError, match="expected fingerprint"):
+        run_demo(load_config(workplace.config, ["training.epochs=3"]), tmp_path, "cpu", "", silent)
