@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["train_one_step"]
 
 HELD_OUT = 0.1  # share of the pilot surveys and of their objects on which training is judged
-OBJECTS = 4096  # a batch
-MARGIN = 0.02  # share of the prior's width: a pilot stays that far inside
+BATCH = (64, 2048)  # fewest and most objects a batch: a 64th of them in between
+EPOCHS = 2.0  # of the score network, in units of `local_epochs`: what it regresses on is nearly all noise
+MARGIN = 0.02  # share of the prior's width by which a pilot stays inside
 
 
 def train_one_step(run: Stages, moments: Moments) -> OneStep:
@@ -52,9 +53,8 @@ def _train_pilot(run: Stages, number: int, table: Tensor, y: Tensor) -> Pilot:
     t = run.training
     held = max(int(HELD_OUT * len(table)), 1)
     mean, sd = run.prior.mean, run.prior.variance.sqrt()
-    margin = MARGIN * (run.prior.high - run.prior.low)
-    inside = lambda edge, step: torch.where(torch.isfinite(edge), (edge + step - mean) / sd, CLIP * step.sign())  # noqa: E731
-    limit = torch.stack([inside(run.prior.low, margin), inside(run.prior.high, -margin).abs()])
+    low, high = (run.prior.low - mean) / sd, (run.prior.high - mean) / sd
+    limit = torch.stack([low, high]).clamp(-CLIP, CLIP) * (1 - 2 * MARGIN)  # both about zero, the prior's mean
     net = run.seeded(10 + number, lambda: Pilot(Whitening.fit(table[held:]), y.shape[1], limit)).to(run.device)
     net.fit_linear(table[held:], y[held:])
     rows = shuffled(len(table) - held, min(t.batch, len(table) - held), run.seed + 31 + number)
@@ -87,7 +87,7 @@ def _train_score(run: Stages, net: ScoreNetwork, moments: Moments, objects: Pack
         mean, ln_sd = net.moments_of_score(y)
         return (0.5 * ((t - mean) * torch.exp(-ln_sd)).clamp(-2 * CLIP, 2 * CLIP) ** 2 + ln_sd).sum(-1)
 
-    _regress(run, net.mean, density, (y, t), held, 2e-3, "score-mean", 0.5)
+    _regress(run, net.mean, density, (y, t), held, 2e-3, "score-mean", 0.5 * EPOCHS)
     with torch.no_grad():
         mean, ln_sd = net.moments_of_score(y)
         residual = ((t - mean) * torch.exp(-ln_sd)).clamp(-CLIP, CLIP)
@@ -96,11 +96,11 @@ def _train_score(run: Stages, net: ScoreNetwork, moments: Moments, objects: Pack
         return lambda x, target: ((predict(x) - target) ** 2).sum(-1)
 
     x = _inputs(net, moments, objects, y)
-    _regress(run, net.supernova, squares(net.supernova), (x, residual), held, 2e-3, "score", 1.0)
+    _regress(run, net.supernova, squares(net.supernova), (x, residual), held, 2e-3, "score", EPOCHS)
     grey = torch.randn(len(y), generator=torch.Generator().manual_seed(run.seed + 41)).to(y.device)
     shifted = objects._replace(observations=objects.observations._replace(mag=objects.observations.mag + GREY_SCATTER * grey[:, None]))
     x = _inputs(net, moments, shifted, y)
-    _regress(run, net.host, squares(net.host), (x, per_distance * grey[:, None]), held, 2e-3, "score-host", 0.5)
+    _regress(run, net.host, squares(net.host), (x, per_distance * grey[:, None]), held, 2e-3, "score-host", 0.5 * EPOCHS)
 
 
 @torch.no_grad()
@@ -120,7 +120,7 @@ def _regress(run: Stages, net: torch.nn.Module, loss, data: tuple[Tensor, Tensor
     """Train one network on rows of `data`, the first `held` kept back."""
     x, y = data
     count = len(x) - held
-    batch = min(OBJECTS, count)
+    batch = min(max(count // 64, BATCH[0]), BATCH[1], count)
     rows = shuffled(count, batch, run.seed + 53)
     every = max(count // batch // 2, 1)
     steps = max(int(2 * share * run.training.local_epochs), 2) * every

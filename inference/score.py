@@ -23,7 +23,7 @@ from .batches import Packed
 from .distances import distance_modulus
 from .priors import Prior
 from .standardise import Whitening
-from .summaries import STEP_WIDTH, Z_MIN, LocalRegressor, Moments, size_columns
+from .summaries import STEP_WIDTH, Z_MIN, LocalRegressor, Moments, in_blocks, size_columns
 
 __all__ = ["GREY_SCATTER", "JointScore", "OneStep", "Pilot", "ScoreNetwork"]
 
@@ -110,8 +110,8 @@ class ScoreNetwork(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "object input"], ln_sd: Float[Tensor, "object parameter"]) -> tuple[Tensor, Tensor]:
         """Scores [object, parameter] of the supernova, and of the host's magnitudes as a distance indicator."""
-        supernova = self.supernova(inputs).clamp(-CLIP, CLIP) * ln_sd.exp()
-        return supernova, self.host(inputs) * (1 / GREY_SCATTER)
+        supernova = in_blocks(self.supernova, inputs).clamp(-CLIP, CLIP) * ln_sd.exp()
+        return supernova, in_blocks(self.host, inputs) * (1 / GREY_SCATTER)
 
 
 class Pilot(nn.Module):
@@ -187,6 +187,15 @@ class OneStep(nn.Module):
         for refine in self.pilots[1:]:
             y = refine(self._at(packed, features, estimate, y))
         return self._at(packed, features, estimate, y)
+
+    @torch.no_grad()
+    def at(self, packed: Packed, y: Float[Tensor, "survey parameter"]) -> tuple[Tensor, Tensor]:
+        """Score of each survey at y, summed over its objects, and the part of it that host magnitudes give, both [survey, parameter]."""
+        features = self.regressor.standardiser(packed.observations)
+        out = self._at(packed, features, self.regressor.estimate(packed.observations, features), y)
+        size = y.shape[1]
+        count = packed.lengths[:, None]
+        return out[:, 3 * size : 4 * size] * count, out[:, 4 * size : 5 * size] * count
 
     def _at(self, packed: Packed, features: Tensor, estimate: tuple[Tensor, Tensor], y: Float[Tensor, "survey parameter"]) -> Tensor:
         """The summary with the score taken at y."""

@@ -22,12 +22,20 @@ from cigars.schema import FIDUCIAL, DistanceTable, Latents, Observations
 from .batches import Packed
 from .standardise import Standardiser
 
-__all__ = ["TARGETS", "LocalRegressor", "Moments", "local_targets", "size_columns"]
+__all__ = ["TARGETS", "LocalRegressor", "Moments", "in_blocks", "local_targets", "size_columns"]
 
 TARGETS = ("z", "mass_log10_msun", "metallicity_log10_zsun", "age_gyr")
 STEPS = (9.0, 9.5, 10.0, 10.5, 11.0)  # log10 M/Msun
 STEP_WIDTH = 0.12  # dex: the error of log M
+BLOCK = 4096  # rows of a network at a time
 Z_MIN = 0.005  # the distance modulus diverges at zero
+
+
+def in_blocks(network: nn.Module, rows: Float[Tensor, "row input"]) -> Float[Tensor, "row output"]:
+    """A network row by row; on a CPU in blocks whose activations stay in its cache, twice as fast for many rows."""
+    if rows.device.type != "cpu" or len(rows) <= BLOCK or torch.is_grad_enabled():
+        return network(rows)  # type: ignore[no-any-return]
+    return torch.cat([network(block) for block in rows.split(BLOCK)])
 
 
 def size_columns(packed: Packed) -> Float[Tensor, "survey 2"]:
@@ -69,7 +77,7 @@ class LocalRegressor(nn.Module):
 
     def forward(self, features: Float[Tensor, "object feature"]) -> tuple[Float[Tensor, "object target"], Float[Tensor, "object target"]]:
         """Mean and ln sd of the standardised targets from standardised inputs."""
-        mean, ln_sd = self.network(features).chunk(2, -1)
+        mean, ln_sd = in_blocks(self.network, features).chunk(2, -1)
         return mean, ln_sd.clamp(-7, 3)
 
     def loss(self, features: Tensor, targets: Float[Tensor, "object target"]) -> Float[Tensor, "object"]:

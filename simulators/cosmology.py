@@ -59,8 +59,8 @@ def curvature_factor(x: Float[Array, "*x"]) -> Float[Array, "*x"]:
 def transverse_distance(cosmology: Globals, z: Float[Array, "*z"]) -> Float[Array, "*z"]:
     """Transverse comoving distance d_M in Mpc by 16 Gauss-Legendre points between 0 and each z: for a few redshifts a cosmology."""
     node, weight = (jnp.asarray(a, jnp.float32) for a in _LEGENDRE)
-    points = 0.5 * z[..., None] * (1.0 + node)
-    line_of_sight = 0.5 * z * jnp.sum(weight * jax.lax.rsqrt(expansion_squared(cosmology, points)), axis=-1)
+    points = jnp.multiply.outer(0.5 * z, 1.0 + node)
+    line_of_sight = 0.5 * z * (jax.lax.rsqrt(expansion_squared(cosmology, points)) @ weight)
     curvature = 1.0 - cosmology.Om0 - cosmology.Ode0
     return HUBBLE_DISTANCE_MPC * line_of_sight * curvature_factor(curvature * line_of_sight**2)
 

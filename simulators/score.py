@@ -87,7 +87,7 @@ def _ln_density(free: Float[Array, "parameter"], data: tuple[Observations, Laten
 
     sharp = brightness_shift(theta, latent.mass_log10_msun, latent.metallicity_log10_zsun, latent.age_gyr)
     soft = theta.mass_step * ndtr((latent.mass_log10_msun - theta.mass_step_loc) / MASS_STEP_WIDTH)
-    step = theta.mass_step * (latent.mass_log10_msun > theta.mass_step_loc)
+    step = jnp.where(latent.mass_log10_msun > theta.mass_step_loc, theta.mass_step, 0.0)
     smooth = sharp - step + soft
     delta_m = smooth + jax.lax.stop_gradient(sharp - smooth)  # the value of the sharp step, the slope of the smooth one
     dust = latent.A_V * (1 + 1 / latent.R_V)

@@ -1,0 +1,153 @@
+r"""Does a trained global posterior reach the information limit, and is it calibrated?
+
+On 20 mocks at the fiducial Θ: mean √det of the (Ω_m, Ω_Λ) covariance, widths and pulls, beside the widths published for one mock of the
+same size (Karchev+25; forward model and size as in `lsst` and `lsst-16k`) and the linear limit of the learned score: with T the survey's
+score at the fiducial Θ and its number N, the information is G^T Cov(T)^{-1} G, G = dE[T]/dΘ by central differences of the simulator
+with common random numbers, plus the prior's. On fresh surveys of the run's own prior: ranks, coverage, TARP.
+
+usage: python benchmarks/information_limit.py RUN [--size 1] [--surveys 500] [--mocks 20] [--output benchmarks/limit.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import write_result
+
+__all__ = ["calibrate", "fiducial_widths", "linear_limit"]
+
+PUBLISHED = {  # standard deviations at N = 1,600 and at N = 16,000
+    "Om0": (0.102, 0.032), "Ode0": (0.159, 0.052), "dtd_logA": (0.0175, 0.0065), "dtd_slope": (0.045, 0.0156), "M0": (0.053, 0.0137),
+    "sigma_int": (0.0088, 0.0026), "alpha": (0.0062, 0.0017), "beta": (0.063, 0.018), "alpha_c": (0.0030, 0.0009),
+    "mass_step": (0.051, 0.015), "mass_step_loc": (None, 0.107), "gamma_Z": (0.052, 0.015), "gamma_age": (0.0060, 0.0017),
+}  # fmt: skip
+DRAWS = 1000
+
+
+def _packed(config: Any, stream: str, count: int, theta: Any = None, batch: int = 16) -> Any:
+    """Surveys of a stream of their own, packed."""
+    from cigars.pipeline import survey_source
+    from inference.batches import join, pack
+
+    source = survey_source(config, stream, theta)
+    return join([pack(source(i, min(batch, count - i)), tuple(config.marginals)) for i in range(0, count, batch)])
+
+
+def _sampled(trained: Any, packed: Any, draws: int) -> Any:
+    import torch
+
+    from inference.batches import select
+    from inference.posterior import GlobalPosterior
+
+    posterior, count = GlobalPosterior(trained), len(packed.lengths)
+    return torch.cat([posterior.sample(draws, select(packed, range(i, min(i + 32, count))), seed=i) for i in range(0, count, 32)], 1)
+
+
+def fiducial_widths(trained: Any, packed: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Mean width, spread of the pulls and √det(Ω_m, Ω_Λ) over mocks at the fiducial Θ."""
+    from cigars.schema import FIDUCIAL
+
+    draws = _sampled(trained, packed, DRAWS).numpy()
+    width = draws.std(0)
+    pull = (draws.mean(0) - np.array([getattr(FIDUCIAL, k) for k in names])) / width
+    area = [float(np.linalg.det(np.cov(draws[:, s, :2].T)) ** 0.5) for s in range(draws.shape[1])]
+    return {
+        "sqrt_det": float(np.mean(area)), "sqrt_det_error": float(np.std(area) / len(area) ** 0.5), "mocks": len(area),
+        "width": dict(zip(names, width.mean(0).tolist(), strict=True)),
+        "pull_mean": dict(zip(names, pull.mean(0).tolist(), strict=True)),
+        "pull_sd": dict(zip(names, pull.std(0, ddof=1).tolist(), strict=True)),
+    }  # fmt: skip
+
+
+def linear_limit(trained: Any, config: Any, widths: dict[str, float], surveys: int) -> dict[str, Any]:
+    """Widths from the information of the learned score and N at the fiducial Θ, prior included."""
+    import torch
+
+    from cigars.schema import FIDUCIAL, Globals
+
+    one, names = trained.summary, tuple(config.marginals)
+    at = one.score.standardise(torch.tensor([[getattr(FIDUCIAL, k) for k in names]]))
+
+    def statistic(**changes: float) -> np.ndarray:
+        packed = _packed(config, "limit", surveys, Globals(**{**FIDUCIAL._asdict(), **changes}))
+        score, _ = one.at(packed, at.expand(len(packed.lengths), -1))
+        return np.concatenate([score.double().numpy(), packed.number[:, None].double().numpy()], 1)
+
+    covariance = np.cov(statistic().T)
+    # the score of the amplitude is a constant: N carries it
+    keep = np.diag(covariance) > 1e-8
+    gradient = []
+    for k in names:
+        step = 0.7 * widths[k]
+        up, down = (statistic(**{k: getattr(FIDUCIAL, k) + s * step}).mean(0) for s in (1, -1))
+        gradient.append((up - down) / (2 * step))
+    g = np.array(gradient).T[keep]
+    variance = trained.prior.variance.numpy()
+    information = g.T @ np.linalg.solve(covariance[np.ix_(keep, keep)], g) + np.diag(1 / variance)
+    limit = np.linalg.inv(information)
+    return {
+        "sqrt_det": float(np.linalg.det(limit[:2, :2]) ** 0.5), "surveys": surveys,
+        "width": dict(zip(names, np.sqrt(np.diag(limit)).tolist(), strict=True)),
+    }  # fmt: skip
+
+
+def calibrate(trained: Any, packed: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Ranks, coverage of the 68 % interval, TARP and held-out loss on surveys of the run's prior."""
+    from inference.diagnostics import calibration, tarp
+    from inference.posterior import GlobalPosterior
+
+    draws = _sampled(trained, packed, 255)
+    result = calibration(draws, packed.theta)
+    inside = np.abs((draws < packed.theta).float().mean(0).numpy() - 0.5) < 0.34
+    band = tarp(draws, packed.theta)
+    loss = -GlobalPosterior(trained).log_prob(packed.theta[None], packed)[0].double().numpy()
+    spread = np.log(np.sqrt(trained.prior.variance.numpy())).sum()
+    return {
+        "surveys": len(packed.lengths), "sbc_p_value": dict(zip(names, result.p_value.tolist(), strict=True)),
+        "rank_spread": dict(zip(names, result.spread.tolist(), strict=True)), "coverage_68": float(inside.mean()),
+        "bins_outside_99": int(((result.counts < result.low) | (result.counts > result.high)).sum()), "bins": int(result.counts.size),
+        "tarp_deviation": band.deviation, "tarp_inside_99": bool(((band.credibility >= band.low) & (band.credibility <= band.high)).all()),
+        "held_out_nats": float(loss.mean() - spread), "held_out_nats_error": float(loss.std() / len(loss) ** 0.5),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure a run and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--size", type=float, default=1.0, help="exposure of the fiducial mocks relative to the run's size")
+    parser.add_argument("--surveys", type=int, default=500)
+    parser.add_argument("--mocks", type=int, default=20)
+    parser.add_argument("--limit-surveys", type=int, default=64, help="per point of the linear limit; 0 leaves it out")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("information_limit.json"))
+    arguments = parser.parse_args()
+    from cigars.runs import run_config
+    from cigars.schema import FIDUCIAL, Globals
+    from inference.model import load_run
+
+    trained, config = load_run(arguments.run), run_config(arguments.run)
+    names = tuple(trained.names)
+    size = config.size.model_copy(update={"exposure": (arguments.size, arguments.size)})
+    at_size = config.model_copy(update={"size": size})
+    mocks = fiducial_widths(trained, _packed(at_size, "limit-mocks", arguments.mocks, Globals(**FIDUCIAL._asdict())), names)
+    limit = linear_limit(trained, at_size, mocks["width"], arguments.limit_surveys) if arguments.limit_surveys else None
+    fresh = calibrate(trained, _packed(config, "limit-fresh", arguments.surveys), names)
+    published = 1 if config.size.expected_supernovae and config.size.expected_supernovae * arguments.size > 5000 else 0
+    print(f"sqrt det (Om0, Ode0): {mocks['sqrt_det']:.2e}" + (f", linear limit {limit['sqrt_det']:.2e}" if limit else ""))
+    for k in names:
+        bound = f"{limit['width'][k]:.4f}" if limit else "-"
+        pull = f"{mocks['pull_mean'][k]:+.2f} ± {mocks['pull_sd'][k]:.2f}"
+        said = PUBLISHED.get(k, (None, None))[published]
+        rank = f"rank spread {fresh['rank_spread'][k]:.3f}  SBC p {fresh['sbc_p_value'][k]:.3f}"
+        print(f"{k:14s} width {mocks['width'][k]:.4f}  limit {bound}  published {said}  pull {pull}  {rank}")
+    print({k: v for k, v in fresh.items() if not isinstance(v, dict)})
+    numbers = {"name": config.name, "exposure": arguments.size, "fiducial": mocks, "linear_limit": limit, "fresh": fresh}
+    write_result(arguments.output, "Does the global posterior reach the information limit, calibrated?", numbers)
+
+
+if __name__ == "__main__":
+    main()

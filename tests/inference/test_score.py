@@ -1,0 +1,159 @@
+"""The one-step summary: distances against astropy, invariances, and a training on joint scores against an exact posterior."""
+
+import numpy as np
+import pytest
+import torch
+from astropy.cosmology import LambdaCDM, w0waCDM
+
+from benchmarks.linear_gaussian import MARGINALS, NOISE, PRIOR_MEAN, ZERO, GaussianSurvey, configuration, measure
+from cigars.schema import LOCALS, Marginal, Observations
+from inference.batches import Packed, select
+from inference.distances import distance_modulus
+from inference.fit import fit
+from inference.model import load_run
+from inference.posterior import GlobalPosterior
+from inference.priors import Prior
+from inference.score import OneStep, Pilot, ScoreNetwork
+from inference.standardise import Whitening
+from inference.summaries import LocalRegressor, Moments
+
+from .conftest import observations
+
+PRIOR = Prior({"Om0": Marginal("uniform", 0.0, 1.0, 0.0, 1.0), "Ode0": Marginal("uniform", 0.0, 1.0, 0.0, 1.0),
+               "dtd_logA": Marginal("normal", -12.15, 0.1, -np.inf, np.inf), "beta": Marginal("uniform", 0.0, 1.0, 0.0, 4.0)})  # fmt: skip
+
+
+@pytest.mark.parametrize("om", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize(("ode", "w0", "wa"), [(0.7, -1.0, 0.0), (0.0, -1.0, 0.0), (None, -0.6, -1.5)])
+def test_distances_are_those_of_astropy(om, ode, w0, wa):
+    z = np.linspace(0.01, 1.5, 100)
+    astropy = LambdaCDM(70, om, ode, Tcmb0=0) if ode is not None else w0waCDM(70, om, 1 - om, w0=w0, wa=wa, Tcmb0=0)
+    ode = 1 - om if ode is None else ode
+    full = [torch.full((100,), v) for v in (om, ode, w0, wa)]
+    found = distance_modulus(torch.tensor(z, dtype=torch.float32), *full)
+    np.testing.assert_allclose(found, astropy.distmod(z).value, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def one(distance):
+    """A one-step summary with random weights and two estimates."""
+    torch.manual_seed(3)
+    o = observations(400)
+    targets = torch.tensor([0.45, 10.6, -0.2, 3.0]) + torch.randn(400, 4) * torch.tensor([0.15, 0.7, 0.35, 3.0])
+    moments = Moments(LocalRegressor(6).fit_scales(o, targets), distance)
+    score, size = ScoreNetwork(PRIOR, 6), len(PRIOR.names)
+    limit = torch.tensor([[-1.7] * size, [1.7] * size])
+    out = OneStep(moments, score, [])
+    for _ in range(2):
+        table = (moments if not len(out.pilots) else out)(surveys(observations(900, seed=9), [60] * 15))
+        out.pilots.append(Pilot(Whitening.fit(table + 0.1 * torch.randn_like(table)), size, limit))
+    return out.eval()
+
+
+def surveys(o, lengths):
+    sizes = torch.tensor(lengths)
+    return Packed(o, None, torch.empty(len(lengths), 0), sizes, sizes, torch.ones(len(lengths)))
+
+
+def test_order_of_objects_does_not_matter(one):
+    o, shuffle = observations(300, seed=1), torch.randperm(300)
+    a, b = one(surveys(o, [300])), one(surveys(Observations(*(v[shuffle] for v in o)), [300]))
+    torch.testing.assert_close(a, b, atol=2e-3, rtol=2e-3)  # float32 sums in another order, through two estimates
+
+
+def test_surveys_in_a_batch_do_not_see_each_other_and_empty_ones_are_finite(one):
+    both = surveys(observations(200, seed=2), [120, 0, 80])
+    together = one(both)
+    assert together.shape == (3, 7 * len(PRIOR.names) - len(PRIOR.names) + 2)
+    assert bool(torch.isfinite(together).all())
+    for k in range(3):
+        torch.testing.assert_close(one(select(both, [k]))[0], together[k], atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_estimates_stay_inside_the_prior_whatever_the_summary(one):
+    wild = 1e6 * torch.randn(50, one.pilots[0].whitening.mean.shape[0], generator=torch.Generator().manual_seed(0))
+    y = one.pilots[0](wild)
+    assert float(y.abs().max()) < 1.7001
+    assert float(one.pilots[0].raw(wild).abs().max()) > 2
+
+
+def test_hidden_bands_and_supernovae_are_finite(one):
+    o = observations(100, seed=4)
+    o = o._replace(mag=o.mag.masked_fill(torch.rand(100, 6) < 0.3, torch.nan), m=o.m.masked_fill(torch.arange(100) < 50, torch.nan))
+    assert bool(torch.isfinite(one(surveys(o, [100]))).all())
+
+
+def test_longer_exposure_is_seen(one):
+    packed = surveys(observations(80, seed=5), [80])
+    longer = packed._replace(exposure=torch.tensor([4.0]))
+    assert float((one(longer) - one(packed))[0, -1]) == pytest.approx(np.log(4), abs=1e-5)
+
+
+def gaussian_score(survey):
+    """Joint score of the linear-Gaussian survey; its hosts say nothing of distance."""
+    response, local = (torch.tensor(a, dtype=torch.float32) for a in (survey.response, survey.local_response))
+
+    def score(packed, theta):
+        from benchmarks.linear_gaussian import CENTRE
+
+        o = packed.observations
+        y = torch.cat([o.mag, torch.stack([o.m, o.x, o.c], -1)], -1) - torch.tensor(ZERO, dtype=torch.float32)
+        unknown = torch.stack([getattr(packed.latents, k) for k in LOCALS], -1) - torch.tensor(CENTRE, dtype=torch.float32)
+        residual = y - (theta - torch.tensor(PRIOR_MEAN, dtype=torch.float32)) @ response.T - unknown @ local.T
+        return residual @ response / NOISE**2, torch.zeros_like(theta)
+
+    return score
+
+
+@pytest.fixture(scope="module")
+def trained(distance, tmp_path_factory):
+    """(trained, survey, folder) of a training on joint scores."""
+    survey, folder = GaussianSurvey(60), tmp_path_factory.mktemp("score")
+    config = configuration(1536, "score", pilot_surveys=768, objects=40_000, validation_surveys=128, epochs=20, local_epochs=4, batch=64)
+    return fit(survey, config, MARGINALS, distance, folder, joint_score=gaussian_score(survey)), survey, folder
+
+
+def test_training_on_joint_scores_comes_close_to_the_exact_posterior(trained):
+    net, survey, _ = trained
+    found = measure(net, survey, 10_000_000, 256)
+    assert found["gap"] < 0.25  # three parameters, 1,536 surveys; a posterior that ignores the data is 5 nats away
+    for name in MARGINALS:
+        assert found[f"width_ratio_{name}"] == pytest.approx(1, abs=0.15)
+
+
+def test_learned_scores_are_the_exact_ones_of_the_marginal_density(trained):
+    net, survey, _ = trained
+    packed = torch_packed(survey, 20_000_000, 40)
+    one, theta = net.summary, packed.theta
+    found, _ = one.at(packed, one.score.standardise(theta))
+    weight = np.linalg.solve(survey.covariance, survey.response)
+    o = packed.observations
+    y = torch.cat([o.mag, torch.stack([o.m, o.x, o.c], -1)], -1).double().numpy() - ZERO
+    residual = y - np.repeat((theta.double().numpy() - PRIOR_MEAN) @ survey.response.T, packed.lengths, 0)
+    exact = np.stack([r.sum(0) for r in np.split(residual @ weight, packed.lengths.cumsum(0)[:-1])]) * one.score.scale.double().numpy()
+    for k in range(exact.shape[1]):
+        assert np.corrcoef(found[:, k].numpy(), exact[:, k])[0, 1] > 0.97
+    shuffled = np.random.default_rng(0).permutation(len(exact))
+    assert np.corrcoef(found[:, 0].numpy(), exact[shuffled, 0])[0, 1] < 0.5
+
+
+def torch_packed(survey, first, count):
+    from inference.batches import pack
+
+    return pack(survey(first, count), tuple(MARGINALS))
+
+
+def test_run_with_scores_survives_the_disk(trained):
+    net, survey, folder = trained
+    packed = torch_packed(survey, 30_000_000, 4)
+    again = load_run(folder)
+    torch.testing.assert_close(again.summary(packed), net.summary(packed))
+    a, b = (GlobalPosterior(t).log_prob(packed.theta[None], packed) for t in (net, again))
+    torch.testing.assert_close(a, b)
+
+
+def test_without_joint_scores_the_training_says_what_to_do(distance, tmp_path):
+    config = configuration(192, "score", pilot_surveys=64, objects=4000, validation_surveys=32, epochs=2)
+    with pytest.raises(ValueError, match=r"encoder: expected joint scores .* got none; use encoder"):
+        fit(GaussianSurvey(20), config, MARGINALS, distance, tmp_path)
