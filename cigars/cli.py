@@ -44,6 +44,8 @@ app.add_typer(config_app, name="config")
 app.add_typer(hosts_app, name="hosts")
 
 
+SHIPPED = "lsst"  # the posterior that the demonstration uses
+
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="A preset (see `cigars config list`) or a TOML file.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key, e.g. size.expected_supernovae=800.")
@@ -129,6 +131,9 @@ def infer(
     hide: Annotated[
         list[str] | None, typer.Option(metavar="z_spec|sn", help="Leave out spectroscopic redshifts or supernova light.")
     ] = None,
+    exposure: Annotated[
+        float | None, typer.Option(min=0, help="Area × time of the survey relative to the size that the run was configured for.")
+    ] = None,
     drop_outside: Annotated[
         bool, typer.Option("--drop-outside", help="Leave out objects beyond the range of the training instead of refusing.")
     ] = False,
@@ -139,6 +144,7 @@ def infer(
     """Joint posterior of the global parameters and of every host and supernova in a catalogue."""
     from cigars import pipeline
     from cigars.catalogue import read_catalogue
+    from cigars.pretrained import exposure as meant
 
     check_outputs([output], overwrite)
     run, catalogue = _run_and_catalogue(first, second, pretrained)
@@ -146,9 +152,19 @@ def infer(
     pipeline.hide(table.observations, hide or ())
     torch_device = use_device(device)
     command = shlex.join(["cigars", *sys.argv[1:]])
+    exposed = meant(pretrained) if exposure is None and pretrained else exposure or 1.0
+    hidden = hide or ()
     with one_line_warnings(), console.status(f"drawing {draws} times Θ and {len(table.id)} objects"):
         posterior = pipeline.infer(
-            run, table, draws=draws, seed=seed, device=torch_device, hidden=hide or (), drop_outside=drop_outside, command=command
+            run,
+            table,
+            draws=draws,
+            seed=seed,
+            device=torch_device,
+            hidden=hidden,
+            exposure=exposed,
+            drop_outside=drop_outside,
+            command=command,
         )
     pipeline.save_posterior(output, posterior, overwrite=overwrite)
     print_parameters(posterior)
@@ -205,18 +221,21 @@ def ingest(
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="Folder for the mock, the run, the posterior and the report.")] = Path("demo"),
+    train: Annotated[bool, typer.Option("--train", help="Train a small network first, in minutes; --set implies it.")] = False,
     settings: Settings = None,
     seed: Seed = None,
     device: DeviceOption = Device.auto,
 ) -> None:
-    """From nothing to a posterior in minutes: simulate, train, infer a mock that training never saw, report."""
+    """From nothing to a posterior: simulate a mock, infer it by the posterior that comes with the package, report."""
     from cigars.demo import run_demo
     from cigars.pipeline import configured
+    from cigars.pretrained import available, path
 
-    config, torch_device, started = configured("demo", settings or (), seed), use_device(device), time.monotonic()
+    shipped = path(SHIPPED) if SHIPPED in available() and not (train or settings) else None
+    config, torch_device, started = configured(SHIPPED if shipped else "demo", settings or (), seed), use_device(device), time.monotonic()
     try:
         with progress_bars(errors) as bars:
-            made = run_demo(config, folder, torch_device, shlex.join(["cigars", *sys.argv[1:]]), bars)
+            made = run_demo(config, folder, torch_device, shlex.join(["cigars", *sys.argv[1:]]), bars, shipped)
     except KeyboardInterrupt:
         errors.print("stopped; the same command continues the training", style="yellow")
         raise typer.Exit(130) from None

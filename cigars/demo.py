@@ -1,4 +1,4 @@
-"""The demonstration: simulate a mock, train, infer the mock that training never saw, report; all in one folder."""
+"""The demonstration: simulate a mock, infer it by a posterior that comes with the package or is trained here, report; in one folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Demo(NamedTuple):
     page: Path
 
 
-def run_demo(config: Config, folder: Path, device: str, command: str, report: Callable[..., None]) -> Demo:
+def run_demo(config: Config, folder: Path, device: str, command: str, report: Callable[..., None], pretrained: Path | None = None) -> Demo:
     """Write mock, run, posterior and report into a folder; a finished training is used again, an interrupted one continued.
 
     Args:
@@ -35,13 +35,14 @@ def run_demo(config: Config, folder: Path, device: str, command: str, report: Ca
         device: torch device of the networks.
         command: how this was called, for the record.
         report: progress.
+        pretrained: run folder to infer with; None trains one for the configuration.
     """
-    run, started, seconds = folder / "run", time.monotonic(), {}
+    run, started, seconds = pretrained or folder / "run", time.monotonic(), {}
     folder.mkdir(parents=True, exist_ok=True)
     catalogue, truth = pipeline.simulate(config, report=report)
     seconds["mock"] = time.monotonic() - started
     pipeline.write_mock(config, catalogue, truth, folder / "mock.fits", folder / "mock-truth.fits", overwrite=True)
-    if not ((run / CALIBRATION).exists() and stored_fingerprint(run) == pipeline.run_fingerprint(config)):
+    if pretrained is None and not ((run / CALIBRATION).exists() and stored_fingerprint(run) == pipeline.run_fingerprint(config)):
         pipeline.train(config, run, device=device, resume=(run / "checkpoints").exists(), report=report)
     begun, page = time.monotonic(), folder / "report.html"
     posterior = pipeline.infer(run, catalogue, seed=config.seed, device=device, command=command)

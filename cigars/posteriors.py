@@ -17,7 +17,7 @@ from cigars.config import Config, ConfigError
 from cigars.files import FileError, replacing
 from cigars.runs import run_config
 from cigars.schema import LOCALS, Observations
-from cigars.targets import TargetWarning, as_survey, check_trained, inside, target_hash
+from cigars.targets import TargetWarning, as_survey, check_exposure, check_trained, inside, target_hash
 from cigars.truncation import piled_up, read_rounds
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def infer(
     device: str = "cpu",
     hidden: Sequence[str] = (),
     drop_outside: bool = False,
+    exposure: float = 1.0,
     command: str = "",
 ) -> arviz.InferenceData:
     """Joint posterior of Θ and of every host and supernova of a catalogue.
@@ -58,10 +59,11 @@ def infer(
         device: torch device.
         hidden: inputs to leave out, "z_spec" or "sn", for the objects; Θ is inferred from what is left too.
         drop_outside: leave out objects with a value beyond what training saw, and record how many, in place of refusing.
+        exposure: area × time of the survey relative to the size that the run was configured for; the rates scale with it.
         command: how this was called, for the record.
 
     Raises:
-        CatalogueError: for objects, or a number of them, outside what the run was trained on.
+        CatalogueError: for objects, a number of them or an exposure outside what the run was trained on.
         ValueError: for a folder that is not a run.
 
     Warns:
@@ -71,11 +73,12 @@ def infer(
     from inference.posterior import JointPosterior
 
     config = run_config(run)
+    check_exposure(exposure, config)
     trained = load_run(Path(run), device)
     catalogue, dropped = catalogue._replace(observations=hide(catalogue.observations, hidden)), 0
     if drop_outside:
         catalogue, dropped = inside(trained, catalogue)
-    survey = as_survey(catalogue.observations)
+    survey = as_survey(catalogue.observations, exposure)
     check_trained(trained, survey, config)
     joint = JointPosterior(trained).sample(draws, survey, seed)
     theta, local = joint.theta.cpu().numpy(), joint.local.cpu().numpy()
@@ -86,6 +89,7 @@ def infer(
         "command": command,
         "hidden": ", ".join(hidden),
         "dropped": dropped,
+        "exposure": exposure,
         "truncated_for": made_for,
     }
     return _inference_data(trained.names, theta, local, catalogue.id, catalogue.observations, config, record)

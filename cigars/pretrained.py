@@ -17,12 +17,14 @@ from cigars.schema import Observations
 from cigars.targets import as_survey
 from cigars.truncation import RECORD
 
-__all__ = ["available", "path", "root", "ship"]
+__all__ = ["available", "exposure", "path", "root", "ship"]
 
 WEIGHTS = "weights.pt"
 WHOLE = (METADATA, WEIGHTS, CALIBRATION)
 LARGEST = 10 * 1024**2  # bytes of a shipped run
 OBJECTS, DRAWS = 50, 16  # with which a copy is compared
+SIZES = {"lsst-16k": ("lsst", 10.0)}
+"""Names under which an amortised run answers for another size: the run, and the exposure that is meant."""
 NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
@@ -33,7 +35,8 @@ def root() -> Path:
 
 def available() -> list[str]:
     """Names of the posteriors that come with the package."""
-    return sorted(p.name for p in root().iterdir() if all((p / name).is_file() for name in WHOLE)) if root().is_dir() else []
+    shipped = {p.name for p in root().iterdir() if all((p / name).is_file() for name in WHOLE)} if root().is_dir() else set()
+    return sorted(shipped | {name for name, (run, _) in SIZES.items() if run in shipped})
 
 
 def path(name: str) -> Path:
@@ -42,7 +45,12 @@ def path(name: str) -> Path:
     if name not in names:
         known = f"one of {', '.join(names)}" if names else "none, as none come with this version"
         raise ConfigError(f"pretrained: expected {known}, got {name!r}; train your own with `cigars train`")
-    return root() / name
+    return root() / SIZES.get(name, (name, 1.0))[0]
+
+
+def exposure(name: str) -> float:
+    """Exposure that a name stands for, relative to the size its run was configured for."""
+    return SIZES.get(name, (name, 1.0))[1]
 
 
 def ship(run: str | Path, name: str) -> Path:
@@ -58,6 +66,8 @@ def ship(run: str | Path, name: str) -> Path:
     run, target = Path(run), root() / name
     if not NAME.fullmatch(name):
         raise ConfigError(f"pretrained: expected a name of lower-case letters, digits and dashes, got {name!r}")
+    if name in SIZES:
+        raise ConfigError(f"pretrained: expected another name, got {name!r}, which stands for {SIZES[name][0]!r} at another size")
     if target.exists():
         raise ConfigError(f"pretrained: expected a new name, got {name!r}, which is {target}; remove that folder first")
     if missing := [n for n in WHOLE if not (run / n).is_file()]:

@@ -1,8 +1,9 @@
 """Training for one target in rounds: train, infer the target, cut the prior to where its posterior is, simulate inside, again.
 
 Every round is an ordinary training of a configuration whose prior is a little narrower, so the last is a run folder like any
-other, calibrated inside its own box. All rounds but the last use a quarter of the surveys and of the objects, though never
-fewer than 2,000 surveys and 200,000 objects unless the configuration asks for fewer: their posterior only has to say where to look.
+other, calibrated inside its own box. All rounds but the last use a quarter of the surveys and objects and half of the pilot
+surveys, though never fewer than 2,000 surveys and 200,000 objects unless the configuration asks for fewer: their posterior only
+has to say where to look.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ def reduced(config: Config) -> Config:
     fewer = {
         "surveys": min(max(t.surveys // 4, FEWEST_SURVEYS), t.surveys),
         "objects": min(max(t.objects // 4, FEWEST_OBJECTS), t.objects),
+        "pilot_surveys": min(max(t.pilot_surveys // 2, FEWEST_SURVEYS // 2), t.pilot_surveys),
     }
     return config.updated(**{f"training.{name}": value for name, value in fewer.items()})
 

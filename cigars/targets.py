@@ -14,7 +14,16 @@ from cigars.catalogue import Catalogue, CatalogueError, select
 from cigars.config import Config
 from cigars.schema import Globals, Latents, Observations, Survey
 
-__all__ = ["TargetWarning", "as_survey", "check_like_simulated", "check_target", "check_trained", "inside", "target_hash"]
+__all__ = [
+    "TargetWarning",
+    "as_survey",
+    "check_exposure",
+    "check_like_simulated",
+    "check_target",
+    "check_trained",
+    "inside",
+    "target_hash",
+]
 
 SLIGHT = 5e-3  # share of the objects below which a column may leave the simulated range
 ENOUGH = 200_000  # simulated objects against whose range a target is checked
@@ -36,8 +45,8 @@ def target_hash(catalogue: Catalogue) -> str:
     return digest.hexdigest()[:16]
 
 
-def as_survey(observations: Observations) -> Survey:
-    """A catalogue as a survey of one, with no truth."""
+def as_survey(observations: Observations, exposure: float = 1.0) -> Survey:
+    """A catalogue as a survey of one, with no truth; `exposure` is relative to the configured size."""
     size = len(observations.m)
     batched = Observations(*(np.asarray(leaf, np.float32)[None] for leaf in observations))
     unknown = np.full((1, size), np.nan, np.float32)
@@ -48,6 +57,7 @@ def as_survey(observations: Observations) -> Survey:
         np.ones((1, size), bool),
         np.zeros((1, size), np.int32),
         np.array([size], np.int32),
+        np.array([exposure], np.float32),
     )
 
 
@@ -69,6 +79,14 @@ def check_trained(trained: Any, survey: Survey, config: Config) -> None:
             f"catalogue: expected objects like those of the training, got {_said(issues)}; "
             "leave them out with --drop-outside, or train a configuration that covers them"
         )
+
+
+def check_exposure(exposure: float, config: Config) -> None:
+    """Raise CatalogueError for an exposure that the training of a configuration did not cover."""
+    low, high = config.size.exposure
+    if not low * 0.999 <= exposure <= high * 1.001:
+        trained = f"within [{low:g}, {high:g}]" if low < high else f"{low:g}, the only one the run was trained for"
+        raise CatalogueError(f"exposure: expected {trained}, got {exposure:g}; train a configuration whose size.exposure covers it")
 
 
 def _said(issues: Sequence[Any]) -> str:

@@ -28,6 +28,7 @@ capacity = 512
 spectroscopic_fraction = 0.3
 [training]
 surveys = 64
+pilot_surveys = 32
 validation_surveys = 16
 calibration_surveys = 20
 objects = 2000
