@@ -231,6 +231,10 @@ class TrainingConfig(_Frozen):
     patience: int = Field(8, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     batch: int = Field(256, ge=1)
+    flow_epochs: int = Field(20, ge=1)  # the global flow: few, fast and annealed to the end loses least on fresh surveys
+    flow_learning_rate: float = Field(2e-3, gt=0)
+    flow_batch: int = Field(64, ge=1)
+    dropout: float = Field(0.3, ge=0, lt=1)  # on the summary, before the small network of the global flow
 
 
 class Config(_Frozen):

@@ -202,13 +202,13 @@ class Stages:
     def _member(self, summary: nn.Module, whitening: Whitening) -> GlobalEstimator:
         standardiser = summary.regressor.standardiser if isinstance(summary, Moments | OneStep) else summary.standardiser
         encoder = None if self.training.encoder in ("score", "moments") else SetEncoder(standardiser)  # type: ignore[arg-type]
-        return GlobalEstimator(self.prior, whitening, encoder)
+        return GlobalEstimator(self.prior, whitening, encoder, dropout=self.training.dropout)
 
     def _train_head(self, net: GlobalEstimator, k: int, table: Tensor, theta: Tensor, held_table: Tensor, held_theta: Tensor) -> History:
         t = self.training
-        rows = shuffled(len(table), min(t.batch, len(table)), self.seed + 7 * k)
-        every = max(len(table) // t.batch, 1)
-        settings = Settings(t.epochs * every, every, t.learning_rate, patience=t.patience, seed=self.seed + 7 * k)
+        rows = shuffled(len(table), min(t.flow_batch, len(table)), self.seed + 7 * k)
+        every = max(len(table) // t.flow_batch, 1)
+        settings = Settings(t.flow_epochs * every, every, t.flow_learning_rate, patience=t.flow_epochs, seed=self.seed + 7 * k)
         return optimise(
             net, net.head_loss, lambda s: (theta[rows(s)], table[rows(s)]), lambda: float(net.head_loss(held_theta, held_table).mean()),
             settings, self.folder / f"global-{k}.pt", self.report, "global",

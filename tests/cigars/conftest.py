@@ -23,7 +23,8 @@ extends = "demo"
 effective_hosts = 2000
 [size]
 expected_supernovae = 60
-capacity = 512
+exposure = [0.5, 2.0]
+capacity = 1024
 [observation]
 spectroscopic_fraction = 0.3
 [training]
@@ -34,6 +35,7 @@ calibration_surveys = 20
 objects = 2000
 batch_surveys = 32
 epochs = 2
+flow_epochs = 2
 local_epochs = 1
 """
 

@@ -238,3 +238,9 @@ def test_all_agree_on_what_is_impossible():
             )
             assert torch_prior.log_prob(outside) == -math.inf
             assert log_prior(full, config.marginals) == -math.inf
+
+
+@pytest.mark.parametrize("exposure", [(0.0, 1.0), (2.0, 1.0)])
+def test_exposures_are_positive_and_in_order(exposure):
+    with pytest.raises(ConfigError, match="exposure: expected 0 < low <= high"):
+        load_config("demo", **{"size.exposure": exposure})

@@ -31,3 +31,10 @@ def test_another_training_in_the_folder_is_refused(workplace, tmp_path):
     shutil.copytree(workplace.run, tmp_path / "run")
     with pytest.raises(ValueError, match="expected fingerprint"):
         run_demo(load_config(workplace.config, ["training.epochs=3"]), tmp_path, "cpu", "", silent)
+
+
+def test_a_shipped_posterior_needs_no_training(workplace, tmp_path, monkeypatch):
+    monkeypatch.delattr(pipeline, "train")
+    made = run_demo(load_config(workplace.config), tmp_path, "cpu", "a test", silent, workplace.run)
+    assert {p.name for p in tmp_path.iterdir()} == {"mock.fits", "mock-truth.fits", "posterior.nc", "report.html"}
+    assert list(made.posterior["posterior"]["object"].values) == list(made.truth.id)

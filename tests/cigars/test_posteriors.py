@@ -126,3 +126,15 @@ def test_other_files_are_no_posterior(workplace, posterior, tmp_path):
     for wrong in (workplace.mock, tmp_path / "half.nc", tmp_path / "absent.nc"):
         with pytest.raises(FileError, match="expected a posterior that `cigars infer` wrote"):
             read_posterior(wrong)
+
+
+def test_exposure_is_seen_and_recorded(workplace, catalogue):
+    short, long = (infer(workplace.run, catalogue, draws=20, exposure=e)["posterior"] for e in (0.5, 2.0))
+    assert (short.attrs["exposure"], long.attrs["exposure"]) == (0.5, 2.0)
+    assert not np.array_equal(short["dtd_logA"], long["dtd_logA"])
+
+
+@pytest.mark.parametrize("exposure", [0.1, 5.0])
+def test_exposures_beyond_the_training_are_refused(workplace, catalogue, exposure):
+    with pytest.raises(CatalogueError, match=rf"exposure: expected within \[0.5, 2\], got {exposure:g}"):
+        infer(workplace.run, catalogue, exposure=exposure)

@@ -117,3 +117,14 @@ def test_the_script_of_the_maintainer(workplace, shelf, monkeypatch, capsys):
     assert (code, said.startswith(f"tiny: {size:.1f} MB in {shelf / 'tiny'}; ")) == (0, True)
     code, _, error = run(workplace.run, "tiny")
     assert (code, error.startswith("error: pretrained: expected a new name")) == (2, True)
+
+
+def test_a_name_may_stand_for_another_size_of_the_same_run(workplace, shelf, monkeypatch):
+    monkeypatch.setattr(pretrained, "SIZES", {"tiny-large": ("tiny", 2.0)})
+    assert pretrained.available() == []
+    pretrained.ship(workplace.run, "tiny")
+    assert pretrained.available() == ["tiny", "tiny-large"]
+    assert pretrained.path("tiny-large") == pretrained.path("tiny")
+    assert (pretrained.exposure("tiny"), pretrained.exposure("tiny-large")) == (1.0, 2.0)
+    with pytest.raises(ConfigError, match="expected another name, got 'tiny-large'"):
+        pretrained.ship(workplace.run, "tiny-large")

@@ -154,6 +154,6 @@ def test_run_with_scores_survives_the_disk(trained):
 
 
 def test_without_joint_scores_the_training_says_what_to_do(distance, tmp_path):
-    config = configuration(192, "score", pilot_surveys=64, objects=4000, validation_surveys=32, epochs=2)
+    config = configuration(192, "score", pilot_surveys=64, objects=4000, validation_surveys=32, epochs=2, flow_epochs=2)
     with pytest.raises(ValueError, match=r"encoder: expected joint scores .* got none; use encoder"):
         fit(GaussianSurvey(20), config, MARGINALS, distance, tmp_path)

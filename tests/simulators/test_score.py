@@ -87,7 +87,8 @@ def test_scores_are_the_finite_differences_of_the_density(config, correlated):
 def test_location_of_the_step_has_the_score_of_the_smooth_one():
     theta = {**FIDUCIAL._asdict(), "mass_step": -0.1}
     o, latent = objects(theta)
-    o = o._replace(m=o.m + theta["mass_step"] * (stats.norm.cdf((latent.mass_log10_msun - 10) / MASS_STEP_WIDTH) - (latent.mass_log10_msun > 10)))
+    place = latent.mass_log10_msun - 10
+    o = o._replace(m=o.m + theta["mass_step"] * (stats.norm.cdf(place / MASS_STEP_WIDTH) - (place > 0)))
     found, _ = scores(LCDM, theta, o, latent)
     up, down = (density({**theta, "mass_step_loc": 10 + s * 1e-4}, o, latent, False) for s in (1, -1))
     expected, place = (up - down) / 2e-4, list(LCDM.marginals).index("mass_step_loc")

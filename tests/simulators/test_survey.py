@@ -254,3 +254,17 @@ def test_variants_of_cosmology_dust_and_errors_together(key, bank, variant):
         modulus = banks.transverse_modulus(Globals(*(v[survey_number] for v in theta)), bank.z, "flat-w0waCDM")[rows[one]]
         pulls = (o.mag[seen][one] - bank.magnitude[rows[one]] - modulus[:, None]) / o.mag_err[seen][one]
         assert np.nanmax(np.abs(pulls)) < 6
+
+
+def test_exposure_scales_the_counts_and_is_log_uniform(key, simulator, config, fiducial_surveys):
+    longer = config.updated(**{"size.exposure": (0.5, 2.0)})
+    drawn = jax.device_get(draw_surveys(key, jnp.arange(256), simulator, longer, FIDUCIAL))
+    assert np.all((drawn.exposure >= 0.5) & (drawn.exposure <= 2.0))
+    assert stats.kstest(np.log(drawn.exposure) / np.log(2), "uniform", (-1, 2)).pvalue > 1e-3
+    mean = fiducial_surveys.number.mean()
+    pull = (drawn.number - mean * drawn.exposure) / np.sqrt(mean * drawn.exposure)
+    assert abs(pull.mean()) < 5 / 256**0.5
+    assert abs(pull.std() - 1) < 5 / (2 * 256) ** 0.5
+    wrong = (drawn.number - mean) / mean**0.5  # as if every survey had been exposed alike
+    assert abs(wrong.std() - 1) > 5 / (2 * 256) ** 0.5
+    assert np.all(fiducial_surveys.exposure == 1)
