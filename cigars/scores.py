@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["joint_scores"]
 
-CHUNK = 65536  # objects at a time, always this many: one compilation
+CHUNK = 16384  # objects at a time, always this many: one compilation
 
 
 def joint_scores(config: Config) -> JointScore:
