@@ -115,6 +115,16 @@ def calibrate(trained: Any, packed: Any, names: tuple[str, ...]) -> dict[str, An
     }  # fmt: skip
 
 
+def cost(run: Path, config: Any) -> dict[str, Any]:
+    """Surveys that a training simulated, without those of its local regressor, and its seconds since it was last resumed."""
+    from cigars.runs import read_calibration
+
+    t = config.training
+    pilots = (1 + t.refinements) * t.pilot_surveys if t.encoder == "score" else 0
+    _, seconds = read_calibration(run)
+    return {"surveys": t.surveys + pilots + t.validation_surveys + t.calibration_surveys, "seconds": seconds, "ensemble": t.ensemble}
+
+
 def main() -> None:
     """Measure a run and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -145,7 +155,14 @@ def main() -> None:
         rank = f"rank spread {fresh['rank_spread'][k]:.3f}  SBC p {fresh['sbc_p_value'][k]:.3f}"
         print(f"{k:14s} width {mocks['width'][k]:.4f}  limit {bound}  published {said}  pull {pull}  {rank}")
     print({k: v for k, v in fresh.items() if not isinstance(v, dict)})
-    numbers = {"name": config.name, "exposure": arguments.size, "fiducial": mocks, "linear_limit": limit, "fresh": fresh}
+    numbers = {
+        "name": config.name,
+        "cost": cost(arguments.run, config),
+        "exposure": arguments.size,
+        "fiducial": mocks,
+        "linear_limit": limit,
+        "fresh": fresh,
+    }
     write_result(arguments.output, "Does the global posterior reach the information limit, calibrated?", numbers)
 
 
