@@ -46,5 +46,6 @@ def test_batches_join_along_surveys():
         leaf > 0,
         leaf,
         leaf[:, 0],
+        leaf[:, 0],
     )
     assert concatenate([one, one]).observations.m.shape == (4, 3)

@@ -203,11 +203,13 @@ def test_a_damaged_record_is_one_line(refused, made, workplace, tmp_path):
 
 def test_all_rounds_but_the_last_simulate_a_quarter_within_limits():
     for surveys, expected in ((40_000, 10_000), (5_000, 2_000), (500, 500)):
-        config = load_config("lsst", **{"training.surveys": surveys, "training.objects": 20 * surveys})
+        sizes = {"training.surveys": surveys, "training.objects": 20 * surveys, "training.pilot_surveys": surveys // 4}
+        config = load_config("lsst", **sizes)
         fewer = rounds.reduced(config)
         assert fewer.training.surveys == expected
         assert fewer.training.objects == min(max(5 * surveys, 200_000), 20 * surveys)
-        assert fewer.updated(**{"training.surveys": surveys, "training.objects": 20 * surveys}) == config
+        assert fewer.training.pilot_surveys == min(max(surveys // 8, 1000), surveys // 4)
+        assert fewer.updated(**sizes) == config
 
 
 def test_a_round_that_is_too_narrow_is_named():

@@ -129,7 +129,7 @@ def test_pdfs_of_all_figures(complete):
 
 def test_provenance_is_shown(complete):
     _, _, page = complete
-    for expected in ("3f9a2c51d07be846", "cigars infer demo/run", "20251121", "torch 2.13.0", "2 min 52 s", '"encoder": "moments"'):
+    for expected in ("3f9a2c51d07be846", "cigars infer demo/run", "20251121", "torch 2.13.0", "2 min 52 s", '"encoder": "score"'):
         assert expected in page.text
 
 
