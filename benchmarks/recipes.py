@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from benchmarks.common import write_result
+from common import write_result
 
 __all__ = ["RECIPES", "held_out"]
 
