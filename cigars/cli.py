@@ -152,20 +152,13 @@ def infer(
     pipeline.hide(table.observations, hide or ())
     torch_device = use_device(device)
     command = shlex.join(["cigars", *sys.argv[1:]])
-    exposed = meant(pretrained) if exposure is None and pretrained else exposure or 1.0
-    hidden = hide or ()
+    if exposure is None:
+        exposure = meant(pretrained) if pretrained else 1.0
     with one_line_warnings(), console.status(f"drawing {draws} times Θ and {len(table.id)} objects"):
         posterior = pipeline.infer(
-            run,
-            table,
-            draws=draws,
-            seed=seed,
-            device=torch_device,
-            hidden=hidden,
-            exposure=exposed,
-            drop_outside=drop_outside,
-            command=command,
-        )
+            run, table, draws=draws, seed=seed, device=torch_device, hidden=hide or (), drop_outside=drop_outside,
+            exposure=exposure, command=command,
+        )  # fmt: skip
     pipeline.save_posterior(output, posterior, overwrite=overwrite)
     print_parameters(posterior)
     kept = posterior["posterior"].sizes["object"]

@@ -82,15 +82,11 @@ def build_summary(architecture: Mapping[str, Any], distance: DistanceTable, prio
     return OneStep(moments, ScoreNetwork(prior, bands, architecture["fixed"]), pilots)
 
 
-def _standardiser(summary: nn.Module) -> Standardiser:
-    return summary.regressor.standardiser if isinstance(summary, Moments | OneStep) else summary.standardiser  # type: ignore[return-value]
-
-
 def build_members(architecture: Mapping[str, Any], summary: nn.Module, prior: Prior, components: list[int]) -> list[GlobalEstimator]:
     """Global estimators of the right shapes; each ensemble member has its own encoder if there is a learned one."""
     members = []
     for kept in components:
-        encoder = None if architecture["encoder"] in ("score", "moments") else SetEncoder(_standardiser(summary))
+        encoder = None if architecture["encoder"] in ("score", "moments") else SetEncoder(summary.standardiser)  # type: ignore[arg-type]
         members.append(GlobalEstimator(prior, Whitening(architecture["summary"], kept), encoder))
     return members
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .batches import Packed
-from .score import CLIP, GREY_SCATTER, OneStep, Pilot, ScoreNetwork
+from .score import CLIP, GREY_SCATTER, JointScore, OneStep, Pilot, ScoreNetwork
 from .standardise import Whitening
 from .summaries import Moments
 from .train import Settings, optimise, shuffled
@@ -41,7 +41,7 @@ def train_one_step(run: Stages, moments: Moments) -> OneStep:
     table, theta, objects, _ = run.table("pilot", moments, run.at.pilot, t.pilot_surveys, keep)
     score = run.seeded(3, lambda: ScoreNetwork(run.prior, objects.observations.mag.shape[-1], run.fixed)).to(run.device)
     one = OneStep(moments, score, [_train_pilot(run, 0, table, score.standardise(theta))])
-    _train_score(run, score, moments, objects)
+    _train_score(run, score, run.joint_score, moments, objects)
     for k in range(t.refinements):
         first = run.at.pilot + (k + 1) * t.pilot_surveys
         table, theta, *_ = run.table(f"refine-{k}", one.eval(), first, t.pilot_surveys, 1)
@@ -72,14 +72,12 @@ def _train_pilot(run: Stages, number: int, table: Tensor, y: Tensor) -> Pilot:
     return net
 
 
-def _train_score(run: Stages, net: ScoreNetwork, moments: Moments, objects: Packed) -> None:
+def _train_score(run: Stages, net: ScoreNetwork, joint_score: JointScore, moments: Moments, objects: Packed) -> None:
     """Regression on the joint scores of single objects: their mean and spread given Θ, then what the data say beyond it."""
-    if run.joint_score is None:
-        return
     theta = objects.theta.repeat_interleave(objects.lengths, 0)
     # objects of one survey stay together in the split: they share Θ
     held = max(int(objects.lengths[: max(int(HELD_OUT * len(objects.lengths)), 1)].sum()), 1)
-    t, per_distance = run.joint_score(objects, theta)
+    t, per_distance = joint_score(objects, theta)
     y, t, per_distance = net.standardise(theta), t * net.scale, per_distance * net.scale
     t = torch.nan_to_num(t)
 

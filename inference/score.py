@@ -22,7 +22,7 @@ from cigars.schema import FIDUCIAL, Observations
 from .batches import Packed
 from .distances import distance_modulus
 from .priors import Prior
-from .standardise import Whitening
+from .standardise import Standardiser, Whitening
 from .summaries import STEP_WIDTH, Z_MIN, LocalRegressor, Moments, in_blocks, size_columns
 
 __all__ = ["GREY_SCATTER", "JointScore", "OneStep", "Pilot", "ScoreNetwork"]
@@ -176,6 +176,11 @@ class OneStep(nn.Module):
     def regressor(self) -> LocalRegressor:
         """The local regressor of the moments."""
         return self.moments.regressor
+
+    @property
+    def standardiser(self) -> Standardiser:
+        """Of its inputs."""
+        return self.regressor.standardiser
 
     @torch.no_grad()
     def forward(self, packed: Packed) -> Float[Tensor, "survey summary"]:

@@ -20,7 +20,7 @@ from .embedding import FeatureMoments, SetEncoder
 from .estimators import GlobalEstimator, LocalEstimator, local_marginals, local_values
 from .one_step import train_one_step
 from .priors import Prior
-from .score import JointScore, OneStep
+from .score import JointScore
 from .standardise import Standardiser, Whitening
 from .summaries import LocalRegressor, Moments, local_targets
 from .train import History, Report, Settings, load_checkpoint, optimise, save_checkpoint, shuffled
@@ -200,8 +200,7 @@ class Stages:
         return members, curves
 
     def _member(self, summary: nn.Module, whitening: Whitening) -> GlobalEstimator:
-        standardiser = summary.regressor.standardiser if isinstance(summary, Moments | OneStep) else summary.standardiser
-        encoder = None if self.training.encoder in ("score", "moments") else SetEncoder(standardiser)  # type: ignore[arg-type]
+        encoder = None if self.training.encoder in ("score", "moments") else SetEncoder(summary.standardiser)  # type: ignore[arg-type]
         return GlobalEstimator(self.prior, whitening, encoder, dropout=self.training.dropout)
 
     def _train_head(self, net: GlobalEstimator, k: int, table: Tensor, theta: Tensor, held_table: Tensor, held_theta: Tensor) -> History:

@@ -121,6 +121,11 @@ class Moments(nn.Module):
             "mu", torch.tensor(np.interp(np.maximum(np.expm1(grid), Z_MIN), z[positive], mu[positive]), dtype=torch.float32)
         )
 
+    @property
+    def standardiser(self) -> Standardiser:
+        """Of the local regressor's inputs."""
+        return self.regressor.standardiser
+
     def _modulus(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """μ_fid(z) and dμ/dz, linear within a cell."""
         step = math.log1p(self.z_max) / self.cells

@@ -134,7 +134,12 @@ def test_exposure_is_seen_and_recorded(workplace, catalogue):
     assert not np.array_equal(short["dtd_logA"], long["dtd_logA"])
 
 
-@pytest.mark.parametrize("exposure", [0.1, 5.0])
+@pytest.mark.parametrize("exposure", [0.0, 0.1, 5.0])
 def test_exposures_beyond_the_training_are_refused(workplace, catalogue, exposure):
     with pytest.raises(CatalogueError, match=rf"exposure: expected within \[0.5, 2\], got {exposure:g}"):
         infer(workplace.run, catalogue, exposure=exposure)
+
+
+def test_an_exposure_of_zero_is_not_the_default(refused, workplace, tmp_path):
+    said = refused("infer", workplace.run, workplace.mock, "-o", tmp_path / "p.nc", "--exposure", 0)
+    assert "exposure: expected within [0.5, 2], got 0" in said

@@ -157,3 +157,24 @@ def test_without_joint_scores_the_training_says_what_to_do(distance, tmp_path):
     config = configuration(192, "score", pilot_surveys=64, objects=4000, validation_surveys=32, epochs=2, flow_epochs=2)
     with pytest.raises(ValueError, match=r"encoder: expected joint scores .* got none; use encoder"):
         fit(GaussianSurvey(20), config, MARGINALS, distance, tmp_path)
+
+
+class Start(torch.nn.Module):
+    """A first estimate at the prior's mean, whatever the data."""
+
+    def forward(self, summary):
+        return torch.zeros(len(summary), len(MARGINALS))
+
+
+def test_one_step_from_the_priors_mean_goes_to_the_exact_posterior_mean(trained):
+    net, survey, _ = trained
+    batch, size = survey(40_000_000, 60), len(MARGINALS)
+    packed, score = torch_packed(survey, 40_000_000, 60), net.summary.score
+    near = (score.standardise(packed.theta).abs() < 1).all(1)  # one step of a learned score is good near where it starts
+    out = OneStep(net.summary.moments, score, [Start()])(packed)[near]
+    mean, covariance = survey.posterior(batch)
+    exact = score.standardise(torch.tensor(mean, dtype=torch.float32))[near]
+    error = (out[:, size : 2 * size] - exact).square().mean(0).sqrt()
+    assert bool((error < 0.5 * exact.square().mean(0).sqrt()).all()), error  # staying at the start would be 1
+    width = torch.tensor(np.sqrt(np.einsum("sii->si", covariance)), dtype=torch.float32)[near] / score.scale
+    np.testing.assert_allclose(out[:, 5 * size : 6 * size].exp().mean(0), width.mean(0), rtol=0.2)

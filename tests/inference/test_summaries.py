@@ -10,7 +10,7 @@ import torch
 
 from cigars.schema import Observations
 from inference.batches import Packed, select
-from inference.summaries import LocalRegressor, Moments
+from inference.summaries import BLOCK, LocalRegressor, Moments, in_blocks
 
 from .conftest import observations
 
@@ -91,3 +91,10 @@ def test_moments_agree_with_the_prototype(monkeypatch):
     np.testing.assert_allclose(ours[-17:-2], steps, rtol=0.03, atol=2e-3)
     for name in ("moments", "survey"):
         sys.modules.pop(name, None)
+
+
+def test_blocks_give_what_the_whole_gives():
+    torch.manual_seed(0)
+    net, rows = torch.nn.Linear(3, 2), torch.randn(2 * BLOCK + 17, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(in_blocks(net, rows), net(rows))
