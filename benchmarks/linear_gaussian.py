@@ -28,8 +28,8 @@ MARGINALS = {
     "alpha": Marginal("normal", -0.14, 0.2, -np.inf, np.inf),
     "beta": Marginal("normal", 2.2, 0.5, -np.inf, np.inf),
 }
-CENTRE = np.array([0.6, 10.5, -0.9, 1.5, -0.3, 0.0, 0.0])  # of the unknowns, far from the edges of their supports
-SPREAD = np.array([0.1, 0.3, 0.15, 0.25, 0.1, 1.0, 0.1])
+CENTRE = np.array([0.6, 10.5, -0.9, 1.5, -0.3, 0.0, 0.0, 6.0])  # of the unknowns, far from the edges of their supports
+SPREAD = np.array([0.1, 0.3, 0.15, 0.25, 0.1, 1.0, 0.1, 0.8])
 ZERO = np.array([20.0, 19.0, 22.0, 0.0, 0.0])  # of two magnitudes, m, x, c
 NOISE = 0.5
 PRIOR_MEAN = np.array([m.loc for m in MARGINALS.values()])
@@ -49,7 +49,8 @@ class GaussianSurvey:
         rng = np.random.default_rng(seed)
         self.size, self.fixed, self.seed, self.capacity = size, fixed, seed, size if fixed else size + 8 * int(size**0.5 + 1)
         self.response = rng.normal(size=(5, 3)) / PRIOR_SD * 0.7
-        self.local_response = rng.normal(size=(5, 7)) / SPREAD * 0.4
+        seen = rng.normal(size=(5, len(SPREAD) - 1)) / SPREAD[:-1] * 0.4
+        self.local_response = np.column_stack([seen, np.zeros(5)])  # the last unknown, the age, does not show: its posterior is its prior
         self.covariance = (self.local_response * SPREAD**2) @ self.local_response.T + NOISE**2 * np.eye(5)
 
     def __call__(self, first: int, count: int) -> Survey:
@@ -59,13 +60,9 @@ class GaussianSurvey:
     def _one(self, rng: np.random.Generator) -> Survey:
         theta = PRIOR_MEAN + PRIOR_SD * rng.normal(size=3)
         n = self.size if self.fixed else int(min(rng.poisson(self.size), self.capacity))
-        local = CENTRE + SPREAD * rng.normal(size=(self.capacity, 7))
-        y = (
-            ZERO
-            + self.response @ (theta - PRIOR_MEAN)
-            + (local - CENTRE) @ self.local_response.T
-            + NOISE * rng.normal(size=(self.capacity, 5))
-        )
+        seen, noise, hidden = (rng.normal(size=(self.capacity, k)) for k in (len(SPREAD) - 1, 5, 1))
+        local = CENTRE + SPREAD * np.column_stack([seen, hidden])
+        y = ZERO + self.response @ (theta - PRIOR_MEAN) + (local - CENTRE) @ self.local_response.T + NOISE * noise
         observed = np.arange(self.capacity) < n
         y = np.where(observed[:, None], y, np.nan).astype(np.float32)
         one, nothing = np.ones(self.capacity, np.float32), np.full(self.capacity, np.nan, np.float32)
@@ -88,7 +85,7 @@ class GaussianSurvey:
         return PRIOR_MEAN + np.einsum("sij,sj->si", covariance, total @ weight), covariance
 
     def local_posterior(self, survey: Survey) -> tuple[np.ndarray, np.ndarray]:
-        """Exact mean [survey, capacity, 7] and covariance [7, 7] of the unknowns of each object at the true Θ."""
+        """Exact mean [survey, capacity, 8] and covariance [8, 8] of the unknowns of each object at the true Θ."""
         o = survey.observations
         theta = np.stack([getattr(survey.theta, k) for k in MARGINALS], -1) - PRIOR_MEAN
         y = np.concatenate([o.mag, np.stack([o.m, o.x, o.c], -1)], -1) - ZERO - (theta @ self.response.T)[:, None]
@@ -112,7 +109,7 @@ def log_normal(value: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> n
 def configuration(surveys: int = 6_000, encoder: str = "set", **changes: Any) -> Config:
     """Training set-up of this survey."""
     training = {
-        "surveys": surveys, "validation_surveys": 512, "objects": 20 * surveys, "batch_surveys": 64, "encoder": encoder, "epochs": 30,
+        "surveys": surveys, "validation_surveys": 512, "objects": 20 * surveys, "batch_surveys": 64, "encoder": encoder,
         "hide_sn": 0.0, "hide_z_spec": 0.0, "local_epochs": 10, **changes,
     }  # fmt: skip
     return Config.model_validate({"name": "linear-gaussian", "training": training})

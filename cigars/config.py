@@ -227,10 +227,8 @@ class TrainingConfig(_Frozen):
     local_epochs: int = Field(10, ge=1)  # passes over the objects, for the local regressor and the local flow
     hide_sn: float = Field(0.1, ge=0, lt=1)  # chance that the local flow sees an object without its supernova light
     hide_z_spec: float = Field(0.5, ge=0, le=1)
-    epochs: int = Field(60, ge=1)
     patience: int = Field(8, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
-    batch: int = Field(256, ge=1)
     flow_epochs: int = Field(20, ge=1)  # the global flow: few, fast and annealed to the end loses least on fresh surveys
     flow_learning_rate: float = Field(2e-3, gt=0)
     flow_batch: int = Field(64, ge=1)

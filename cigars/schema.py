@@ -200,7 +200,7 @@ LATENTS = (
     Column("delta_M", "mag", "shift of brightness with mass, metallicity and age", r"$\delta M$"),
 )
 
-LOCALS = ("z", "mass_log10_msun", "metallicity_log10_zsun", "dust_tau2", "dust_index", "x_int", "c_int")
+LOCALS = ("z", "mass_log10_msun", "metallicity_log10_zsun", "dust_tau2", "dust_index", "x_int", "c_int", "age_gyr")
 """The per-object unknowns that the local posterior gives, in its order."""
 
 CATALOGUE = (

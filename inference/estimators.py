@@ -1,13 +1,12 @@
-r"""Conditional flows: q(Θ | summary) on the prior's support and q(ℓ | d, Θ) for each object.
+r"""Conditional flow q(Θ | summary) on the prior's support.
 
-Both are sbi neural spline flows of $\eta$, the parameter made standard normal under its prior, behind one affine layer
+An sbi neural spline flow of $\eta$, the parameter made standard normal under its prior, behind one affine layer
 $u = (\eta - \mu)/\sigma$ whose μ and ln σ come from the context: $q(\theta) = q_{\rm NSF}(u \mid c)\, |\partial u/\partial\theta|$. That
-layer starts at a ridge regression (global) or at the spectroscopic redshift (local), so that the spline models a residual of order one.
+layer starts at a ridge regression, so that the spline models a residual of order one.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -16,20 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import AffineTransform, Transform
 
-from cigars.schema import LOCALS, Latents, Marginal, Observations
-
 from .batches import Packed
-from .embedding import ResidualMLP, SetEncoder
+from .embedding import SetEncoder
 from .priors import Prior
-from .standardise import Standardiser, Whitening
+from .standardise import Whitening
 
-__all__ = ["GlobalEstimator", "LocalEstimator", "local_marginals", "local_values", "spline_flow"]
-
-LOCAL_LIMITS = {
-    "z": (0.0, 1.6), "mass_log10_msun": (8.5, 12.5), "metallicity_log10_zsun": (-1.98, 0.19), "dust_tau2": (0.0, 4.0),
-    "dust_index": (-1.0, 0.4), "x_int": (-math.inf, math.inf), "c_int": (-math.inf, math.inf),
-}  # fmt: skip
-"""Supports of the per-object unknowns (forward model §3); z to the end of the tabulated population."""
+__all__ = ["GlobalEstimator", "spline_flow"]
 
 
 class Recentre(zuko.lazy.LazyTransform):
@@ -144,65 +135,3 @@ class GlobalEstimator(nn.Module):
         """-ln q with the learned summary at zero: trains the head on stored summaries, before the encoder joins."""
         learned = None if self.encoder is None else torch.zeros(len(summary), self.encoder.outputs, device=summary.device)
         return self.flow.loss(theta, condition=self._condition(summary, learned))
-
-
-def local_values(latents: Latents) -> Float[Tensor, "object local"]:
-    """The per-object unknowns in the order of `LOCALS`."""
-    return torch.stack([getattr(latents, n) for n in LOCALS], -1).float()
-
-
-def local_marginals(values: Float[Tensor, "object local"]) -> dict[str, Marginal]:
-    """Reference density of each local unknown: the normal of the training values on the physical support, widened where they leave it."""
-    out = {}
-    for name, column in zip(LOCALS, values.double().T, strict=True):
-        low, high = LOCAL_LIMITS[name]
-        low, high = min(low, float(column.min()) - 1e-3), max(high, float(column.max()) + 1e-3)
-        out[name] = Marginal("normal", float(column.mean()), max(float(column.std()), 1e-4), low, high)
-    return out
-
-
-class LocalEstimator(nn.Module):
-    """q(ℓ | d, Θ), amortised over objects, over Θ and over what of d is hidden.
-
-    Args:
-        prior: reference density of ℓ (`local_marginals`).
-        globals_prior: prior of Θ, which standardises it.
-        bands: number of host bands.
-        width, hidden, transforms: of the trunk and the flow.
-    """
-
-    flow: Any
-
-    def __init__(self, prior: Prior, globals_prior: Prior, bands: int, width: int = 128, hidden: int = 64, transforms: int = 3) -> None:
-        super().__init__()
-        self.prior, self.globals_prior, self.size = prior, globals_prior, len(LOCALS)
-        self.standardiser = Standardiser(bands)
-        features = 24
-        self.trunk = ResidualMLP(self.standardiser.features + len(globals_prior.names), width, 2 * self.size + features)
-        self.flow = spline_flow(prior, 2 * self.size + features, hidden, transforms)
-
-    def context(self, observations: Observations, theta: Float[Tensor, "object parameter"]) -> Float[Tensor, "object context"]:
-        """(μ, ln σ, features) of each object; μ and σ of the redshift start at the spectroscopic one where there is one."""
-        eta = self.globals_prior.transform.inv(theta).clamp(-5, 5)
-        out = self.trunk(torch.cat([self.standardiser(observations), eta], -1))
-        shift, ln_sd, features = out.split([self.size, self.size, out.shape[-1] - 2 * self.size], -1)
-        known, mean, spread = self._spectroscopic(observations)
-        base_mean, base_ln = torch.zeros_like(shift), torch.zeros_like(shift)
-        base_mean[:, 0], base_ln[:, 0] = torch.where(known, mean, 0.0), torch.where(known, spread.log(), 0.0)
-        return torch.cat([base_mean + torch.exp(base_ln) * shift, base_ln + ln_sd.clamp(-7, 2), features], -1)
-
-    def _spectroscopic(self, o: Observations) -> tuple[Tensor, Tensor, Tensor]:
-        """Where a redshift is known, and its value and error in η: the reference density's own quantile scale."""
-        marginal = self.prior.marginals["z"]
-        known = torch.isfinite(o.z_spec)
-        z = torch.where(known, o.z_spec, marginal.loc).clamp(marginal.low + 1e-4, marginal.high - 1e-4)
-        rows = torch.tensor([m.loc for m in self.prior.marginals.values()], device=z.device).repeat(len(z), 1)
-        rows[:, 0] = z
-        eta = self.prior.transform.inv(rows)
-        slope = torch.exp(-self.prior.transform.log_abs_det_jacobian(eta, rows))[:, 0]
-        err = torch.where(known, torch.nan_to_num(o.z_spec_err, nan=1e-3), 1.0).clamp(min=1e-5)
-        return known, eta[:, 0], (slope * err).clamp(min=1e-5)
-
-    def loss(self, local: Float[Tensor, "object local"], observations: Observations, theta: Tensor) -> Float[Tensor, "object"]:
-        """-ln q(ℓ | d, Θ)."""
-        return self.flow.loss(local, condition=self.context(observations, theta))

@@ -22,7 +22,8 @@ from torch import nn
 from cigars.schema import DistanceTable, Marginal
 
 from .embedding import FeatureMoments, SetEncoder
-from .estimators import GlobalEstimator, LocalEstimator
+from .estimators import GlobalEstimator
+from .local import LocalEstimator
 from .priors import Prior
 from .score import OneStep, Pilot, ScoreNetwork
 from .standardise import Standardiser, Whitening
@@ -31,7 +32,7 @@ from .train import load_checkpoint, save_checkpoint
 
 __all__ = ["FORMAT", "Trained", "build_summary", "load_run", "save_run", "versions"]
 
-FORMAT = 2
+FORMAT = 3
 META, WEIGHTS = "run.json", "weights.pt"
 
 

@@ -57,9 +57,10 @@ def _train_pilot(run: Stages, number: int, table: Tensor, y: Tensor) -> Pilot:
     limit = torch.stack([low, high]).clamp(-CLIP, CLIP) * (1 - 2 * MARGIN)  # both about zero, the prior's mean
     net = run.seeded(10 + number, lambda: Pilot(Whitening.fit(table[held:]), y.shape[1], limit)).to(run.device)
     net.fit_linear(table[held:], y[held:])
-    rows = shuffled(len(table) - held, min(t.batch, len(table) - held), run.seed + 31 + number)
-    every = max((len(table) - held) // t.batch, 1)
-    settings = Settings(t.epochs * every, every, t.learning_rate, patience=t.patience, seed=run.seed + 31 + number)
+    batch_size = min(t.flow_batch, len(table) - held)
+    rows = shuffled(len(table) - held, batch_size, run.seed + 31 + number)
+    every = max((len(table) - held) // batch_size, 1)
+    settings = Settings(t.flow_epochs * every, every, t.flow_learning_rate, patience=t.flow_epochs, seed=run.seed + 31 + number)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         i = rows(step) + held

@@ -7,6 +7,7 @@ global flow and ℓ_ik of the local flow at that same Θ_k.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +23,9 @@ from .train import _mix
 
 __all__ = ["GlobalPosterior", "JointDraws", "JointPosterior", "LocalPosterior", "RangeIssue", "check_range", "outside_objects"]
 
-CHUNK = 32768  # rows that a flow samples at a time
+CHUNK = 32768  # rows that the global flow samples at a time
+BLOCK = 64  # objects whose draws are handed on together
+PAIRS = {"cpu": 8192, "cuda": 1 << 20}  # of an object and a draw, sampled at a time
 
 
 class JointDraws(NamedTuple):
@@ -82,37 +85,53 @@ class LocalPosterior:
 
     Args:
         trained: a trained model.
-        chunk: rows sampled at a time.
+        objects: how many of them make a block.
+        pairs: of an object and a draw that are sampled at a time; by default what suits the caches of a CPU, or a GPU.
     """
 
-    def __init__(self, trained: Trained, chunk: int = CHUNK) -> None:
-        self.estimator, self.device, self.chunk, self.names = trained.local, trained.device, chunk, LOCALS
+    def __init__(self, trained: Trained, objects: int = BLOCK, pairs: int | None = None) -> None:
+        self.estimator, self.device, self.objects, self.names = trained.local, trained.device, objects, LOCALS
+        self.pairs = pairs or PAIRS.get(self.device.type, PAIRS["cpu"])
 
     @torch.no_grad()
+    def blocks(
+        self, observations: Observations, theta: Float[Tensor, "draw parameter"], seed: int = 0, keys: Sequence[int] | None = None
+    ) -> Iterator[tuple[slice, Float[Tensor, "draw block unknown"]]]:
+        """One draw of every object at each Θ, by blocks of objects: which objects, and their draws.
+
+        Args:
+            observations: packed objects.
+            theta: draws of Θ.
+            seed: of the draws.
+            keys: one an object, its own random stream whatever its place and company; by default its number.
+        """
+        keys = range(len(observations.m)) if keys is None else keys
+        for start in range(0, len(observations.m), self.objects):
+            rows = slice(start, min(start + self.objects, len(observations.m)))
+            given = self.estimator.conditions(Observations(*(leaf[rows] for leaf in observations)))
+            step = max(self.pairs // (rows.stop - rows.start), 1)
+            normal = self._noise(keys[rows], len(theta), seed)
+            parts = zip(theta.split(step), normal.split(step), strict=True)
+            yield rows, torch.cat([self.estimator.sample(given, some, noise) for some, noise in parts])
+
+    def _noise(self, keys: Sequence[int], draws: int, seed: int) -> Float[Tensor, "draw object unknown"]:
+        generator, size = torch.Generator(), self.estimator.size
+        each = [torch.randn(draws, size, generator=generator.manual_seed(_mix(seed, key))) for key in keys]
+        return torch.stack(each, 1).to(self.device)
+
     def sample(
-        self, observations: Observations, theta: Float[Tensor, "draw parameter"], seed: int = 0
+        self, observations: Observations, theta: Float[Tensor, "draw parameter"], seed: int = 0, keys: Sequence[int] | None = None
     ) -> Float[Tensor, "draw object unknown"]:
-        """One draw of every object at each Θ: [draw, object, unknown]; bounded memory, whatever their numbers."""
-        objects, draws = len(observations.m), len(theta)
-        out = torch.empty(draws, objects, len(LOCALS), device=self.device)
-        rows = max(self.chunk // max(draws, 1), 1)
-        for start in range(0, objects, rows):
-            some = Observations(*(leaf[start : start + rows] for leaf in observations))
-            count = len(some.m)
-            with _seeded(_mix(seed, start), self.device):
-                for first in range(0, draws, self.chunk):
-                    part = theta[first : first + self.chunk]
-                    tiled = Observations(*(leaf.repeat(len(part), *[1] * (leaf.ndim - 1)) for leaf in some))
-                    context = self.estimator.context(tiled, part.repeat_interleave(count, 0))
-                    out[first : first + len(part), start : start + count] = self.estimator.flow.sample((), context).reshape(
-                        len(part), count, -1
-                    )
+        """The same draws of all objects, [draw, object, unknown]."""
+        out = torch.empty(len(theta), len(observations.m), len(LOCALS), device=self.device)
+        for rows, draws in self.blocks(observations, theta, seed, keys):
+            out[:, rows] = draws
         return out
 
     @torch.no_grad()
     def log_prob(self, local: Tensor, observations: Observations, theta: Float[Tensor, "object parameter"]) -> Float[Tensor, "object"]:
         """ln q(ℓ_i | d_i, Θ_i) row by row."""
-        return -self.estimator.loss(local, observations, theta)
+        return self.estimator.log_prob(local, observations, theta)
 
 
 class JointPosterior:
@@ -131,11 +150,15 @@ class JointPosterior:
         Raises:
             ValueError: for a batch of several surveys.
         """
+        theta, observations = self.theta(draws, survey, seed)
+        return JointDraws(theta, self.locals.sample(observations, theta, seed + 1))
+
+    def theta(self, draws: int, survey: Survey, seed: int = 0) -> tuple[Float[Tensor, "draw parameter"], Observations]:
+        """Draws of Θ alone, and the packed objects: what `locals.blocks` needs to give the rest block by block, in bounded memory."""
         packed = pack(survey, device=self.trained.device)
         if len(packed.lengths) != 1:
             raise ValueError(f"joint posterior: expected one survey, got {len(packed.lengths)}; sample them one by one")
-        theta = self.globals.sample(draws, packed, seed)[:, 0]
-        return JointDraws(theta, self.locals.sample(packed.observations, theta, seed + 1))
+        return self.globals.sample(draws, packed, seed)[:, 0], packed.observations
 
 
 def check_range(trained: Trained, survey: Survey | Packed, band_names: tuple[str, ...] = (), margin: float = 0.02) -> list[RangeIssue]:

@@ -34,7 +34,6 @@ validation_surveys = 16
 calibration_surveys = 20
 objects = 6000
 batch_surveys = 32
-epochs = 2
 flow_epochs = 2
 local_epochs = 1
 """

@@ -226,7 +226,7 @@ def test_a_damaged_run_folder_is_one_line(refused, workplace, tmp_path):
 
 def test_a_run_folder_of_another_training_is_not_continued(refused, workplace):
     before = (workplace.run / "weights.pt").read_bytes()
-    said = refused("train", workplace.config, "-o", workplace.run, "--resume", "--set", "training.epochs=3")
+    said = refused("train", workplace.config, "-o", workplace.run, "--resume", "--set", "training.flow_epochs=3")
     assert "expected fingerprint" in said
     assert (workplace.run / "weights.pt").read_bytes() == before
 
@@ -236,9 +236,9 @@ def test_ctrl_c_says_how_to_go_on(cigars, workplace, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "train", interrupted)
-    said = cigars("train", workplace.config, "-o", tmp_path / "my run", "--set", "training.epochs=3", "--seed", 5)
+    said = cigars("train", workplace.config, "-o", tmp_path / "my run", "--set", "training.flow_epochs=3", "--seed", 5)
     assert said.code == 130
-    command = f"cigars train {workplace.config} -o '{tmp_path / 'my run'}' --set training.epochs=3 --seed 5 --device auto --resume"
+    command = f"cigars train {workplace.config} -o '{tmp_path / 'my run'}' --set training.flow_epochs=3 --seed 5 --device auto --resume"
     assert said.err.splitlines()[-1] == f"stopped; continue with: {command}"
     monkeypatch.setattr(pipeline, "simulate", interrupted)
     said = cigars("simulate", workplace.config, "-o", tmp_path / "m.fits")

@@ -30,7 +30,7 @@ def test_a_finished_training_is_used_again(workplace, tmp_path, monkeypatch):
 def test_another_training_in_the_folder_is_refused(workplace, tmp_path):
     shutil.copytree(workplace.run, tmp_path / "run")
     with pytest.raises(ValueError, match="expected fingerprint"):
-        run_demo(load_config(workplace.config, ["training.epochs=3"]), tmp_path, "cpu", "", silent)
+        run_demo(load_config(workplace.config, ["training.flow_epochs=3"]), tmp_path, "cpu", "", silent)
 
 
 def test_a_shipped_posterior_needs_no_training(workplace, tmp_path, monkeypatch):

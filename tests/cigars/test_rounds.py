@@ -157,7 +157,7 @@ def test_what_was_begun_otherwise_is_not_continued(refused, made, workplace, cat
     asked = command(workplace, made, "--resume")
     assert f"expected target {target_hash(catalogue)}, got" in refused(*[other if a == str(workplace.mock) else a for a in asked])
     assert "expected rounds 2, got 3" in refused(*["3" if a == "2" else a for a in asked])
-    assert "expected fingerprint" in refused(*asked, "--set", "training.epochs=3")
+    assert "expected fingerprint" in refused(*asked, "--set", "training.flow_epochs=3")
     assert "expected a new folder" in refused(*command(workplace, made))
     assert "expected a training without rounds" in refused("train", workplace.config, "-o", made, "--resume")
     assert f"expected a training in rounds with {RECORD}" in refused(*command(workplace, workplace.run, "--resume"))

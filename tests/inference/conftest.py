@@ -27,7 +27,7 @@ def tiny(**changes):
     """A training of seconds, through every stage."""
     settings = {
         "surveys": 192, "validation_surveys": 32, "calibration_surveys": 20, "objects": 4000, "batch_surveys": 32,
-        "epochs": 2, "flow_epochs": 2, "ensemble": 1, "hide_sn": 0.1, "hide_z_spec": 0.5,
+        "flow_epochs": 2, "ensemble": 1, "hide_sn": 0.1, "hide_z_spec": 0.5,
     }  # fmt: skip
     surveys = settings.pop("surveys")
     return configuration(changes.pop("surveys", surveys), changes.pop("encoder", "both"), **(settings | changes))

@@ -5,10 +5,9 @@ import math
 import pytest
 import torch
 
-from cigars.schema import LOCALS, Marginal
-from inference.batches import hide
+from cigars.schema import Marginal
 from inference.embedding import SetEncoder
-from inference.estimators import GlobalEstimator, LocalEstimator, local_marginals
+from inference.estimators import GlobalEstimator
 from inference.priors import Prior
 from inference.standardise import Standardiser, Whitening
 
@@ -70,41 +69,3 @@ def test_a_learned_encoder_wants_objects():
     net = GlobalEstimator(Prior(UNIFORM), Whitening(5, 5), SetEncoder(Standardiser(2).fit(o)))
     with pytest.raises(ValueError, match="expected the objects"):
         net.context(torch.zeros(1, 5))
-
-
-@pytest.fixture
-def local():
-    torch.manual_seed(1)
-    values = torch.rand(400, len(LOCALS)) * torch.tensor([0.8, 3, 1.5, 2, 1, 1, 0.1]) + torch.tensor([0.1, 9, -1.8, 0.1, -0.8, 0, 0])
-    net = LocalEstimator(Prior(local_marginals(values)), Prior(UNIFORM), 3)
-    net.standardiser.fit(observations(400, 3))
-    return net.eval(), values
-
-
-def test_local_draws_stay_on_the_physical_support(local):
-    net, _ = local
-    o = observations(50, 3, z_spec=torch.full((50,), torch.nan))
-    with torch.no_grad():
-        draws = net.flow.sample((200,), net.context(o, torch.ones(50, 2)))
-    assert bool(net.prior.support.check(draws).all())
-    assert float(draws[..., 1].min()) >= 8.5
-    assert float(draws[..., 3].min()) >= 0
-
-
-def test_a_spectroscopic_redshift_pins_z_before_any_training(local):
-    net, _ = local
-    o = observations(50, 3, z_spec=torch.linspace(0.1, 1.0, 50), z_spec_err=torch.full((50,), 1e-3))
-    hidden = hide(o, redshift=torch.ones(50, dtype=torch.bool))
-    with torch.no_grad():
-        pinned = net.flow.sample((200,), net.context(o, torch.ones(50, 2)))[..., 0]
-        free = net.flow.sample((200,), net.context(hidden, torch.ones(50, 2)))[..., 0]
-    assert float((pinned.mean(0) - o.z_spec).abs().max()) < 0.02
-    assert float(pinned.std(0).max()) < 0.02 < float(free.std(0).min())
-
-
-def test_values_beyond_the_usual_support_widen_it():
-    values = torch.tensor([[0.5, 7.0, -1.0, 0.5, 0.0, 0.0, 0.0], [0.6, 10.0, 0.5, 0.5, 0.0, 1.0, 0.1]])
-    marginals = local_marginals(values)
-    assert marginals["mass_log10_msun"].low < 7.0
-    assert marginals["metallicity_log10_zsun"].high > 0.5
-    assert marginals["dust_tau2"][3:] == (0.0, 4.0)

@@ -63,7 +63,7 @@ def edit(**changes):
     [
         (lambda f: (f / META).unlink(), "expected a finished training"),
         (lambda f: (f / META).write_text("{"), "damaged"),
-        (edit(format=99), "expected format 2, got 99"),
+        (edit(format=99), "expected format 3, got 99"),
         (edit(fingerprint="xyz"), "expected fingerprint abc, got xyz"),
         (lambda f: (f / WEIGHTS).write_bytes(b"nothing"), "expected a whole file of tensors"),
         (lambda f: torch.save({"a": torch.ones(1)}, f / WEIGHTS), "expected weights of the networks"),

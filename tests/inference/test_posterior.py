@@ -50,14 +50,29 @@ def test_the_joint_draws_pair_each_object_with_its_own_theta(run, source):
     assert bool(run[0].local.prior.support.check(draws.local).all())
 
 
-@pytest.mark.parametrize("chunk", [7, 64])
-def test_objects_are_sampled_in_chunks_with_the_same_law(run, source, chunk):
-    trained, packed = run[0], pack(source(10**6, 1), run[0].names)
-    theta = packed.theta.expand(400, -1)
-    whole, parts = (LocalPosterior(trained, c).sample(packed.observations, theta, 3) for c in (10**6, chunk * 400))
-    assert whole.shape == parts.shape
-    error = whole.std(0) * (2 / 400) ** 0.5
-    assert float(((whole.mean(0) - parts.mean(0)) / error).abs().max()) < 5  # standard errors of 280 comparisons
+@pytest.mark.parametrize(("objects", "pairs"), [(7, 300), (64, 10**6)])
+def test_draws_of_an_object_depend_on_its_key_and_not_on_its_place_or_company(run, source, objects, pairs):
+    packed = pack(source(10**6, 1), run[0].names)
+    theta, order = packed.theta.expand(40, -1), torch.randperm(len(packed.observations.m))[:20]
+    keys = [1000 + i for i in range(len(packed.observations.m))]
+    whole = LocalPosterior(run[0]).sample(packed.observations, theta, 3, keys)
+    some = Observations(*(leaf[order] for leaf in packed.observations))
+    part = LocalPosterior(run[0], objects, pairs).sample(some, theta, 3, [keys[i] for i in order])
+    torch.testing.assert_close(part, whole[:, order], atol=1e-3, rtol=1e-4)  # float32 sums in another order
+    other = LocalPosterior(run[0]).sample(packed.observations, theta, 4, keys)
+    assert float((other - whole).abs().mean()) > 0.01
+
+
+def test_draws_follow_the_density_they_are_drawn_from(run, source):
+    """Mean ln q of draws is the negative entropy both ways: of stored draws, and by importance from another Θ's draws."""
+    packed, local = pack(source(10**6, 1), run[0].names), LocalPosterior(run[0])
+    one = Observations(*(leaf[:1].repeat(4000, *[1] * (leaf.ndim - 1)) for leaf in packed.observations))
+    here, there = packed.theta.expand(4000, -1), packed.theta.expand(4000, -1) + 0.05
+    draws = local.sample(Observations(*(leaf[:1] for leaf in one)), there, 5)[:, 0]
+    weight = (local.log_prob(draws, one, here) - local.log_prob(draws, one, there)).double().exp()
+    error = float(weight.std() / len(weight) ** 0.5)
+    assert abs(float(weight.mean()) - 1) < 5 * error
+    assert error < 0.1
 
 
 def test_a_batch_is_not_a_joint_posterior(run, source):

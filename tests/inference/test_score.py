@@ -110,7 +110,7 @@ def gaussian_score(survey):
 def trained(distance, tmp_path_factory):
     """(trained, survey, folder) of a training on joint scores."""
     survey, folder = GaussianSurvey(60), tmp_path_factory.mktemp("score")
-    config = configuration(1536, "score", pilot_surveys=768, objects=40_000, validation_surveys=128, epochs=20, local_epochs=4, batch=64)
+    config = configuration(1536, "score", pilot_surveys=768, objects=40_000, validation_surveys=128, local_epochs=4)
     return fit(survey, config, MARGINALS, distance, folder, joint_score=gaussian_score(survey)), survey, folder
 
 
@@ -154,7 +154,7 @@ def test_run_with_scores_survives_the_disk(trained):
 
 
 def test_without_joint_scores_the_training_says_what_to_do(distance, tmp_path):
-    config = configuration(192, "score", pilot_surveys=64, objects=4000, validation_surveys=32, epochs=2, flow_epochs=2)
+    config = configuration(192, "score", pilot_surveys=64, objects=4000, validation_surveys=32, flow_epochs=2)
     with pytest.raises(ValueError, match=r"encoder: expected joint scores .* got none; use encoder"):
         fit(GaussianSurvey(20), config, MARGINALS, distance, tmp_path)
 

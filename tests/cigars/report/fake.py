@@ -41,6 +41,7 @@ LOCAL_SD = {
     "dust_index": 0.2,
     "x_int": 0.26,
     "c_int": 0.043,
+    "age_gyr": 1.5,
 }
 
 ATTRIBUTES = {
