@@ -1,7 +1,8 @@
 """CIGaRS: cosmology from type Ia supernovae and the photometry of their hosts, by simulation-based inference.
 
 The steps are five functions, `simulate`, `train`, `infer`, `report` and `ingest`, on a configuration from `load_config`;
-each is what the command of the same name calls; `cigars.pretrained` names the runs that come with the package. Nothing is
+each is what the command of the same name calls; `load_posterior` gives a posterior to ask; `cigars.pretrained` names the runs
+that come with the package. Nothing is
 imported before it is asked for (PEP 562).
 """
 
@@ -11,7 +12,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
-__all__ = ["infer", "ingest", "load_config", "report", "simulate", "train"]
+__all__ = ["infer", "ingest", "load_config", "load_posterior", "report", "simulate", "train"]
+HOMES = {"load_config": "cigars.config", "load_posterior": "cigars.posterior"}  # the others are steps of the pipeline
 
 
 class _Package(ModuleType):
@@ -26,7 +28,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module, metadata
 
     if name in __all__:
-        return getattr(import_module("cigars.config" if name == "load_config" else "cigars.pipeline"), name)
+        return getattr(import_module(HOMES.get(name, "cigars.pipeline")), name)
     if name == "pretrained":
         return import_module("cigars.pretrained")
     if name == "__version__":

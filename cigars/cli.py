@@ -137,6 +137,9 @@ def infer(
     drop_outside: Annotated[
         bool, typer.Option("--drop-outside", help="Leave out objects beyond the range of the training instead of refusing.")
     ] = False,
+    hosts: Annotated[
+        Path | None, typer.Option(help="Table of every host's posterior, .fits, .parquet or .ecsv; OUTPUT-hosts.fits by default.")
+    ] = None,
     seed: PosteriorSeed = 0,
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
@@ -146,7 +149,9 @@ def infer(
     from cigars.catalogue import read_catalogue
     from cigars.pretrained import exposure as meant
 
+    hosts = hosts or output.with_name(f"{output.stem}-hosts.fits")
     check_outputs([output], overwrite)
+    check_tables([hosts], overwrite)
     run, catalogue = _run_and_catalogue(first, second, pretrained)
     table = read_catalogue(catalogue, pipeline.run_config(run).band_names)
     pipeline.hide(table.observations, hide or ())
@@ -154,16 +159,14 @@ def infer(
     command = shlex.join(["cigars", *sys.argv[1:]])
     if exposure is None:
         exposure = meant(pretrained) if pretrained else 1.0
-    with one_line_warnings(), console.status(f"drawing {draws} times Θ and {len(table.id)} objects"):
-        posterior = pipeline.infer(
-            run, table, draws=draws, seed=seed, device=torch_device, hidden=hide or (), drop_outside=drop_outside,
-            exposure=exposure, command=command,
+    with one_line_warnings(), progress_bars(errors) as bars:
+        kept = pipeline.infer_to(
+            output, run, table, hosts=hosts, overwrite=overwrite, draws=draws, seed=seed, device=torch_device, hidden=hide or (),
+            drop_outside=drop_outside, exposure=exposure, command=command, report=bars,
         )  # fmt: skip
-    pipeline.save_posterior(output, posterior, overwrite=overwrite)
-    print_parameters(posterior)
-    kept = posterior["posterior"].sizes["object"]
+    print_parameters(pipeline.read_posterior(output))
     left = f"; {len(table.id) - kept} outside the range of the training were left out" if kept < len(table.id) else ""
-    console.print(f"posterior of {kept} objects in {output}{left}")
+    console.print(f"posterior of {kept} objects in {output}, a row for each in {hosts}{left}")
 
 
 @app.command()

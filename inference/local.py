@@ -89,6 +89,7 @@ class LocalEstimator(nn.Module):
         self.second_bias = nn.Parameter(torch.zeros(self.size, 1, hidden))
         self.last = nn.Parameter(0.1 * torch.randn(self.size, hidden, last) / hidden**0.5)
         self.last_bias = nn.Parameter(torch.zeros(self.size, 1, last))
+        self.causal: Tensor
         self.register_buffer("causal", torch.ones(self.size, self.size).tril(-1)[..., None], persistent=False)
 
     def conditions(self, observations: Observations) -> Conditions:

@@ -33,7 +33,8 @@ __all__ = ["REGRESSOR_WIDTH", "Split", "Stages", "random_hiding", "split", "stre
 
 REGRESSOR_WIDTH = 96
 PART = 1024  # surveys a file of summaries
-LOCAL_RATE = 3e-3  # half a nat better than a third of it after six passes over 200,000 objects
+LOCAL_PASSES = 2  # of the local flow over the objects, in units of `local_epochs`
+LOCAL_RATE = 4e-3  # half a nat better than a quarter of it after six passes over 200,000 objects
 HIDDEN_BANDS = 0.1  # share of training objects that lose bands, each with probability a third
 Built = TypeVar("Built", bound=nn.Module)
 
@@ -254,7 +255,8 @@ class Stages:
             return values[i], random_hiding(observations, t.hide_sn, t.hide_z_spec), theta[i]
 
         every = max(len(values) // batch // 2, 1)
-        settings = Settings(2 * t.local_epochs * every, every, LOCAL_RATE, patience=2 * t.local_epochs, seed=self.seed + 5)
+        steps = 2 * LOCAL_PASSES * t.local_epochs * every
+        settings = Settings(steps, every, LOCAL_RATE, patience=steps, seed=self.seed + 5)
         history = optimise(
             net, net.loss, arguments, lambda: float(net.loss(held_values, held_data, held_theta).mean()), settings,
             self.folder / "local.pt", self.report, "local",

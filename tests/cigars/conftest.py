@@ -11,7 +11,7 @@ from cigars.catalogue import read_catalogue
 from cigars.cli import main
 from cigars.config import fingerprint
 from cigars.devices import processor
-from cigars.posteriors import infer
+from cigars.infer import infer
 
 # compiled simulators are kept from one test session to the next, as the commands keep them
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parents[2] / ".cache" / "xla" / fingerprint(processor())))

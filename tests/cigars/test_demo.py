@@ -7,7 +7,7 @@ import pytest
 from cigars import pipeline
 from cigars.config import load_config
 from cigars.demo import run_demo
-from cigars.posteriors import read_posterior
+from cigars.posterior_file import read_posterior
 
 
 def silent(*_, **__):

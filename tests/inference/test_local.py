@@ -18,7 +18,9 @@ UNIFORM = {"a": Marginal("uniform", 0.0, 1.0, 0.0, 2.0), "b": Marginal("normal",
 @pytest.fixture
 def local():
     torch.manual_seed(1)
-    values = torch.rand(400, len(LOCALS)) * torch.tensor([0.8, 3, 1.5, 2, 1, 1, 0.1, 9]) + torch.tensor([0.1, 9, -1.8, 0.1, -0.8, 0, 0, 0.1])
+    values = torch.rand(400, len(LOCALS)) * torch.tensor([0.8, 3, 1.5, 2, 1, 1, 0.1, 9]) + torch.tensor(
+        [0.1, 9, -1.8, 0.1, -0.8, 0, 0, 0.1]
+    )
     net = LocalEstimator(Prior(local_marginals(values)), Prior(UNIFORM), 3)
     net.standardiser.fit(observations(400, 3))
     return net.eval(), values

@@ -8,7 +8,8 @@ import torch
 from cigars.catalogue import CatalogueError, select
 from cigars.config import ConfigError, load_config
 from cigars.files import FileError
-from cigars.posteriors import hide, infer, read_posterior, save_posterior
+from cigars.infer import hide, infer, infer_to
+from cigars.posterior_file import read_posterior, save_posterior
 from cigars.schema import LOCALS, Observations
 
 BANDS = tuple("ugrizy")
@@ -143,3 +144,71 @@ def test_exposures_beyond_the_training_are_refused(workplace, catalogue, exposur
 def test_an_exposure_of_zero_is_not_the_default(refused, workplace, tmp_path):
     said = refused("infer", workplace.run, workplace.mock, "-o", tmp_path / "p.nc", "--exposure", 0)
     assert "exposure: expected within [0.5, 2], got 0" in said
+
+
+def test_a_file_written_by_blocks_holds_the_same_draws(workplace, catalogue, posterior, tmp_path):
+    done = []
+    kept = infer_to(
+        tmp_path / "p.nc", workplace.run, catalogue, draws=40, seed=3, command="a test", report=lambda stage, n, of: done.append((n, of))
+    )
+    data = read_posterior(tmp_path / "p.nc")
+    assert kept == len(catalogue.id)
+    assert done[-1] == (kept, kept)
+    assert dict(data["posterior"].sizes) == dict(posterior["posterior"].sizes)
+    for name in posterior["posterior"].data_vars:
+        np.testing.assert_array_equal(values(data, name), values(posterior, name))
+    assert data["posterior"].attrs["command"] == "a test"
+    np.testing.assert_array_equal(data["observed_data"]["mag"], catalogue.observations.mag)
+    with pytest.raises(FileError, match="exists already"):
+        infer_to(tmp_path / "p.nc", workplace.run, catalogue, draws=2)
+
+
+@pytest.mark.parametrize("name", ["hosts.fits", "hosts.parquet"])
+def test_the_table_of_hosts_summarises_their_draws(workplace, catalogue, posterior, tmp_path, name):
+    """Read by astropy and by pyarrow alone, as other programs would."""
+    infer_to(tmp_path / "p.nc", workplace.run, catalogue, draws=40, seed=3, hosts=tmp_path / name)
+    if name.endswith("fits"):
+        from astropy.io import fits
+
+        with fits.open(tmp_path / name) as file:
+            table = {n: np.array(file[1].data[n]) for n in file[1].columns.names}
+    else:
+        from pyarrow import parquet
+
+        table = {n: c.to_numpy(zero_copy_only=False) for n, c in zip(*_columns(parquet.read_table(tmp_path / name)), strict=True)}
+    assert [str(v) for v in table["id"]] == list(catalogue.id)
+    z, om0 = values(posterior, "z")[0].astype(float), values(posterior, "Om0")[0].astype(float)
+    np.testing.assert_allclose(table["z_mean"], z.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(table["z_sd"], z.std(0, ddof=1), rtol=1e-4)
+    np.testing.assert_allclose(table["z_q84"], np.quantile(z, 0.84, axis=0), rtol=1e-4)
+    expected = [np.cov(z[:, i], om0)[0, 1] for i in range(z.shape[1])]
+    np.testing.assert_allclose(table["z_cov_Om0"], expected, rtol=1e-3, atol=1e-7)
+
+
+def _columns(table):
+    return table.column_names, table.columns
+
+
+def test_results_follow_the_identifiers_whatever_the_order_of_the_rows(workplace, catalogue, posterior):
+    order = np.random.default_rng(1).permutation(len(catalogue.id))
+    shuffled = infer(workplace.run, select(catalogue, order), draws=40, seed=3)
+    assert list(shuffled["posterior"]["object"].values) == list(catalogue.id[order])
+    np.testing.assert_array_equal(values(shuffled, "Om0"), values(posterior, "Om0"))
+    np.testing.assert_allclose(values(shuffled, "z"), values(posterior, "z")[..., order], atol=1e-4)  # float32 sums in another order
+    renamed = infer(workplace.run, catalogue._replace(id=catalogue.id[::-1]), draws=40, seed=3)
+    assert float(np.abs(values(renamed, "z") - values(posterior, "z")).max()) > 0.01  # another name has other random numbers
+
+
+def test_what_does_not_fit_is_refused_with_its_size_before_anything_is_drawn(workplace, catalogue, tmp_path, monkeypatch):
+    """The run does not even exist: nothing was read."""
+    with pytest.raises(FileError, match=r"p.nc: 1,000,000,000 draws of \d+ objects need [\d.e+]+ GB, but .* are free; ask for at most"):
+        infer_to(tmp_path / "p.nc", "nowhere", catalogue, draws=10**9)
+    with pytest.raises(FileError, match=r"memory: 1,000,000,000 draws .* or write to a file block by block"):
+        infer("nowhere", catalogue, draws=10**9)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ids_that_repeat_are_refused(workplace, catalogue):
+    twice = catalogue._replace(id=np.array([*catalogue.id[:-1], catalogue.id[0]]))
+    with pytest.raises(CatalogueError, match="expected unique identifiers, got 1 repeated"):
+        infer(workplace.run, twice, draws=2)

@@ -1,0 +1,185 @@
+r"""Importance weights on posterior draws: another prior, or another experiment's constraint, after the fact.
+
+Draws of p(Θ | D) weighted by w(Θ) are draws of p(Θ | D) w(Θ) / ∫. Their effective number $(\sum w)^2 / \sum w^2$ (Kish 1965) says
+how far to trust them; below 50 they are refused.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy.special import logsumexp
+from scipy.stats import gaussian_kde, multivariate_normal
+
+from cigars.config import Prior
+from cigars.files import FileError
+from cigars.schema import Globals, Marginal
+
+__all__ = ["FEWEST", "Chain", "Constraint", "Gaussian", "effective_number", "ln_prior_ratio", "read_chain", "read_gaussian", "resample"]
+
+FEWEST = 50.0  # effective draws
+ALIASES = {"omegam": "Om0", "omega_m": "Om0", "omegal": "Ode0", "omegav": "Ode0", "omega_lambda": "Ode0", "w": "w0"}
+"""Names under which other codes keep the parameters."""
+
+
+class Constraint(Protocol):
+    """What another experiment says of some parameters: a density of them, not necessarily normalised."""
+
+    names: tuple[str, ...]
+
+    def ln_density(self, values: Float[ndarray, "draw parameter"]) -> Float[ndarray, "draw"]:
+        """ln of the density at values of `names`."""
+        ...
+
+
+class Gaussian(NamedTuple):
+    """A normal constraint on the parameters `names`."""
+
+    names: tuple[str, ...]
+    mean: ndarray
+    covariance: ndarray
+
+    def ln_density(self, values: Float[ndarray, "draw parameter"]) -> Float[ndarray, "draw"]:
+        """ln of the normal density."""
+        return np.atleast_1d(multivariate_normal(self.mean, self.covariance).logpdf(values))
+
+
+class Chain(NamedTuple):
+    """Weighted samples [sample, parameter] of another posterior, under a flat prior, made smooth by a Gaussian kernel (Scott's rule)."""
+
+    names: tuple[str, ...]
+    samples: ndarray
+    weights: ndarray
+
+    def ln_density(self, values: Float[ndarray, "draw parameter"]) -> Float[ndarray, "draw"]:
+        """ln of the kernel density."""
+        return gaussian_kde(self.samples.T, weights=self.weights).logpdf(values.T)
+
+
+def effective_number(ln_weight: Float[ndarray, "draw"]) -> float:
+    """(Σw)²/Σw²; zero where all weights are."""
+    if not np.isfinite(ln_weight).any():
+        return 0.0
+    return float(np.exp(2 * logsumexp(ln_weight) - logsumexp(2 * ln_weight)))
+
+
+def resample(ln_weight: Float[ndarray, "draw"], count: int, rng: np.random.Generator) -> Int[ndarray, "count"]:
+    """Indices of `count` draws in proportion to their weights, systematic: each appears its expected number of times, give or take one."""
+    cumulative = np.cumsum(np.exp(ln_weight - logsumexp(ln_weight)))
+    places = (np.arange(count) + rng.uniform()) / count
+    chosen = np.searchsorted(cumulative, places * cumulative[-1], side="right").clip(0, len(ln_weight) - 1)
+    return rng.permutation(chosen)
+
+
+def ln_prior_ratio(
+    draws: Mapping[str, Float[ndarray, "draw"]], old: Mapping[str, Marginal], new: Mapping[str, Prior]
+) -> Float[ndarray, "draw"]:
+    """ln of new over old prior at each draw; a parameter that is not in `new` keeps its own.
+
+    Raises:
+        ValueError: for a parameter that is not free, or a new prior that is fixed: use `Posterior.conditional`.
+    """
+    total = np.zeros(len(next(iter(draws.values()))))
+    for name, prior in new.items():
+        if name not in old:
+            raise ValueError(f"prior: expected free parameters of {', '.join(old)}, got {name!r}")
+        if prior.fixed is not None:
+            raise ValueError(f"prior of {name}: expected uniform or normal, got a fixed value; use conditional({name}={prior.fixed:g})")
+        total += _ln_density(prior.marginal, draws[name]) - _ln_density(old[name], draws[name])
+    return total
+
+
+def _ln_density(marginal: Marginal, value: ndarray) -> ndarray:
+    from cigars.report.statistics import prior_distribution
+
+    return np.asarray(prior_distribution(marginal).logpdf(value))
+
+
+def read_gaussian(path: str | Path) -> Gaussian:
+    """A normal constraint from a TOML file: `parameters`, `mean`, and `covariance` or else `sd` with an optional `correlation` matrix.
+
+    Raises FileError in one line for anything else.
+    """
+    tree = _toml(Path(path))
+    try:
+        names = _known(tree["parameters"])
+        mean = np.asarray(tree["mean"], float)
+        if "covariance" in tree:
+            covariance = np.asarray(tree["covariance"], float)
+        else:
+            sd = np.asarray(tree["sd"], float)
+            covariance = np.asarray(tree.get("correlation", np.eye(len(sd))), float) * sd[:, None] * sd
+        if mean.shape != (len(names),) or covariance.shape != (len(names),) * 2:
+            raise ValueError(f"{len(names)} parameters with mean {mean.shape} and covariance {covariance.shape}")
+        if not np.allclose(covariance, covariance.T) or np.linalg.eigvalsh(covariance).min() <= 0:
+            raise ValueError("a covariance that is not positive definite")
+    except (KeyError, ValueError, TypeError, np.linalg.LinAlgError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise FileError(f"{path}: expected parameters, mean, and covariance or sd of a Gaussian, got {what}") from None
+    return Gaussian(names, mean, covariance)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise FileError(f"{path}: cannot read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FileError(f"{path}: not valid TOML: {error}") from None
+
+
+def _known(names: Sequence[str]) -> tuple[str, ...]:
+    found = tuple(ALIASES.get(str(n).lower(), str(n)) for n in names)
+    if unknown := [n for n in found if n not in Globals._fields]:
+        raise ValueError(f"the parameters {', '.join(unknown)}, which are none of {', '.join(Globals._fields)}")
+    return found
+
+
+def read_chain(path: str | Path, names: Sequence[str]) -> Chain:
+    """Samples of the parameters `names` from a table (.fits, .parquet, .ecsv, .csv; an optional column `weight`) or from GetDist chains.
+
+    Args:
+        path: a table, or the root of GetDist's text files.
+        names: of the schema; columns may use them or the usual names of other codes, such as `omegam`.
+
+    Raises:
+        CatalogueError, FileError: for a file that is not one, or lacks a parameter.
+    """
+    from cigars.tables import FORMATS
+
+    wanted = _known(names)
+    columns, weights = _table(path) if Path(path).suffix.lower() in FORMATS else _getdist(path)
+    found = {ALIASES.get(name.lower(), name): values for name, values in columns.items()}
+    if missing := [n for n in wanted if n not in found]:
+        raise FileError(f"{path}: expected samples of {', '.join(wanted)}, missing {', '.join(missing)}; found {', '.join(columns)}")
+    samples = np.column_stack([found[n] for n in wanted])
+    kept = weights > 0
+    if not np.isfinite(samples[kept]).all() or kept.sum() < FEWEST:
+        raise FileError(f"{path}: expected at least {FEWEST:.0f} finite samples, got {int(np.isfinite(samples[kept]).all(1).sum())}")
+    return Chain(wanted, samples[kept], weights[kept])
+
+
+def _table(path: str | Path) -> tuple[dict[str, ndarray], ndarray]:
+    from cigars.tables import read_table
+
+    table = read_table(path)
+    columns = {n: np.asarray(table[n], float) for n in table.colnames if table[n].dtype.kind in "fiu" and table[n].ndim == 1}
+    weights = columns.pop("weight", np.ones(len(table)))
+    return columns, weights
+
+
+def _getdist(path: str | Path) -> tuple[dict[str, ndarray], ndarray]:
+    import getdist
+
+    try:
+        chain = getdist.loadMCSamples(str(path), no_cache=True)
+    except Exception as error:  # whatever the reader raises, the user needs to know that these are no chains
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise FileError(f"{path}: expected a table or the root of GetDist chains, got none ({reason[:120]})") from None
+    return {p.name: chain.samples[:, i] for i, p in enumerate(chain.paramNames.names)}, np.asarray(chain.weights)

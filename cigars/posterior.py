@@ -1,0 +1,352 @@
+"""A joint posterior to ask: draws, marginals, single hosts, densities, fixed or other cosmologies, other priors, other experiments.
+
+What only needs the draws uses them; what needs the networks (`log_prob`, `conditional`, draws at other Θ) loads the run folder that
+made the posterior, and says so where it is gone. Nothing is changed in place: each method returns a new `Posterior`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from cigars.catalogue import Catalogue
+from cigars.config import Config, Prior
+from cigars.files import FileError
+from cigars.importance import FEWEST, Chain, Constraint, Gaussian, effective_number, ln_prior_ratio, resample
+from cigars.posterior_file import check_memory, read_posterior, save_posterior
+from cigars.schema import GLOBALS, LOCALS, Observations, column
+
+if TYPE_CHECKING:
+    import arviz
+    import xarray
+    from astropy.table import Table
+
+__all__ = ["Posterior", "load_posterior"]
+
+POOL = 50_000  # draws of Θ that a reweighting starts from, where the run is at hand
+QUANTILES = (0.16, 0.5, 0.84)
+DEGREES = 5.0  # of freedom of the Student-t from which conditional draws are proposed
+
+
+def load_posterior(path: str | Path | arviz.InferenceData, run: str | Path | None = None) -> Posterior:
+    """The posterior in a file that `cigars infer` wrote, or one that `cigars.infer` returned.
+
+    Args:
+        path: NetCDF file, or ArviZ InferenceData.
+        run: folder of the run that made it, where it is no longer where it was.
+
+    Raises:
+        FileError: for a file that is not a posterior.
+    """
+    return Posterior(read_posterior(path) if isinstance(path, str | Path) else path, run)
+
+
+class Posterior:
+    """Draws of Θ and of every object's unknowns at the same Θ.
+
+    Args:
+        data: ArviZ InferenceData in the layout of `cigars.infer`.
+        run: folder of the run that made it; by default the one that the data name.
+    """
+
+    def __init__(self, data: arviz.InferenceData, run: str | Path | None = None) -> None:
+        self._data, self._run = data, run
+
+    def __repr__(self) -> str:
+        return f"Posterior({self.draws} draws of {len(self.names)} parameters and {len(self.ids)} objects)"
+
+    @property
+    def _group(self) -> xarray.Dataset:
+        return self._data["posterior"]
+
+    @cached_property
+    def config(self) -> Config:
+        """Configuration of the run that made it."""
+        return Config.model_validate_json(self._group.attrs["config"])
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """How it came about: command, seed, versions, fingerprint, what was weighted."""
+        return dict(self._group.attrs)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Free global parameters, in schema order."""
+        return tuple(c.name for c in GLOBALS if c.name in self._group)
+
+    @property
+    def draws(self) -> int:
+        """Number of joint draws."""
+        return int(self._group.sizes["chain"] * self._group.sizes["draw"])
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Identifiers of the objects."""
+        return [str(v) for v in self._data["observed_data"]["object"].values]
+
+    @cached_property
+    def observations(self) -> Observations:
+        """What was observed of the objects."""
+        return Observations(*(self._data["observed_data"][n].values for n in Observations._fields))
+
+    def __getitem__(self, name: str) -> ndarray:
+        """Draws of a global parameter, [draw], or of a per-object unknown, [draw, object].
+
+        Raises KeyError with the names that there are.
+        """
+        if name not in self._group:
+            raise KeyError(f"expected one of {', '.join(map(str, self._group.data_vars))}, got {name!r}")
+        values = self._group[name]
+        rest = [d for d in values.dims if d not in ("chain", "draw")]
+        array = values.transpose("chain", "draw", *rest).values
+        return array.reshape(-1, *array.shape[2:])
+
+    def marginal(self, *names: str) -> Float[ndarray, "draw parameter"]:
+        """Draws of some global parameters, all by default, in the order given: their joint marginal posterior."""
+        wanted = names or self.names
+        if unknown := [n for n in wanted if n not in self.names]:
+            raise KeyError(f"expected free parameters of {', '.join(self.names)}, got {', '.join(unknown)}")
+        return np.column_stack([self[n] for n in wanted]).astype(np.float64)
+
+    def summary(self) -> Table:
+        """Mean, standard deviation and 16, 50 and 84 % quantiles of each global parameter, as an astropy table with units."""
+        from astropy.table import Table
+
+        theta = self.marginal()
+        low, middle, high = np.quantile(theta, QUANTILES, axis=0)
+        table = Table(
+            {"name": list(self.names), "mean": theta.mean(0), "sd": theta.std(0, ddof=1), "q16": low, "q50": middle, "q84": high,
+             "unit": [column(n).unit for n in self.names], "meaning": [column(n).meaning for n in self.names]}
+        )  # fmt: skip
+        table.meta.update({k: v for k, v in self.attributes.items() if k in ("fingerprint", "seed", "effective_draws", "weighted_by")})
+        return table
+
+    def host(self, name: str) -> xarray.Dataset:
+        """Draws of one object's unknowns beside those of Θ, with which they are correlated: variables of dimension `draw`.
+
+        Raises KeyError for an identifier that is not in the catalogue.
+        """
+        import xarray
+
+        try:
+            row = self.ids.index(str(name))
+        except ValueError:
+            import difflib
+
+            near = difflib.get_close_matches(str(name), self.ids, n=1, cutoff=0.0)
+            raise KeyError(f"expected an identifier of the {len(self.ids)} objects, got {name!r}; the nearest is {near[0]!r}") from None
+        local = {n: self._group[n].isel(object=row).values.reshape(-1) for n in LOCALS if n in self._group}
+        return xarray.Dataset(
+            {n: ("draw", v) for n, v in {**{g: self[g] for g in self.names}, **local}.items()}, attrs={"object": str(name)}
+        )
+
+    def sample(self, n: int, seed: int = 0) -> Posterior:
+        """`n` joint draws: of those stored, each at most once, or where more are asked for new ones of the run."""
+        if n < 1:
+            raise ValueError(f"sample: expected at least one draw, got {n}")
+        rng = np.random.default_rng(seed)
+        if n <= self.draws:
+            return self._rows(np.sort(rng.choice(self.draws, n, replace=False)))
+        return self._at(self._fresh(n, seed), seed, {"seed": seed})
+
+    def log_prob(self, theta: Mapping[str, Any] | Float[ndarray, "draw parameter"]) -> Float[ndarray, "draw"]:
+        """ln q(Θ | D) of the networks, -inf outside the prior; not that of a weighted posterior.
+
+        Args:
+            theta: values of every free parameter by name, scalars or arrays, or an array in the order of `names`.
+        """
+        import torch
+
+        from inference.posterior import GlobalPosterior
+
+        values = self._values(theta)
+        found = GlobalPosterior(self._trained).log_prob(torch.as_tensor(values, dtype=torch.float32)[:, None], self._survey())
+        return found[:, 0].double().numpy()
+
+    def conditional(self, draws: int | None = None, seed: int = 0, **fixed: float) -> Posterior:
+        r"""The posterior at given values of some parameters, such as `conditional(Om0=0.3, Ode0=0.7)`: the others and the objects at these.
+
+        The rest of Θ is drawn from a Student-t around the regression of the posterior draws on the fixed parameters, then weighted
+        by q(Θ | D): exact but for the finite number of draws, whose effective number is kept as `effective_draws`.
+
+        Raises:
+            ValueError: for a parameter that is not free, values that the prior excludes, or where fewer than 50 draws are effective.
+        """
+        import torch
+
+        if unknown := [n for n in fixed if n not in self.names] or not fixed:
+            raise ValueError(f"conditional: expected values of {', '.join(self.names)}, got {unknown if fixed else 'none'}")
+        prior, draws = self._trained.prior, draws or self.draws
+        pool = torch.as_tensor(self._fresh(POOL, seed), dtype=torch.float32)
+        eta = prior.transform.inv(pool).double().numpy()
+        at = [self.names.index(n) for n in fixed]
+        rest = [k for k in range(len(self.names)) if k not in at]
+        row = pool.mean(0)
+        row[at] = torch.tensor(list(fixed.values()), dtype=torch.float32)
+        if not bool(torch.isfinite(prior.log_prob(row))):
+            raise ValueError(f"conditional: expected values within the prior, got {fixed}")
+        target = prior.transform.inv(row).double().numpy()[at]
+        proposed, ln_proposal = _student_t(eta, at, rest, target, seed)
+        theta = prior.transform(torch.as_tensor(proposed, dtype=torch.float32))
+        jacobian = prior.transform.log_abs_det_jacobian(torch.as_tensor(proposed, dtype=torch.float32), theta)[:, rest].sum(-1)
+        ln_weight = self.log_prob(theta.numpy()) + jacobian.double().numpy() - ln_proposal
+        said = ", ".join(f"{k}={v:g}" for k, v in fixed.items())
+        return self._weighted(theta.numpy(), ln_weight, f"conditional on {said}", draws, seed)
+
+    def reweight(self, prior: Mapping[str, Prior | Mapping[str, Any]], seed: int = 0) -> Posterior:
+        """The posterior under another prior of some parameters, such as `reweight({"Om0": {"normal": [0.3, 0.02]}})`.
+
+        Raises:
+            ValueError: for a parameter that is not free, or where fewer than 50 draws are effective, as for a prior that is wider.
+        """
+        new = {name: p if isinstance(p, Prior) else Prior.model_validate(p) for name, p in prior.items()}
+        pool = self._pool(seed)
+        ratio = ln_prior_ratio(dict(zip(self.names, pool.T, strict=True)), self.config.marginals, new)
+        said = ", ".join(f"{name} ~ {p.model_dump(exclude_none=True)}" for name, p in new.items())
+        return self._weighted(pool, ratio, f"prior {said}", self.draws, seed)
+
+    def combine(self, *constraints: Gaussian | Chain | Constraint, seed: int = 0) -> Posterior:
+        """The posterior times other experiments' constraints on cosmology.
+
+        Raises:
+            ValueError: where fewer than 50 draws are effective, as for experiments that contradict each other.
+        """
+        pool = self._pool(seed)
+        total, named = np.zeros(len(pool)), self._with_derived(pool)
+        for constraint in constraints:
+            if missing := [n for n in constraint.names if n not in named]:
+                raise ValueError(f"combine: expected constraints on {', '.join(named)}, got {', '.join(missing)}")
+            total = total + constraint.ln_density(np.column_stack([named[n] for n in constraint.names]))
+        said = "; ".join(f"{type(c).__name__.lower()} on {', '.join(c.names)}" for c in constraints)
+        return self._weighted(pool, total, said, self.draws, seed)
+
+    def to_arviz(self) -> arviz.InferenceData:
+        """As ArviZ InferenceData."""
+        return self._data
+
+    def to_getdist(self) -> Any:
+        """Draws of Θ as GetDist MCSamples, with labels and the ranges of the prior."""
+        from getdist import MCSamples
+
+        marginals = self.config.marginals
+        ranges = {n: [v if np.isfinite(v) else None for v in (marginals[n].low, marginals[n].high)] for n in self.names}
+        labels = [column(n).label.strip("$") for n in self.names]
+        return MCSamples(samples=self.marginal(), names=list(self.names), labels=labels, ranges=ranges, label=self.config.name)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write it as NetCDF; raises FileError if the file exists and `overwrite` is false."""
+        return save_posterior(path, self._data, overwrite=overwrite)
+
+    @cached_property
+    def _trained(self) -> Any:
+        from inference.model import load_run
+
+        where = self._run or self.attributes.get("run")
+        if where is None or not Path(where).is_dir():
+            raise FileError(
+                f"run folder {where}: expected the folder that made this posterior, found none; name it by load_posterior(path, run=...)"
+            )
+        return load_run(Path(where), fingerprint=self.attributes["fingerprint"])
+
+    def _survey(self) -> Any:
+        from cigars.targets import as_survey
+
+        order = np.argsort(np.asarray(self.ids))
+        return as_survey(Observations(*(v[order] for v in self.observations)), float(self.attributes.get("exposure", 1.0)))
+
+    def _fresh(self, draws: int, seed: int) -> Float[ndarray, "draw parameter"]:
+        """New draws of Θ from the networks."""
+        from inference.posterior import GlobalPosterior
+
+        return GlobalPosterior(self._trained).sample(draws, self._survey(), seed + 1)[:, 0].numpy()
+
+    def _pool(self, seed: int) -> Float[ndarray, "draw parameter"]:
+        """Draws of Θ to be weighted: many new ones where the run is at hand and these are its draws, else those stored."""
+        if "weighted_by" in self.attributes:
+            return self.marginal()
+        try:
+            return self._fresh(POOL, seed).astype(np.float64)
+        except FileError:
+            return self.marginal()
+
+    def _with_derived(self, theta: Float[ndarray, "draw parameter"]) -> dict[str, ndarray]:
+        """Draws by name, and what the cosmology fixes or derives."""
+        named = dict(zip(self.names, theta.T, strict=True))
+        named |= {name: np.full(len(theta), value) for name, value in self.config.fixed.items() if name not in named}
+        if self.config.supernovae.cosmology != "LCDM":
+            named["Ode0"] = 1 - named["Om0"]
+        return named
+
+    def _values(self, theta: Mapping[str, Any] | ndarray) -> Float[ndarray, "draw parameter"]:
+        if isinstance(theta, Mapping):
+            if set(theta) != set(self.names):
+                raise ValueError(f"theta: expected values of {', '.join(self.names)}, got {', '.join(map(str, theta))}")
+            columns = np.broadcast_arrays(*(np.atleast_1d(np.asarray(theta[n], float)) for n in self.names))
+            return np.stack(columns, -1)
+        values = np.atleast_2d(np.asarray(theta, float))
+        if values.shape[-1] != len(self.names):
+            raise ValueError(f"theta: expected the {len(self.names)} parameters {', '.join(self.names)}, got shape {values.shape}")
+        return values
+
+    def _weighted(self, theta: ndarray, ln_weight: ndarray, said: str, draws: int, seed: int) -> Posterior:
+        effective = effective_number(ln_weight)
+        if effective < FEWEST:
+            raise ValueError(
+                f"{said}: expected at least {FEWEST:.0f} effective draws, got {effective:.1f} of {len(ln_weight):,}; "
+                "the two hardly overlap: draw more, or doubt one of them"
+            )
+        chosen = resample(ln_weight, draws, np.random.default_rng(seed))
+        before = self.attributes.get("weighted_by")
+        record = {"weighted_by": f"{before}; {said}" if before else said, "effective_draws": effective}
+        if len(theta) == self.draws and np.array_equal(theta, self.marginal()):
+            return self._rows(chosen, record)
+        return self._at(theta[chosen], seed, record)
+
+    def _rows(self, rows: ndarray, record: Mapping[str, Any] | None = None) -> Posterior:
+        """The draws of some rows, chains one after another."""
+        import arviz
+
+        flat = self._group.stack(row=("chain", "draw")).isel(row=rows).drop_vars(["row", "chain", "draw"])
+        flat = flat.rename(row="draw").assign_coords(draw=np.arange(len(rows))).expand_dims(chain=[0])
+        flat = flat.transpose("chain", "draw", ...).assign_attrs({**self._group.attrs, **(record or {})})
+        data = arviz.InferenceData(posterior=flat, observed_data=self._data["observed_data"], attrs=dict(flat.attrs))
+        return Posterior(data, self._run)
+
+    def _at(self, theta: Float[ndarray, "draw parameter"], seed: int, record: Mapping[str, Any]) -> Posterior:
+        """New draws of the objects at given Θ."""
+        from cigars.infer import assemble, draw_hosts
+
+        catalogue = Catalogue(np.asarray(self.ids), self.observations)
+        check_memory(len(theta), len(self.ids))
+        local = np.empty((len(theta), len(self.ids), len(LOCALS)), np.float32)
+        for rows, block in draw_hosts(self._trained, catalogue, theta, seed + 2):
+            local[:, rows] = block
+        own = ("config", "versions", "created")
+        attributes = {k: v for k, v in self.attributes.items() if k not in own}
+        made = json.loads(self.attributes["versions"])
+        data = assemble(self.names, theta, local, catalogue, self.config, {**attributes, **record, "versions": json.dumps(made)})
+        return Posterior(data, self._run)
+
+
+def _student_t(eta: ndarray, at: list[int], rest: list[int], target: ndarray, seed: int) -> tuple[ndarray, ndarray]:
+    """As many proposals of η as there are draws, the parameters `at` held at `target`, and ln of their density."""
+    from scipy.stats import multivariate_t
+
+    out = np.empty_like(eta)
+    out[:, at] = target
+    if not rest:
+        return out, np.zeros(len(eta))
+    covariance, mean = np.cov(eta.T), eta.mean(0)
+    slope = np.linalg.solve(covariance[np.ix_(at, at)], covariance[np.ix_(at, rest)]).T
+    centre = mean[rest] + slope @ (target - mean[at])
+    spread = covariance[np.ix_(rest, rest)] - slope @ covariance[np.ix_(at, rest)]
+    law = multivariate_t(centre, spread, df=DEGREES, seed=seed)
+    out[:, rest] = law.rvs(len(eta)).reshape(len(eta), -1)
+    return out, law.logpdf(out[:, rest])

@@ -1,0 +1,107 @@
+"""Weights turn one law into another: against products of Gaussians, which are exact."""
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from cigars.catalogue import CatalogueError
+from cigars.config import Prior
+from cigars.files import FileError
+from cigars.importance import Chain, Gaussian, effective_number, ln_prior_ratio, read_chain, read_gaussian, resample
+from cigars.schema import Marginal
+
+MEAN, COVARIANCE = np.array([0.3, 0.7]), np.array([[0.01, 0.012], [0.012, 0.025]])
+
+
+def test_effective_number_of_gaussian_weights():
+    """E[w]²/E[w²] of w = N(x; 0, s²), x ~ N(0, 1): √(s²(s² + 2)) / (s² + 1); equal weights lose nothing, no weight leaves nothing."""
+    x, s2 = np.random.default_rng(0).normal(size=400_000), 0.25
+    expected = np.sqrt(s2 * (s2 + 2)) / (s2 + 1)
+    assert effective_number(-(x**2) / (2 * s2)) / len(x) == pytest.approx(expected, rel=0.01)  # 5 standard errors by trial
+    assert effective_number(np.full(10, -3.0)) == pytest.approx(10)
+    assert effective_number(np.full(10, -np.inf)) == 0
+
+
+def test_resampled_draws_appear_as_often_as_their_weights_say():
+    ln_weight = np.log([0.1, 0.0 + 1e-300, 0.5, 0.4])
+    counts = np.bincount(resample(ln_weight, 1000, np.random.default_rng(0)), minlength=4)
+    assert np.all(np.abs(counts - [100, 0, 500, 400]) <= 1)
+
+
+def test_product_of_gaussians_by_weights_is_the_exact_one():
+    rng = np.random.default_rng(1)
+    draws = rng.multivariate_normal(MEAN, COVARIANCE, 200_000)
+    other = Gaussian(("Om0", "Ode0"), np.array([0.32, 0.68]), np.array([[0.004, -0.003], [-0.003, 0.004]]))
+    ln_weight = other.ln_density(draws)
+    exact = np.linalg.inv(np.linalg.inv(COVARIANCE) + np.linalg.inv(other.covariance))
+    centre = exact @ (np.linalg.solve(COVARIANCE, MEAN) + np.linalg.solve(other.covariance, other.mean))
+    error = np.sqrt(np.diag(exact) / effective_number(ln_weight))
+    mean = draws[resample(ln_weight, 200_000, rng)].mean(0)
+    assert np.all(np.abs(mean - centre) < 5 * error)
+    assert np.any(np.abs(draws.mean(0) - centre) > 5 * error)  # without weights
+
+
+def test_a_chain_of_a_gaussian_weighs_like_it():
+    rng = np.random.default_rng(2)
+    law = Gaussian(("Om0",), np.array([0.3]), np.array([[0.02**2]]))
+    chain = Chain(("Om0",), rng.normal(0.3, 0.02, (20_000, 1)), np.ones(20_000))
+    x = np.linspace(0.26, 0.34, 9)[:, None]
+    np.testing.assert_allclose(chain.ln_density(x), law.ln_density(x), atol=0.12)  # the kernel widens by 1 + n^(-2/5)
+
+
+def test_prior_ratios_are_those_of_the_densities():
+    old = {"Om0": Marginal("uniform", 0.0, 1.0, 0.0, 1.0), "M0": Marginal("normal", -19.5, 0.2, -np.inf, np.inf)}
+    draws = {"Om0": np.array([0.1, 0.3]), "M0": np.array([-19.5, -19.3])}
+    ratio = ln_prior_ratio(draws, old, {"Om0": Prior(normal=(0.3, 0.1), within=(0.0, 1.0))})
+    assert ratio[0] - ratio[1] == pytest.approx(-2)
+    ratio = ln_prior_ratio(draws, old, {"M0": Prior(normal=(-19.5, 0.1))})
+    assert ratio[1] - ratio[0] == pytest.approx(-2 + 0.5)
+    assert np.isneginf(ln_prior_ratio(draws, old, {"Om0": Prior(uniform=(0.2, 0.5))})[0])
+    with pytest.raises(ValueError, match="expected free parameters of Om0, M0, got 'Ode0'"):
+        ln_prior_ratio(draws, old, {"Ode0": Prior(uniform=(0.0, 1.0))})
+    with pytest.raises(ValueError, match=r"use conditional\(Om0=0.3\)"):
+        ln_prior_ratio(draws, old, {"Om0": Prior(fixed=0.3)})
+
+
+@pytest.mark.parametrize(
+    "spread", ["covariance = [[0.0004, 0.00012], [0.00012, 0.0009]]", "sd = [0.02, 0.03]\ncorrelation = [[1, 0.2], [0.2, 1]]"]
+)
+def test_gaussians_are_read_from_toml(tmp_path, spread):
+    path = tmp_path / "cmb.toml"
+    path.write_text(f'parameters = ["omegam", "w"]\nmean = [0.31, -1.0]\n{spread}\n')
+    read = read_gaussian(path)
+    assert read.names == ("Om0", "w0")
+    np.testing.assert_allclose(read.covariance, [[4e-4, 1.2e-4], [1.2e-4, 9e-4]])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('parameters = ["H0"]\nmean = [70]\nsd = [1]', "the parameters H0, which are none of Om0"),
+        ('parameters = ["Om0"]\nmean = [0.3, 0.7]\nsd = [1]', "1 parameters with mean"),
+        ('parameters = ["Om0", "w0"]\nmean = [0.3, -1]\ncovariance = [[1, 2], [2, 1]]', "not positive definite"),
+        ('parameters = ["Om0"]\nsd = [1]', "no 'mean'"),
+        ("parameters = [", "not valid TOML"),
+    ],
+)
+def test_bad_gaussians_are_refused_in_one_line(tmp_path, text, said):
+    (tmp_path / "bad.toml").write_text(text)
+    with pytest.raises(FileError, match=said):
+        read_gaussian(tmp_path / "bad.toml")
+
+
+def test_chains_are_read_from_tables_and_from_getdist(tmp_path):
+    rng = np.random.default_rng(3)
+    samples, weights = rng.normal(size=(100, 2)), rng.uniform(1, 2, 100)
+    Table({"omegam": samples[:, 0], "Ode0": samples[:, 1], "weight": weights}).write(tmp_path / "chain.fits")
+    np.savetxt(tmp_path / "cosmo_1.txt", np.column_stack([weights, np.zeros(100), samples]))
+    (tmp_path / "cosmo.paramnames").write_text("omegam \\Omega_m\nomegal \\Omega_\\Lambda\n")
+    for path in (tmp_path / "chain.fits", tmp_path / "cosmo"):
+        chain = read_chain(path, ["Ode0", "Om0"])
+        assert chain.names == ("Ode0", "Om0")
+        np.testing.assert_allclose(chain.samples, samples[:, ::-1], rtol=1e-6)
+        np.testing.assert_allclose(chain.weights, weights, rtol=1e-6)
+    with pytest.raises(FileError, match="missing w0"):
+        read_chain(tmp_path / "chain.fits", ["Om0", "w0"])
+    with pytest.raises((FileError, CatalogueError), match="nowhere"):
+        read_chain(tmp_path / "nowhere", ["Om0"])
