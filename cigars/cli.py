@@ -1,4 +1,4 @@
-"""The command line: `cigars simulate | train | infer | report | ingest | demo | config | hosts`."""
+"""The command line: `cigars simulate | train | infer | report | products | combine | ingest | demo | config | hosts`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 
 from cigars.cli_hosts import hosts_app
+from cigars.cli_posterior import combine, products
 from cigars.config import ConfigError, presets
 from cigars.devices import Device, use_device
 from cigars.progress import progress_bars
@@ -187,6 +188,10 @@ def report(
     true = read_truth(truth) if truth else None
     pipeline.report(output, data, run=run, truth=true, overwrite=overwrite, figures=figures)
     console.print(f"report in {output}")
+
+
+app.command()(products)
+app.command()(combine)
 
 
 @app.command()

@@ -31,7 +31,10 @@ ALIASES = {"omegam": "Om0", "omega_m": "Om0", "omegal": "Ode0", "omegav": "Ode0"
 class Constraint(Protocol):
     """What another experiment says of some parameters: a density of them, not necessarily normalised."""
 
-    names: tuple[str, ...]
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameters that it constrains."""
+        ...
 
     def ln_density(self, values: Float[ndarray, "draw parameter"]) -> Float[ndarray, "draw"]:
         """ln of the density at values of `names`."""

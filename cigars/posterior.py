@@ -68,13 +68,18 @@ class Posterior:
 
     @cached_property
     def config(self) -> Config:
-        """Configuration of the run that made it."""
-        return Config.model_validate_json(self._group.attrs["config"])
+        """Configuration of the run that made it; raises FileError where the posterior holds none that can be read."""
+        try:
+            return Config.model_validate_json(self.attributes["config"])
+        except (KeyError, ValueError) as error:
+            raise FileError(
+                f"posterior: expected the configuration of its run, got none that can be read ({type(error).__name__})"
+            ) from None
 
     @property
     def attributes(self) -> dict[str, Any]:
         """How it came about: command, seed, versions, fingerprint, what was weighted."""
-        return dict(self._group.attrs)
+        return {**self._data.attrs, **self._group.attrs}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -93,8 +98,11 @@ class Posterior:
 
     @cached_property
     def observations(self) -> Observations:
-        """What was observed of the objects."""
-        return Observations(*(self._data["observed_data"][n].values for n in Observations._fields))
+        """What was observed of the objects; a column that the file lacks is zero if a covariance, and NaN otherwise."""
+        group = self._data["observed_data"]
+        blank = np.full(len(self.ids), np.nan, np.float32)
+        absent = {n: np.zeros_like(blank) if n.startswith("cov_") else blank for n in Observations._fields}
+        return Observations(*(group[n].values if n in group else absent[n] for n in Observations._fields))
 
     def __getitem__(self, name: str) -> ndarray:
         """Draws of a global parameter, [draw], or of a per-object unknown, [draw, object].
@@ -107,6 +115,13 @@ class Posterior:
         rest = [d for d in values.dims if d not in ("chain", "draw")]
         array = values.transpose("chain", "draw", *rest).values
         return array.reshape(-1, *array.shape[2:])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._group
+
+    def parameters(self) -> dict[str, Float[ndarray, "draw"]]:
+        """Draws of every global parameter of the model by name: those that are free, fixed, or implied by a flat cosmology."""
+        return self._complete(self.marginal())
 
     def marginal(self, *names: str) -> Float[ndarray, "draw parameter"]:
         """Draws of some global parameters, all by default, in the order given: their joint marginal posterior."""
@@ -219,7 +234,7 @@ class Posterior:
             ValueError: where fewer than 50 draws are effective, as for experiments that contradict each other.
         """
         pool = self._pool(seed)
-        total, named = np.zeros(len(pool)), self._with_derived(pool)
+        total, named = np.zeros(len(pool)), self._complete(pool)
         for constraint in constraints:
             if missing := [n for n in constraint.names if n not in named]:
                 raise ValueError(f"combine: expected constraints on {', '.join(named)}, got {', '.join(missing)}")
@@ -276,8 +291,8 @@ class Posterior:
         except FileError:
             return self.marginal()
 
-    def _with_derived(self, theta: Float[ndarray, "draw parameter"]) -> dict[str, ndarray]:
-        """Draws by name, and what the cosmology fixes or derives."""
+    def _complete(self, theta: Float[ndarray, "draw parameter"]) -> dict[str, ndarray]:
+        """Draws by name, and what the configuration fixes or the cosmology implies."""
         named = dict(zip(self.names, theta.T, strict=True))
         named |= {name: np.full(len(theta), value) for name, value in self.config.fixed.items() if name not in named}
         if self.config.supernovae.cosmology != "LCDM":

@@ -121,16 +121,17 @@ class Pilot(nn.Module):
         whitening: of the summary.
         size: number of parameters.
         limit: largest |y| per parameter, shape [2, parameter]: just inside the prior's support.
+        dropout: on the whitened components, before the small network.
     """
 
     limit: Tensor
 
-    def __init__(self, whitening: Whitening, size: int, limit: Float[Tensor, "2 parameter"]) -> None:
+    def __init__(self, whitening: Whitening, size: int, limit: Float[Tensor, "2 parameter"], dropout: float = 0.1) -> None:
         super().__init__()
         self.whitening = whitening
         components = whitening.projection.shape[1]
         self.linear = nn.Linear(components, size)
-        self.correction = nn.Sequential(nn.Dropout(0.1), perceptron(components, size, 96, 2))
+        self.correction = nn.Sequential(nn.Dropout(dropout), perceptron(components, size, 96, 2))
         self.register_buffer("limit", limit)
 
     def fit_linear(self, summary: Tensor, y: Float[Tensor, "survey parameter"], penalty: float = 30.0) -> Pilot:

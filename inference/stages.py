@@ -33,7 +33,8 @@ __all__ = ["REGRESSOR_WIDTH", "Split", "Stages", "random_hiding", "split", "stre
 
 REGRESSOR_WIDTH = 96
 PART = 1024  # surveys a file of summaries
-LOCAL_PASSES = 2  # of the local flow over the objects, in units of `local_epochs`
+PASSES = 2  # of the local regressor and the local flow over the objects, in units of `local_epochs`
+REGRESSOR_RATE = 6e-3
 LOCAL_RATE = 4e-3  # half a nat better than a quarter of it after six passes over 200,000 objects
 HIDDEN_BANDS = 0.1  # share of training objects that lose bands, each with probability a third
 Built = TypeVar("Built", bound=nn.Module)
@@ -145,7 +146,7 @@ class Stages:
         batch = min(2048, len(inputs))
         rows = shuffled(len(inputs), batch, self.seed)
         every = max(len(inputs) // batch // 2, 1)
-        settings = Settings(2 * t.local_epochs * every, every, 2e-3, patience=t.patience, seed=self.seed)
+        settings = Settings(2 * PASSES * t.local_epochs * every, every, REGRESSOR_RATE, patience=t.patience, seed=self.seed)
         optimise(
             net, net.loss, lambda s: (inputs[rows(s)], targets[rows(s)]), lambda: float(net.loss(held_inputs, held_targets).mean()),
             settings, self.folder / "regressor.pt", self.report, "regressor",
@@ -255,7 +256,7 @@ class Stages:
             return values[i], random_hiding(observations, t.hide_sn, t.hide_z_spec), theta[i]
 
         every = max(len(values) // batch // 2, 1)
-        steps = 2 * LOCAL_PASSES * t.local_epochs * every
+        steps = 2 * PASSES * t.local_epochs * every
         settings = Settings(steps, every, LOCAL_RATE, patience=steps, seed=self.seed + 5)
         history = optimise(
             net, net.loss, arguments, lambda: float(net.loss(held_values, held_data, held_theta).mean()), settings,

@@ -8,11 +8,13 @@ from typing import NamedTuple
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from cigars.report import figures, hubble, objects
+from cigars.posterior import Posterior
+from cigars.report import figures, hubble, objects, products
 from cigars.report.inputs import ReportInputs, calibration_gap, has_locals, local_parameters, observed
 from cigars.report.statistics import rank_p_values
 from cigars.report.tables import label_html, label_text
 from cigars.report.words import calibration_verdict, redshift_quality
+from cigars.schema import LOCALS
 
 __all__ = ["Plot", "Section", "build"]
 
@@ -45,7 +47,15 @@ class Section(NamedTuple):
 
 def build(inputs: ReportInputs) -> list[Section]:
     """All sections but the summary and the provenance, in order."""
-    return [_parameters(inputs), _hubble(inputs), _redshifts(inputs), _hosts(inputs), _training(inputs), _calibration(inputs)]
+    return [
+        _parameters(inputs),
+        _hubble(inputs),
+        _redshifts(inputs),
+        _hosts(inputs),
+        _derived(inputs),
+        _training(inputs),
+        _calibration(inputs),
+    ]
 
 
 def _parameters(inputs: ReportInputs) -> Section:
@@ -173,6 +183,41 @@ def _hosts(inputs: ReportInputs) -> Section:
         wide=True,
     )
     return Section("hosts", "Hosts and supernovae", [], [recovered, spread])
+
+
+def _derived(inputs: ReportInputs) -> Section:
+    title = "Hosts and brightness"
+    if set(local_parameters(inputs)) != set(LOCALS):
+        return Section("derived", title, [_NO_LOCALS], [])
+    posterior = Posterior(inputs.posterior)
+    try:
+        posterior.parameters()
+    except ValueError:
+        return Section("derived", title, [Markup("Absent: the posterior does not hold a configuration that can be read.")], [])
+    brightness = Plot(
+        "brightness",
+        lambda _: products.brightness_figure(posterior),
+        "Mean shift of brightness against host mass, metallicity and progenitor age, and the parts it is made of",
+        Markup(
+            "Mean δM of the sample against host properties, draw by draw, relative to the sample’s mean; brighter is up. Where "
+            "metallicity or age follows mass, its part looks like a mass step."
+        ),
+        wide=True,
+    )
+    rest = Plot(
+        "dtd",
+        lambda _: products.dtd_figure(posterior),
+        "Delay-time distribution with bands of 68 and 95 %",
+        Markup("Delay-time distribution: rate of type Ia supernovae after a burst of star formation, per solar mass formed."),
+    )
+    counts = Plot(
+        "counts",
+        lambda _: products.counts_figure(posterior),
+        "Numbers of objects in bins of redshift and of host mass, with bands",
+        Markup("Redshifts and host masses of the sample; bands hold the uncertainty of every object’s, jointly."),
+        wide=True,
+    )
+    return Section("derived", title, [], [brightness, rest, counts])
 
 
 def _training(inputs: ReportInputs) -> Section:

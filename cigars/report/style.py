@@ -32,6 +32,7 @@ __all__ = [
     "styled",
     "svg_data_uri",
     "write_pdf",
+    "write_png",
 ]
 
 POSTERIOR, TRUTH, SECOND, GREY, INK = "#0072B2", "#D55E00", "#009E73", "#8C8C8C", "#222222"
@@ -125,3 +126,9 @@ def png_data_uri(figure: Figure, dpi: float = 130) -> str:
 def write_pdf(figure: Figure, path: Any) -> None:
     """The figure as a PDF for papers, the same bytes for the same figure."""
     figure.savefig(path, format="pdf", **_crop(figure), metadata={"CreationDate": None})
+
+
+@styled
+def write_png(figure: Figure, path: Any) -> None:
+    """The figure as a PNG for slides, the same bytes for the same figure."""
+    figure.savefig(path, format="png", dpi=200, **_crop(figure), metadata={"Software": None})

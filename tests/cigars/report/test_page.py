@@ -17,7 +17,7 @@ from cigars.report.words import summary
 from cigars.schema import GLOBALS
 from tests.cigars.report.fake import fake_inputs
 
-SECTIONS = ["summary", "parameters", "hubble", "redshifts", "hosts", "training", "calibration", "provenance"]
+SECTIONS = ["summary", "parameters", "hubble", "redshifts", "hosts", "derived", "training", "calibration", "provenance"]
 FIGURES = [
     "corner-cosmology",
     "marginals",
@@ -27,6 +27,9 @@ FIGURES = [
     "redshift-calibration",
     "hosts",
     "local-distributions",
+    "brightness",
+    "dtd",
+    "counts",
     "training",
     "sbc-ranks",
 ]
@@ -164,7 +167,7 @@ def test_missing_material_is_explained():
     page = Page(text)
     assert [s["id"] for s in page.all("section")] == SECTIONS
     assert [f["id"] for f in page.all("figure")] == [f"figure-{n}" for n in FIGURES[:3]]
-    assert page.text.count("Absent:") == 5  # Hubble diagram, redshifts, hosts, training, calibration
+    assert page.text.count("Absent:") == 6  # Hubble diagram, redshifts, hosts, brightness, training, calibration
     assert "pull" not in page.text
     assert "Calibration was not tested: simulation-based calibration was not run" in page.text
 
@@ -186,7 +189,7 @@ def test_real_catalogue_is_compared_with_its_spectroscopic_redshifts():
 
 def test_too_few_calibration_surveys_are_named():
     inputs = fake_inputs(objects=25, draws=50, local=False)
-    few = sections.build(inputs._replace(sbc_ranks=inputs.sbc_ranks[:8]))[5]
+    few = sections.build(inputs._replace(sbc_ranks=inputs.sbc_ranks[:8]))[6]
     assert few.plots == []
     assert "8 surveys are too few" in str(few.paragraphs[0])
 
@@ -226,7 +229,7 @@ def test_summary_follows_the_posterior_and_condemns_bad_ranks():
     skewed[:, 4] //= 2  # M0 always in the lower half
     words = " ".join(map(str, summary(inputs._replace(sbc_ranks=skewed), parameter_table(inputs))))
     assert "finds the posterior miscalibrated" in words
-    assert "Not uniform: <i>M</i><sub>0</sub>" in " ".join(map(str, sections.build(inputs._replace(sbc_ranks=skewed))[5].paragraphs))
+    assert "Not uniform: <i>M</i><sub>0</sub>" in " ".join(map(str, sections.build(inputs._replace(sbc_ranks=skewed))[6].paragraphs))
 
 
 def test_decelerating_posterior_is_not_called_accelerating():

@@ -1,0 +1,185 @@
+r"""What a joint posterior says beyond its parameters, as tables: Hubble diagram, brightness against hosts, DTD, mass function, N(z).
+
+Every number is computed draw by draw, with the hosts of draw k at Θ_k, and then summarised: bands hold the uncertainty of redshifts,
+hosts and parameters together, and covariances are those of the joint posterior.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+from jaxtyping import Float
+from numpy import ndarray
+
+from cigars.files import FileError
+from cigars.posterior import Posterior
+from cigars.schema import LOCALS, column
+from cigars.tables import write_table
+
+__all__ = ["HOST_AXES", "brightness", "dtd", "hubble_curve", "hubble_diagram", "mass_function", "products", "redshift_distribution"]
+
+HOST_AXES = ("mass_log10_msun", "metallicity_log10_zsun", "age_gyr")
+QUANTILES = {"q025": 0.025, "q16": 0.16, "q50": 0.5, "q84": 0.84, "q975": 0.975}
+FEWEST = 5  # objects that a bin of a draw must have, on average, to be shown
+
+
+def hubble_diagram(posterior: Posterior) -> Table:
+    r"""A row an object: posterior of its redshift, of the distance modulus there, and of its standardised magnitude.
+
+    `mu` is $\mu(z_{ik}; \Theta_k)$, the model; `mu_sn` is $m_i - M_0 - \alpha x_{ik} - \beta c_{ik} - \delta M_{ik}$ of the same draw, from
+    which the dust before the supernova is not removed. `cov_z_mu` is what a Hubble diagram with redshift errors alone leaves out.
+    """
+    z, theta = posterior["z"].astype(np.float64), posterior.parameters()
+    mu = _moduli(z, theta)
+    light = sum(theta[a][:, None] * posterior[b] for a, b in (("alpha", "x_int"), ("beta", "c_int")))
+    standard = posterior.observations.m - theta["M0"][:, None] - light - sum(_shifts(posterior).values())
+    columns = {"id": np.asarray(posterior.ids)}
+    for name, values in (("z", z), ("mu", mu), ("mu_sn", standard)):
+        columns |= {f"{name}_mean": values.mean(0), f"{name}_sd": values.std(0, ddof=1)}
+    columns["cov_z_mu"] = ((z - z.mean(0)) * (mu - mu.mean(0))).sum(0) / (len(z) - 1)
+    units = {name: "mag" for name in columns if name.startswith("mu") or name == "cov_z_mu"}
+    return Table(columns, units=units)
+
+
+def hubble_curve(posterior: Posterior, nodes: int = 120) -> Table:
+    """Distance modulus of the posterior cosmologies on a grid of redshifts over the sample."""
+    z = posterior["z"]
+    grid = np.linspace(max(0.01, float(np.quantile(z, 0.001))), float(np.quantile(z, 0.999)), nodes)
+    theta = posterior.parameters()
+    mu = np.stack([_modulus(grid, theta, k) for k in range(posterior.draws)])
+    return Table({"z": grid, **_band(mu)}, units=dict.fromkeys(_band(mu), "mag"))
+
+
+def brightness(posterior: Posterior, axis: str, bins: int = 12) -> Table:
+    r"""Mean δM [mag] of the sample in bins of a host property, relative to the sample's mean, and what each effect contributes.
+
+    $\delta M = \gamma_Z \log Z/Z_\odot + \gamma_{\rm age}\,{\rm age} + \Delta M\,[\log M > \log M_{\rm step}]$ draw by draw. In mass,
+    `metallicity` and `age` show the step that they mimic beside the true `step`.
+
+    Args:
+        posterior: with objects.
+        axis: one of `HOST_AXES`.
+        bins: of equal numbers of draws.
+
+    Raises:
+        ValueError: for another axis.
+    """
+    if axis not in HOST_AXES:
+        raise ValueError(f"brightness: expected an axis of {', '.join(HOST_AXES)}, got {axis!r}")
+    x = posterior[axis].astype(np.float64)
+    edges = np.quantile(x, np.linspace(0.002, 0.998, bins + 1))
+    where = np.clip(np.searchsorted(edges, x) - 1, -1, bins)
+    parts = {name: value - value.mean(1, keepdims=True) for name, value in _shifts(posterior).items()}
+    parts = {"delta_M": sum(parts.values()), **parts}
+    means = {name: _binned(value, where, bins) for name, value in parts.items()}
+    table = {"low": edges[:-1], "high": edges[1:], "centre": _binned(x, where, bins).mean(0)}
+    table |= {f"delta_M_{k}": v for k, v in _band(means["delta_M"]).items()}
+    for name in list(parts)[1:]:
+        table |= {f"{name}_{k}": v for k, v in _band(means[name]).items() if k in ("mean", "q16", "q84")}
+    units = {k: "mag" for k in table if k not in ("low", "high", "centre")} | dict.fromkeys(("low", "high", "centre"), column(axis).unit)
+    return Table(table, units=units, meta={"axis": axis})
+
+
+def dtd(posterior: Posterior, nodes: int = 100) -> Table:
+    r"""Delay-time distribution $A\,(t / 1\,{\rm Gyr})^s$ in SNe / yr / Msun formed, from 0.1 Gyr, where it begins, to 13.5 Gyr."""
+    t, theta = np.geomspace(0.1, 13.5, nodes), posterior.parameters()
+    rate = 10 ** (theta["dtd_logA"][:, None] + theta["dtd_slope"][:, None] * np.log10(t))
+    return Table({"delay_gyr": t, **_band(rate)}, units={"delay_gyr": "Gyr", **dict.fromkeys(_band(rate), "1 / (yr Msun)")})
+
+
+def mass_function(posterior: Posterior, width: float = 0.25) -> Table:
+    """Number of hosts in bins of stellar mass formed [dex], with its covariance between bins (one row of it a bin)."""
+    return _counts(posterior["mass_log10_msun"], np.arange(8.0, 12.5 + width / 2, width), "dex(Msun)")
+
+
+def redshift_distribution(posterior: Posterior, width: float = 0.05) -> Table:
+    """N(z) of the sample in bins of redshift, with its covariance between bins: that of the joint posterior, without Poisson noise."""
+    z = posterior["z"]
+    return _counts(z, np.arange(0, float(z.max()) + width, width), "")
+
+
+def products(posterior: Posterior, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
+    """Write every table as FITS and every figure as PDF and PNG into a folder.
+
+    Raises:
+        FileError: where a file exists and `overwrite` is false, or the posterior holds no objects.
+    """
+    from cigars.report.products import FIGURES
+    from cigars.report.style import write_pdf, write_png
+
+    if missing := [n for n in LOCALS if n not in posterior]:
+        raise FileError(f"products: expected a posterior with its objects, got none of {', '.join(missing)}; infer it again")
+    folder = Path(folder)
+    tables = {
+        "hubble": hubble_diagram(posterior), "hubble_curve": hubble_curve(posterior), "dtd": dtd(posterior),
+        "mass_function": mass_function(posterior), "n_of_z": redshift_distribution(posterior),
+        **{f"brightness_{axis.split('_')[0]}": brightness(posterior, axis) for axis in HOST_AXES},
+    }  # fmt: skip
+    paths = [folder / f"{name}.fits" for name in tables]
+    paths += [folder / f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")]
+    if not overwrite and (old := [p for p in paths if p.exists()]):
+        raise FileError(f"{old[0]}: exists already and is left as it is; name another folder or allow overwriting")
+    folder.mkdir(parents=True, exist_ok=True)
+    meta = {k: v for k, v in posterior.attributes.items() if k in ("fingerprint", "seed", "created", "command", "weighted_by")}
+    for name, table in tables.items():
+        write_table(folder / f"{name}.fits", _described(table), {**meta, **table.meta}, overwrite)
+    for name, draw in FIGURES.items():
+        figure = draw(posterior)
+        write_pdf(figure, folder / f"{name}.pdf")
+        write_png(figure, folder / f"{name}.png")
+    return paths
+
+
+def _described(table: Table) -> dict[str, tuple[Any, Any]]:
+    from cigars.schema import Column
+
+    return {n: (np.asarray(table[n]), Column(n, str(table[n].unit or ""), n.replace("_", " "), n)) for n in table.colnames}
+
+
+def _shifts(posterior: Posterior) -> dict[str, Float[ndarray, "draw object"]]:
+    """The three parts of δM [mag] of every object in every draw."""
+    theta = posterior.parameters()
+    of = lambda name: theta[name][:, None]  # noqa: E731
+    return {
+        "step": np.where(posterior["mass_log10_msun"] > of("mass_step_loc"), of("mass_step"), 0.0),
+        "metallicity": of("gamma_Z") * posterior["metallicity_log10_zsun"],
+        "age": of("gamma_age") * posterior["age_gyr"],
+    }
+
+
+def _modulus(z: ndarray, theta: dict[str, ndarray], k: int) -> ndarray:
+    from cigars.report.hubble import distance_modulus
+
+    return distance_modulus(z, *(theta[n][k : k + 1] for n in ("Om0", "Ode0", "w0", "wa")))[0]
+
+
+def _moduli(z: Float[ndarray, "draw object"], theta: dict[str, ndarray]) -> Float[ndarray, "draw object"]:
+    """μ(z_ik; Θ_k), interpolated in ln z: smooth."""
+    grid = np.geomspace(max(float(z.min()), 1e-4) * 0.99, float(z.max()) * 1.01, 300)
+    return np.stack([np.interp(np.log(np.maximum(z[k], 1e-4)), np.log(grid), _modulus(grid, theta, k)) for k in range(len(z))])
+
+
+def _binned(values: Float[ndarray, "draw object"], where: ndarray, bins: int) -> Float[ndarray, "draw bin"]:
+    """Mean of each draw's objects in each bin; NaN where it has none."""
+    out = np.full((len(values), bins), np.nan)
+    for b in range(bins):
+        inside = where == b
+        count = inside.sum(1)
+        np.divide((values * inside).sum(1), count, out=out[:, b], where=count > 0)
+    return out
+
+
+def _band(values: Float[ndarray, "draw node"]) -> dict[str, ndarray]:
+    """Mean and quantiles over the draws."""
+    return {"mean": np.nanmean(values, 0), **{k: np.nanquantile(values, q, axis=0) for k, q in QUANTILES.items()}}
+
+
+def _counts(values: Float[ndarray, "draw object"], edges: ndarray, unit: str) -> Table:
+    """Numbers in bins, draw by draw: mean, quantiles and covariance."""
+    counts = np.stack([np.histogram(row, edges)[0] for row in values]).astype(np.float64)
+    covariance = np.atleast_2d(np.cov(counts.T)) if len(counts) > 1 else np.full((len(edges) - 1,) * 2, np.nan)
+    table = {"low": edges[:-1], "high": edges[1:], **_band(counts), "covariance": covariance}
+    return Table(table, units={"low": unit, "high": unit})

@@ -1,0 +1,112 @@
+"""Derived products against closed forms and astropy: distances, bands of power laws, binned steps, numbers and their covariances."""
+
+import numpy as np
+import pytest
+from astropy.cosmology import LambdaCDM
+from astropy.table import Table
+
+from cigars.files import FileError
+from cigars.products import brightness, dtd, hubble_curve, hubble_diagram, mass_function, products, redshift_distribution
+from cigars.report import products as figures
+
+from .synthetic import synthetic
+
+SHARP = {n: (v, 0.0) for n, v in (("Om0", 0.35), ("Ode0", 0.6), ("alpha", -0.14), ("beta", 2.2), ("M0", -19.5))}
+STILL = {"gamma_Z": (0.0, 0.0), "gamma_age": (0.0, 0.0), "mass_step": (0.0, 0.0)}
+
+
+def test_hubble_diagram_has_the_distances_of_astropy_and_their_covariance_with_redshift():
+    z = np.random.default_rng(0).normal([0.2, 0.5, 0.9], 0.01, (300, 3))
+    post = synthetic(300, local={"z": z}, **SHARP)
+    table, exact = hubble_diagram(post), LambdaCDM(70, 0.35, 0.6)
+    np.testing.assert_allclose(table["mu_mean"], exact.distmod(z).value.mean(0), atol=2e-4)
+    slope = (exact.distmod([0.21, 0.51, 0.91]).value - exact.distmod([0.19, 0.49, 0.89]).value) / 0.02
+    np.testing.assert_allclose(table["cov_z_mu"], slope * z.var(0, ddof=1), rtol=0.01)  # the curvature of mu within .01
+    np.testing.assert_allclose(hubble_curve(post)["mean"], exact.distmod(hubble_curve(post)["z"]).value, atol=2e-4)
+    assert np.ptp(np.asarray(hubble_curve(post)["q84"]) - hubble_curve(post)["q16"]) < 1e-9
+
+
+def test_standardised_magnitudes_take_off_what_the_model_puts_on():
+    post = synthetic(300, **SHARP, **STILL)
+    x, c = post["x_int"], post["c_int"]
+    expected = 0.0 + 19.5 + 0.14 * x - 2.2 * c  # the catalogue's m is zero
+    np.testing.assert_allclose(hubble_diagram(post)["mu_sn_mean"], expected.mean(0), atol=1e-4)
+
+
+def test_brightness_shows_the_step_where_it_is():
+    rng = np.random.default_rng(1)
+    mass = np.tile(rng.uniform(9, 11.5, 600), (50, 1))
+    step = synthetic(50, objects=600, local={"mass_log10_msun": mass}, **{**STILL, "mass_step": (-0.08, 0.0), "mass_step_loc": (10.2, 0.0)})
+    table = brightness(step, "mass_log10_msun")
+    low, high = table["high"] < 10.2, table["low"] > 10.2
+    gap = np.mean(table["delta_M_mean"][high]) - np.mean(table["delta_M_mean"][low])
+    assert gap == pytest.approx(-0.08, abs=1e-6)
+    np.testing.assert_allclose(table["step_mean"], table["delta_M_mean"], atol=1e-9)
+    np.testing.assert_allclose(brightness(step, "age_gyr")["metallicity_mean"], 0, atol=1e-9)
+
+
+def test_metallicity_that_follows_mass_mimics_a_step_and_the_parts_add_up():
+    rng = np.random.default_rng(2)
+    mass = np.tile(rng.uniform(9, 11.5, 600), (50, 1))
+    local = {"mass_log10_msun": mass, "metallicity_log10_zsun": 0.4 * (mass - 10.5)}
+    table = brightness(synthetic(50, objects=600, local=local, **{**STILL, "gamma_Z": (-0.1, 0.0)}), "mass_log10_msun")
+    np.testing.assert_allclose(table["delta_M_mean"], table["metallicity_mean"], atol=1e-9)
+    slope = np.polyfit(table["centre"], table["delta_M_mean"], 1)[0]
+    assert slope == pytest.approx(-0.04, rel=1e-3)
+    everything = brightness(synthetic(50, objects=600, local=local), "mass_log10_msun")
+    parts = sum(np.asarray(everything[f"{n}_mean"]) for n in ("step", "metallicity", "age"))
+    np.testing.assert_allclose(everything["delta_M_mean"], parts, atol=1e-9)
+    with pytest.raises(ValueError, match="expected an axis of mass_log10_msun"):
+        brightness(synthetic(5), "z")
+
+
+def test_the_delay_time_distribution_is_a_power_law_with_a_log_normal_band():
+    table = dtd(synthetic(20_000, dtd_logA=(-12.15, 0.05), dtd_slope=(-1.34, 0.1)))
+    t = np.asarray(table["delay_gyr"])
+    sd = np.sqrt(0.05**2 + (0.1 * np.log10(t)) ** 2)
+    np.testing.assert_allclose(np.log10(table["q50"]), -12.15 - 1.34 * np.log10(t), atol=5 * 1.25 * sd.max() / 20_000**0.5)
+    np.testing.assert_allclose((np.log10(table["q84"]) - np.log10(table["q16"])) / 2 / sd, 0.9945, rtol=0.04)  # 5 standard errors
+    assert table["mean"].unit == "1 / (yr solMass)"
+
+
+@pytest.mark.parametrize("count", [mass_function, redshift_distribution])
+def test_numbers_have_the_covariance_of_independent_draws(count):
+    """Each of 400 objects falls into bin b with probability p_b: the covariance is 400 (δ p_b - p_b p_c)."""
+    rng = np.random.default_rng(3)
+    local = {"mass_log10_msun": rng.uniform(10.0, 11.0, (3000, 400)), "z": rng.uniform(0.30, 0.50, (3000, 400))}
+    table = count(synthetic(3000, objects=400, local=local))
+    p = np.asarray(table["mean"]) / 400
+    assert p.sum() == pytest.approx(1)
+    expected = 400 * (np.diag(p) - p[:, None] * p)
+    assert np.abs(np.asarray(table["covariance"]) - expected).max() < 5 * 75 * (2 / 3000) ** 0.5  # largest variance 75
+    assert np.abs(np.asarray(table["covariance"]) - np.diag(400 * p)).max() > 5 * 75 * (1 / 3000) ** 0.5  # as if bins were independent
+
+
+def test_everything_is_written_and_nothing_is_overwritten(tmp_path):
+    post = synthetic(60, objects=40)
+    paths = products(post, tmp_path / "out")
+    assert all(p.stat().st_size > 500 for p in paths)
+    table = Table.read(tmp_path / "out" / "n_of_z.fits")
+    assert table["covariance"].shape == (len(table), len(table))
+    assert table.meta["FINGERPRINT" if "FINGERPRINT" in table.meta else "fingerprint"] == "f"
+    assert {p.suffix for p in paths} == {".fits", ".pdf", ".png"}
+    with pytest.raises(FileError, match=r"hubble.fits: exists already"):
+        products(post, tmp_path / "out")
+
+
+def test_commands_write_products_and_combine(cigars, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "FIGURES", {"dtd": figures.dtd_figure})  # the others take seconds each
+    post = tmp_path / "p.nc"
+    synthetic(300, objects=30).save(post)
+    said = cigars("products", post, "-o", tmp_path / "made")
+    assert said.code == 0, said.err
+    assert (tmp_path / "made" / "dtd.pdf").exists()
+    (tmp_path / "cmb.toml").write_text('parameters = ["Om0"]\nmean = [0.31]\nsd = [0.02]\n')
+    said = cigars("combine", post, "--gaussian", tmp_path / "cmb.toml", "-o", tmp_path / "both.nc")
+    assert said.code == 0, said.err
+    assert "gaussian on Om0" in said.out.replace("\n", " ")
+    assert "expected a constraint" in refused("combine", post, "-o", tmp_path / "c.nc")
+    (tmp_path / "far.toml").write_text('parameters = ["Om0"]\nmean = [0.9]\nsd = [0.01]\n')
+    assert "at least 50 effective draws" in refused("combine", post, "--gaussian", tmp_path / "far.toml", "-o", tmp_path / "c.nc")
+    assert not (tmp_path / "c.nc").exists()
+    assert "exists already" in refused("combine", post, "--gaussian", tmp_path / "cmb.toml", "-o", tmp_path / "both.nc")
