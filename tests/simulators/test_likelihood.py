@@ -162,6 +162,7 @@ def test_density_of_one_host_is_the_mean_over_its_latents(case):
 # The law of detected objects
 
 
+@pytest.mark.slow  # a minute of compilation and many objects
 def test_the_density_of_detected_objects_integrates_to_the_expected_count(world):
     """E[λ₂/Λ₂ ÷ λ₁/Λ₁] = 1 over objects detected at Θ₁: the mean of an importance weight."""
     one, two = (np.asarray(ln_rates(_theta(t), world.matches, world.config), float) for t in (FIDUCIAL, NEAR))
@@ -175,6 +176,7 @@ def test_the_density_of_detected_objects_integrates_to_the_expected_count(world)
     assert abs(faint.mean() - counts[1] / counts[0]) > 5 * error
 
 
+@pytest.mark.slow  # a minute of compilation and many objects
 def test_the_mean_score_is_that_of_the_count_at_the_truth_and_only_there(world):
     names = ("Om0", "M0", "sigma_int", "alpha", "beta", "alpha_c", "gamma_Z", "gamma_age", "mass_step", "dtd_slope")
     some = Observations(*(leaf[:400] for leaf in world.observations))
@@ -196,6 +198,7 @@ def test_the_mean_score_is_that_of_the_count_at_the_truth_and_only_there(world):
     assert pull(FIDUCIAL._replace(beta=1.3)) > 5
 
 
+@pytest.mark.slow  # a minute of compilation and many objects
 def test_gradients_equal_finite_differences(world, few_matches):
     value = lambda theta: ln_likelihood(theta, few_matches, world.simulator, world.config, sample=1 << 10)  # noqa: E731
     gradient = jax.jit(jax.grad(value))(_theta(NEAR))
@@ -239,6 +242,7 @@ def _calibration(world: World, matches: Matches, theta: Globals = FIDUCIAL) -> t
     return float(stats.kstest(rank, "uniform").pvalue), float(excess.mean() / (excess.std() / len(excess) ** 0.5))
 
 
+@pytest.mark.slow  # a minute of compilation and many objects
 def test_posteriors_of_hosts_are_calibrated(world):
     probability = np.asarray(host_probabilities(_theta(), world.matches, world.config))
     np.testing.assert_allclose(probability.sum(1), 1, atol=1e-5)

@@ -1,0 +1,156 @@
+r"""Is the joint posterior of the networks that of the model, redshifts and their correlation with Ω_m included?
+
+On mocks of about 100 objects from a fixed bank of hosts the likelihood is a finite sum (`simulators.likelihood`). Draws of Θ from the
+networks, weighted by exact over neural density, are draws of the exact posterior; given each Θ the host of every object is drawn
+from its exact distribution. Expected: means within 0.3 σ, widths within 15 %, correlations of redshift and Ω_m within 0.1.
+
+usage: cigars train benchmarks/exact_posterior.toml -o RUN; python benchmarks/exact_posterior.py RUN [--mocks 10] [--draws 800]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import write_result
+from host_posteriors import mocks
+
+COUNT_SAMPLE = 1 << 15
+
+
+def exact_weights(theta: np.ndarray, ln_q: np.ndarray, matches: Any, simulator: Any, config: Any) -> np.ndarray:
+    """ln of exact posterior over neural density at each draw, up to a constant."""
+    import jax
+    import jax.numpy as jnp
+
+    from cigars.report.statistics import prior_distribution
+    from simulators.exact import _globals
+    from simulators.likelihood import ln_likelihood
+
+    likelihood = jax.jit(lambda t, m: ln_likelihood(_globals(t, config), m, simulator, config, 1.0, COUNT_SAMPLE))
+    exact = np.array([float(likelihood(jnp.asarray(t, jnp.float32), matches)) for t in theta])
+    prior = sum(prior_distribution(m).logpdf(theta[:, k]) for k, m in enumerate(config.marginals.values()))
+    return exact + prior - ln_q
+
+
+def exact_redshifts(theta: np.ndarray, matches: Any, simulator: Any, config: Any, seed: int) -> np.ndarray:
+    """One exact draw of every object's redshift at each Θ, [draw, object]."""
+    import jax
+    import jax.numpy as jnp
+
+    from simulators.exact import _draw_hosts
+
+    hosts = np.asarray(_draw_hosts(jax.random.key(seed), jnp.asarray(theta, jnp.float32), matches, config))
+    return np.asarray(simulator.table)[hosts, 0]
+
+
+def moments(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean and standard deviation over the draws."""
+    mean = weight @ values
+    return mean, np.sqrt(weight @ (values - mean) ** 2)
+
+
+def correlations(z: np.ndarray, om0: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weighted correlation of each object's redshift with Ω_m."""
+    mean, sd = moments(z, weight)
+    centre, spread = moments(om0[:, None], weight)
+    return ((weight * (om0 - centre)) @ (z - mean)) / sd / spread
+
+
+def compare(trained: Any, one: Any, simulator: Any, config: Any, draws: int, seed: int) -> dict[str, Any]:
+    """Neural against exact posterior of one mock."""
+
+    from cigars.importance import effective_number
+    from inference.posterior import GlobalPosterior, LocalPosterior
+    from simulators.likelihood import candidates
+
+    posterior, names = GlobalPosterior(trained), list(config.marginals)
+    theta = posterior.sample(draws, one, seed=seed)
+    ln_q = posterior.log_prob(theta, one)[:, 0].double().numpy()
+    neural_z = LocalPosterior(trained).sample(one.observations, theta[:, 0], seed=seed).numpy()[..., 0].astype(np.float64)
+    theta = theta[:, 0].double().numpy()
+    observations = type(one.observations)(*(np.asarray(leaf) for leaf in one.observations))
+    matches = candidates(observations, simulator, config)
+    ln_weight = exact_weights(theta, ln_q, matches, simulator, config)
+    weight, flat = np.exp(ln_weight - ln_weight.max()), np.full(draws, 1 / draws)
+    weight /= weight.sum()
+    exact_z = exact_redshifts(theta, matches, simulator, config, seed).astype(np.float64)
+    (mean, sd), (exact_mean, exact_sd) = moments(theta, flat), moments(theta, weight)
+    (z_mean, z_sd), (exact_z_mean, exact_z_sd) = moments(neural_z, flat), moments(exact_z, weight)
+    k = names.index("Om0")
+    r, exact_r = correlations(neural_z, theta[:, k], flat), correlations(exact_z, theta[:, k], weight)
+    effective = effective_number(ln_weight)
+    noise = ((1 / effective + 1 / draws) * (1 - np.mean(exact_r**2))) ** 0.5
+    return {
+        "objects": len(z_mean), "effective_draws": effective, "shift": ((mean - exact_mean) / exact_sd).tolist(),
+        "width_ratio": (sd / exact_sd).tolist(), "z_shift_rms": float(np.sqrt(np.mean(((z_mean - exact_z_mean) / exact_z_sd) ** 2))),
+        "z_width_ratio": float(np.median(z_sd / exact_z_sd)), "correlation": r.tolist(), "exact_correlation": exact_r.tolist(),
+        "correlation_noise": float(noise), "correlation_rms_difference": float(np.sqrt(np.mean((r - exact_r) ** 2))),
+    }  # fmt: skip
+
+
+def summary(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
+    """Over the mocks: mean and scatter of shifts and width ratios, and how the correlations of all objects agree."""
+    shift, ratio = (np.array([r[k] for r in rows]) for k in ("shift", "width_ratio"))
+    ours, exact = (np.concatenate([r[k] for r in rows]) for k in ("correlation", "exact_correlation"))
+    difference, noise = _rms(ours - exact), float(np.mean([r["correlation_noise"] for r in rows]))
+    parameters = {
+        n: {"shift_mean": float(shift[:, k].mean()), "shift_rms": _rms(shift[:, k]), "width_ratio": float(ratio[:, k].mean())}
+        for k, n in enumerate(names)
+    }
+    correlation = {
+        "objects": len(ours),
+        "rms_exact": _rms(exact),
+        "rms_difference": difference,
+        "expected_from_noise": noise,
+        "beyond_noise": max(difference**2 - noise**2, 0.0) ** 0.5,
+        "share_within_0.1": float(np.mean(np.abs(ours - exact) < 0.1)),
+        "slope_ours_on_exact": float(np.polyfit(exact, ours, 1)[0]),
+    }
+    means = {k: float(np.mean([r[k] for r in rows])) for k in ("z_width_ratio", "z_shift_rms")}
+    return {"parameters": parameters, "correlation": correlation, **means, "effective_draws": [round(r["effective_draws"]) for r in rows]}
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def main() -> None:
+    """Measure, print and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--mocks", type=int, default=10)
+    parser.add_argument("--draws", type=int, default=800)
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    arguments = parser.parse_args()
+    from cigars.runs import run_config
+    from inference.batches import select
+    from inference.model import load_run
+    from simulators.survey import load_simulator
+
+    config, trained = run_config(arguments.run), load_run(arguments.run)
+    simulator, packed = load_simulator(config), mocks(config, arguments.mocks)
+    rows, start = [], time.monotonic()
+    for k in range(arguments.mocks):
+        rows.append(compare(trained, select(packed, [k]), simulator, config, arguments.draws, seed=k))
+        r = rows[-1]
+        print(
+            f"mock {k}: {r['objects']} objects, {r['effective_draws']:.0f} effective draws, largest shift {np.abs(r['shift']).max():.2f}, "
+            f"widths {min(r['width_ratio']):.2f}-{max(r['width_ratio']):.2f}, redshift widths {r['z_width_ratio']:.3f}, "
+            f"correlations differ by {r['correlation_rms_difference']:.3f} (noise {r['correlation_noise']:.3f})",
+            flush=True,
+        )
+    found = {
+        "mocks": arguments.mocks,
+        "draws": arguments.draws,
+        "seconds": time.monotonic() - start,
+        **summary(rows, list(config.marginals)),
+    }
+    write_result(arguments.output, str(__doc__).splitlines()[0], found | {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()
