@@ -65,7 +65,7 @@ def compare(trained: Any, one: Any, simulator: Any, config: Any, draws: int, see
 
     from cigars.importance import effective_number
     from inference.posterior import GlobalPosterior, LocalPosterior
-    from simulators.likelihood import candidates
+    from simulators.candidates import candidates
 
     posterior, names = GlobalPosterior(trained), list(config.marginals)
     theta = posterior.sample(draws, one, seed=seed)

@@ -2,7 +2,8 @@ r"""How well does a run recover redshifts and hosts, and how much does the light
 
 On fresh mocks at the fiducial Θ, each inferred as a catalogue would be: NMAD, outliers (> 0.15) and bias of Δz/(1+z), rms of the posterior
 means, spread of the pulls, and a Kolmogorov-Smirnov test of the probability integral transforms of every unknown, all objects together.
-The objects of a mock share the errors of Θ, so that their transforms are not independent: the test is also made at the true Θ, where they are.
+The objects of a mock share the errors of Θ, so that their transforms depend on each other;
+at the true Θ, where the test is made too, they do not.
 Beside it photometric redshifts of the same objects from host magnitudes alone: a random forest, a neural spline flow, both trained on
 `--objects` simulated ones, and the run itself with the light hidden.
 

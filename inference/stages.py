@@ -29,7 +29,7 @@ from .train import History, Report, Settings, load_checkpoint, optimise, save_ch
 if TYPE_CHECKING:
     from cigars.config import TrainingConfig
 
-__all__ = ["REGRESSOR_WIDTH", "Split", "Stages", "random_hiding", "split", "stream"]
+__all__ = ["LOCAL_RATE", "REGRESSOR_WIDTH", "Split", "Stages", "random_hiding", "split", "stream", "unpack"]
 
 REGRESSOR_WIDTH = 96
 PART = 1024  # surveys a file of summaries
@@ -169,7 +169,7 @@ class Stages:
             parts.append(load_checkpoint(path, self.device))
             self.report(name, min(start + PART, total), total)
         table, theta, numbers = (torch.cat([p[k] for p in parts]) for k in ("summary", "theta", "number"))
-        objects = join([_unpack(p["objects"]) for p in parts])
+        objects = join([unpack(p["objects"]) for p in parts])
         return table, theta, objects, [int(numbers.min()), int(numbers.max())]
 
     def _part(self, name: str, summary: nn.Module, first: int, start: int, total: int, keep: int) -> dict[str, Any]:
@@ -269,7 +269,8 @@ def _curve(history: History) -> dict[str, Any]:
     return {"step": history.steps, "train": history.train, "validation": history.validation, "seconds": history.seconds}
 
 
-def _unpack(plain: Mapping[str, Any]) -> Packed:
+def unpack(plain: Mapping[str, Any]) -> Packed:
+    """Objects as a part of a table keeps them."""
     latents = Latents(*plain["latents"]) if plain["latents"] else None
     return to_device(
         Packed(Observations(*plain["observations"]), latents, plain["theta"], plain["lengths"], plain["number"], plain["exposure"]),

@@ -18,8 +18,9 @@ from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer import MCMC, NUTS, init_to_value
 
 from cigars.schema import FIDUCIAL, Globals, Marginal, Observations
+from simulators.candidates import Matches, candidates
 from simulators.counts import SAMPLE
-from simulators.likelihood import Matches, candidates, draw_hosts, ln_likelihood
+from simulators.likelihood import draw_hosts, ln_likelihood
 from simulators.model import globals_model
 from simulators.simulator import Simulator
 

@@ -21,9 +21,8 @@ for the given bank: of hosts that are not in it the likelihood knows nothing (Lo
 from __future__ import annotations
 
 import functools
-import itertools
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,88 +31,21 @@ from jax.scipy.special import log_ndtr, ndtr
 from jaxtyping import Array, Float, Int, Key
 from scipy.special import erfcx
 
-from cigars.schema import FIDUCIAL, Globals, Observations
+from cigars.schema import Globals
+from simulators.candidates import BATCH, Matches, informative_errors
 from simulators.constants import LN10
 from simulators.counts import SAMPLE, SOFTNESS, expected_count
 from simulators.rates import age_bounds_gyr, ln_bin_ages, ln_rate_per_bin
-from simulators.selection import detection_probability
 from simulators.simulator import Hosts, Simulator, transverse_modulus, unpack
 from simulators.supernovae import A_V_MEAN, COLOUR_SD, R_V_LOW, R_V_MEAN, R_V_SD, host_dust
 
 if TYPE_CHECKING:
-    from cigars.config import Config, ErrorModel
+    from cigars.config import Config
 
-__all__ = ["Matches", "candidates", "draw_hosts", "host_probabilities", "ln_likelihood", "ln_rates"]
+__all__ = ["draw_hosts", "host_probabilities", "ln_likelihood", "ln_rates"]
 
 AGE_NODES, R_V_NODES = (1, 2, 3, 5, 3), 4  # nodes of each age bin: the fourth is several Gyr wide
 MILLS_SCALE = 0.35
-BATCH = 1 << 10  # pairs at a time: what stays in a cache
-
-
-class Matches(NamedTuple):
-    """The objects of one survey and the hosts that each can have: a flat list of pairs, and where in it those of each object are."""
-
-    m: Float[Array, "sn"]
-    light: Float[Array, "sn v"]  # x, c and ln(W − floor²) less its mean at true magnitude m, after a zero in the place of m
-    noise: Float[Array, "sn v v"]
-    precision: Float[Array, "sn"]  # inverse variance of `grey`, mag⁻²
-    hosts: Float[Array, "host column"]  # rows of `Simulator.table`: those that any object can have
-    host: Int[Array, "pair"]  # which of `hosts`
-    owner: Int[Array, "pair"]  # which object
-    ln_fixed: Float[Array, "pair"]  # every factor of λ that does not depend on Θ
-    grey: Float[Array, "pair"]  # weighted mean of mag − M_h over bands, what μ_M(z_h, Θ) is compared with
-    place: Int[Array, "sn candidate"]  # index of the pair, −1 in the padding
-    row: Int[Array, "sn candidate"]  # row of the bank, any in the padding
-
-
-def candidates(
-    observations: Observations, simulator: Simulator, config: Config, *, sigmas: float = 6.0, grey: tuple[float, float] | None = None
-) -> Matches:
-    """Hosts that each object can have at some Θ: by colours, spectroscopic redshift, and a grey offset that any Θ of the prior allows.
-
-    A host stays if its χ² is within `sigmas`² of the least; bands that are NaN count for nothing.
-
-    Args:
-        observations: the detected objects of one survey, leaves [sn] or [sn, band], no padding.
-        simulator: the bank, as `survey.prepare` gives it.
-        config: of the same simulator.
-        sigmas: how far a host may be from an object.
-        grey: range of μ_M(z; Θ) − μ_M(z; fiducial), mag; default: at each redshift what the corners of the prior reach (5 standard
-            deviations of a normal one).
-
-    Raises:
-        ValueError: for a variant of the model without this likelihood, and for objects without data or without any host.
-    """
-    _check_covered(config)
-    o = Observations(*(np.asarray(leaf, np.float64) for leaf in observations))
-    light, noise = _light(o, config)
-    bank: Any = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), unpack(simulator.table, len(config.hosts.bands)))
-    limits = _modulus_limits(config, simulator, bank.z, grey)
-    ln_weight = np.asarray(simulator.ln_weight, np.float64)
-    ln_weight = ln_weight - np.log(np.exp(ln_weight).sum()) - bank.ln_rate0 + float(simulator.ln_total)
-    found = [_match(i, o, bank, limits, ln_weight, sigmas) for i in range(len(o.m))]
-    rows, ln_fixed, offset = (np.concatenate(columns) for columns in zip(*found, strict=True))
-    owner = np.repeat(np.arange(len(o.m)), [len(f[0]) for f in found])
-    seen = _detection(bank.z[rows], o.m[owner], config, simulator)
-    rows, ln_fixed, offset, owner, seen = (v[seen > 0] for v in (rows, ln_fixed, offset, owner, seen))
-    if len(none := np.setdiff1d(np.arange(len(o.m)), owner)):
-        raise ValueError(f"object {none[0]}: expected a host that can show it at m = {o.m[none[0]]:.2f}, got none; check the selection")
-    place = _places(owner)
-    row, host = np.unique(rows, return_inverse=True)
-    real, whole = functools.partial(jnp.asarray, dtype=jnp.float32), functools.partial(jnp.asarray, dtype=jnp.int32)
-    return Matches(
-        m=real(o.m),
-        light=real(light),
-        noise=real(noise),
-        precision=real(np.nansum(np.where(np.isfinite(o.mag), o.mag_err, np.nan) ** -2, -1)),
-        hosts=simulator.table[row],
-        host=whole(_whole_batches(host)),
-        owner=whole(_whole_batches(owner)),
-        ln_fixed=real(_whole_batches(ln_fixed + np.log(seen))),
-        grey=real(_whole_batches(offset)),
-        place=whole(place),
-        row=whole(rows[place]),
-    )
 
 
 @jax.jit(static_argnames=("config", "sample"))
@@ -147,118 +79,6 @@ def draw_hosts(key: Key[Array, ""], theta: Globals, matches: Matches, config: Co
     return jnp.take_along_axis(matches.row, picked[:, None], 1)[:, 0]
 
 
-# What does not depend on Θ, in float64
-
-
-def _check_covered(config: Config) -> None:
-    o = config.observation
-    if config.supernovae.dust == "local":
-        raise ValueError("exact likelihood: expected supernovae.dust 'independent' or 'host', got 'local'; use simulation-based inference")
-    if o.host_errors != "constant":  # errors that follow the true magnitude are themselves data on it
-        raise ValueError(
-            f"exact likelihood: expected observation.host_errors 'constant', got {o.host_errors!r}; use simulation-based inference"
-        )
-    for name, model in (("sn_m", o.sn_m), ("sn_x", o.sn_x), ("sn_c", o.sn_c)):
-        if model.slope != 0 and model.scatter == 0:
-            raise ValueError(
-                f"exact likelihood: expected observation.{name} with scatter > 0 where its slope is not zero, got 0; set the scatter"
-            )
-
-
-def _informative(config: Config) -> dict[str, ErrorModel]:
-    """Error models of the variances that tell about the true magnitude."""
-    o = config.observation
-    models = {"var_m": o.sn_m, "var_x": o.sn_x, "var_c": o.sn_c}
-    return {name: model for name, model in models.items() if model.slope != 0}
-
-
-def _light(o: Observations, config: Config) -> tuple[np.ndarray, np.ndarray]:
-    """v less its constants and less κ = m, and the covariance of its noise."""
-    columns = np.stack([o.m, o.x, o.c, o.var_m, o.var_x, o.var_c, o.cov_mx, o.cov_mc, o.cov_xc], -1)
-    if not len(columns):
-        raise ValueError("observations: expected at least one object, got none; an empty survey has the likelihood of its expected count")
-    if not np.isfinite(columns).all():
-        others = int((~np.isfinite(columns)).sum())
-        raise ValueError(f"observations: expected finite m, x, c and their covariances, got {others} others; leave those objects out")
-    informative = _informative(config)
-    light = np.stack([np.zeros_like(o.m), o.x, o.c, *(_ln_excess(o, name, model) for name, model in informative.items())], -1)
-    noise = np.zeros((len(o.m), light.shape[1], light.shape[1]))
-    noise[:, 0, 0], noise[:, 1, 1], noise[:, 2, 2] = o.var_m, o.var_x, o.var_c
-    for (i, j), covariance in {(0, 1): o.cov_mx, (0, 2): o.cov_mc, (1, 2): o.cov_xc}.items():
-        noise[:, i, j] = noise[:, j, i] = covariance
-    for k, model in enumerate(informative.values(), start=3):
-        noise[:, k, k] = model.scatter**2
-    return light, noise
-
-
-def _ln_excess(o: Observations, name: str, model: ErrorModel) -> np.ndarray:
-    excess = getattr(o, name) - model.floor**2
-    if not (excess > 0).all():
-        raise ValueError(f"observations: expected {name} above its floor² = {model.floor**2:.3g}, got {excess.min() + model.floor**2:.3g}")
-    return np.log(excess) - model.offset - model.slope * (o.m - model.pivot)
-
-
-def _modulus_limits(config: Config, simulator: Simulator, z: np.ndarray, grey: tuple[float, float] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest μ_M(z) to allow for, mag."""
-    if grey is not None:
-        fiducial = np.asarray(transverse_modulus(FIDUCIAL, jnp.asarray(z, jnp.float32), config.hosts.z_max), np.float64)
-        return fiducial + grey[0], fiducial + grey[1]
-    flat = config.supernovae.cosmology != "LCDM"
-    corners = [_corner(c, flat) for c in itertools.product(*(_bounds(config, name) for name in ("Om0", "Ode0", "w0", "wa")))]
-    at = jax.jit(lambda theta: transverse_modulus(theta, jnp.asarray(z, jnp.float32), config.hosts.z_max))
-    moduli = np.stack([np.asarray(at(corner), np.float64) for corner in dict.fromkeys(corners)])
-    return moduli.min(0), moduli.max(0)
-
-
-def _corner(values: tuple[float, ...], flat: bool) -> Globals:
-    om, ode, w0, wa = values
-    return FIDUCIAL._replace(Om0=om, Ode0=1 - om if flat else ode, w0=w0, wa=wa)
-
-
-def _bounds(config: Config, name: str) -> tuple[float, float]:
-    marginal = config.marginals.get(name)
-    if marginal is None:
-        return (config.fixed.get(name, getattr(FIDUCIAL, name)),) * 2
-    if marginal.kind == "uniform":
-        return marginal.low, marginal.high
-    return max(marginal.low, marginal.loc - 5 * marginal.scale), min(marginal.high, marginal.loc + 5 * marginal.scale)
-
-
-def _match(
-    i: int, o: Observations, bank: Hosts, limits: tuple[np.ndarray, np.ndarray], ln_weight: np.ndarray, sigmas: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the bank that object i can have, the ln of their fixed factors and their grey offsets."""
-    band = np.isfinite(o.mag[i]) & np.isfinite(o.mag_err[i])
-    weight, offset = o.mag_err[i, band] ** -2, o.mag[i, band] - bank.magnitude[:, band]
-    grey = offset @ weight / max(weight.sum(), np.finfo(float).tiny)
-    chi2 = (offset - grey[:, None]) ** 2 @ weight
-    ln_constant = 0.5 * np.log(weight / (2 * np.pi)).sum()
-    if np.isfinite(o.z_spec[i]):
-        chi2 = chi2 + ((o.z_spec[i] - bank.z) / o.z_spec_err[i]) ** 2
-        ln_constant -= 0.5 * math.log(2 * math.pi) + math.log(o.z_spec_err[i])
-    outside = np.maximum(np.maximum(limits[0] - grey, grey - limits[1]), 0.0)
-    least = chi2 + weight.sum() * outside**2
-    rows = np.nonzero(least <= least.min() + sigmas**2)[0]
-    return rows, (ln_weight - 0.5 * chi2)[rows] + ln_constant, grey[rows]
-
-
-def _places(owner: Int[np.ndarray, "pair"]) -> Int[np.ndarray, "sn candidate"]:
-    """Indices of each object's pairs, which follow each other, −1 beyond the last."""
-    number = np.bincount(owner)
-    column = np.arange(number.max())
-    return np.where(column < number[:, None], (np.cumsum(number) - number)[:, None] + column, -1)
-
-
-def _whole_batches(values: np.ndarray) -> np.ndarray:
-    """Repeats of the first pair, which no `place` names, so that no batch is left over and compiled for itself."""
-    return np.concatenate([values, np.repeat(values[:1], -len(values) % BATCH)])
-
-
-def _detection(z: np.ndarray, m: np.ndarray, config: Config, simulator: Simulator) -> np.ndarray:
-    probability = detection_probability(jnp.asarray(z, jnp.float32), jnp.asarray(m, jnp.float32), config.selection, simulator.detection)
-    return np.asarray(probability, np.float64)
-
-
 @functools.cache
 def _age_rule(nodes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which bin each node is in and where in it, from 0 to 1, both as matrices [bin, node], and its weight."""
@@ -280,9 +100,6 @@ def _r_v_rule(nodes: int) -> tuple[np.ndarray, np.ndarray]:
     return node, (vectors.T @ (basis.T @ root)) ** 2
 
 
-# What depends on Θ
-
-
 class _Quadratic(NamedTuple):
     """Products in the metric of C⁻¹, [sn]; u is the light less its projection on h, which lies at κ = m + centre."""
 
@@ -295,7 +112,7 @@ class _Quadratic(NamedTuple):
 
 
 def _quadratic(theta: Globals, matches: Matches, config: Config) -> _Quadratic:
-    slopes = [model.slope for model in _informative(config).values()]
+    slopes = [model.slope for model in informative_errors(config).values()]
     size = 3 + len(slopes)
     h, e = jnp.asarray([1.0, 0.0, 0.0, *slopes], jnp.float32), jnp.zeros(size, jnp.float32).at[2].set(1.0)
     zero, one = jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)

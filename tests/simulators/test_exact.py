@@ -7,8 +7,9 @@ import pytest
 
 from cigars.config import Config
 from cigars.schema import FIDUCIAL, Globals, Observations
+from simulators.candidates import candidates
 from simulators.exact import _start, sample_exact
-from simulators.likelihood import candidates, host_probabilities, ln_likelihood
+from simulators.likelihood import host_probabilities, ln_likelihood
 from simulators.priors import log_prior
 from simulators.survey import draw_surveys, prepare
 from tests.simulators import banks
@@ -97,6 +98,7 @@ def test_drawn_hosts_have_the_probabilities_of_the_grid(posterior, setting, grid
     assert not np.all(np.abs(share - np.roll(expected, 1)) < 5 * error)
 
 
+@pytest.mark.slow
 def test_chains_start_inside_the_prior(setting):
     config = setting[0]
     start = _start(config.updated(**{"prior.M0": {"uniform": [-19.3, -19.1]}}))

@@ -11,8 +11,9 @@ from scipy import stats
 
 from cigars.config import Config
 from cigars.schema import FIDUCIAL, Globals, Observations
+from simulators.candidates import Matches, candidates
 from simulators.counts import expected_count
-from simulators.likelihood import Matches, candidates, draw_hosts, host_probabilities, ln_likelihood, ln_rates
+from simulators.likelihood import draw_hosts, host_probabilities, ln_likelihood, ln_rates
 from simulators.sps.attenuation import diffuse_curve
 from simulators.survey import draw_surveys, prepare
 from tests.simulators import banks
@@ -137,7 +138,7 @@ def _by_monte_carlo(o: Observations, true: dict, bank, theta: Globals, config: C
     return ln_rate + detected + enters + photometry + spectrum + light[0], light[1]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [c if c == "default" else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
 def test_density_of_one_host_is_the_mean_over_its_latents(case):
     changes, theta = CASES[case]
     config, rng = Config().updated(**VAGUE, **changes), np.random.default_rng(1)
@@ -210,6 +211,7 @@ def test_gradients_equal_finite_differences(world, few_matches):
         assert float(getattr(gradient, name)) == pytest.approx(difference, rel=0.02, abs=0.1), name
 
 
+@pytest.mark.slow  # compiles for long
 def test_exposure_scales_the_rate_of_the_process(world, few_matches):
     one, two = (float(ln_likelihood(_theta(), few_matches, world.simulator, world.config, e, sample=1 << 10)) for e in (1.0, 2.0))
     expected = float(expected_count(_theta(), world.simulator, world.config, 1 << 10))
@@ -257,6 +259,7 @@ def test_posteriors_of_hosts_are_calibrated(world):
         assert np.sign(factor - 1) * _calibration(world, wrong)[1] > 5
 
 
+@pytest.mark.slow  # compiles for long
 def test_drawn_hosts_follow_their_probabilities(world, few_matches, key):
     probability = np.asarray(host_probabilities(_theta(), few_matches, world.config), float)
     drawn = np.asarray(jax.vmap(lambda k: draw_hosts(k, _theta(), few_matches, world.config))(jax.random.split(key, 2000)))
@@ -268,6 +271,7 @@ def test_drawn_hosts_follow_their_probabilities(world, few_matches, key):
     assert np.isin(drawn, np.asarray(few_matches.row)).all()
 
 
+@pytest.mark.slow  # compiles for long
 def test_a_spectroscopic_redshift_leaves_hosts_near_it(world, few, few_matches):
     z = np.asarray(world.simulator.table)[:, 0]
     known = few._replace(z_spec=z[world.host[:40]], z_spec_err=np.full(40, 1e-2, np.float32))
