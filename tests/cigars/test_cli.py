@@ -18,7 +18,21 @@ from cigars.catalogue import read_catalogue, read_truth
 from cigars.config import load_config, presets
 from cigars.schema import FIDUCIAL
 
-COMMANDS = ["simulate", "train", "infer", "report", "ingest", "demo", "config", "config show", "config list", "hosts", "hosts magnitudes"]
+COMMANDS = [
+    "simulate",
+    "train",
+    "infer",
+    "report",
+    "ingest",
+    "products",
+    "combine",
+    "demo",
+    "config",
+    "config show",
+    "config list",
+    "hosts",
+    "hosts magnitudes",
+]
 BANDS = "ugrizy"
 
 
