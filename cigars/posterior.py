@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Posterior", "load_posterior"]
 
-POOL = 50_000  # draws of Θ that a reweighting starts from, where the run is at hand
+POOL = 20_000  # draws of Θ that a reweighting starts from, where the run is at hand
 QUANTILES = (0.16, 0.5, 0.84)
 DEGREES = 5.0  # of freedom of the Student-t from which conditional draws are proposed
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cigars.cli import app
 from cigars.config import presets
+from cigars.posterior import load_posterior
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 
@@ -17,6 +18,14 @@ def test_the_example_runs(workplace, tmp_path, monkeypatch, capsys):
     exec(compile(code.replace('load_config("demo")', f"load_config({str(workplace.config)!r})"), "README.md", "exec"), {})
     assert re.search(r"Om0 = 0\.\d\d ± 0\.\d\d", capsys.readouterr().out)
     assert "</html>" in (tmp_path / "report.html").read_text()
+
+
+def test_what_a_posterior_can_be_asked_is_answered(posterior, tmp_path, monkeypatch):
+    """The block on the joint posterior, on that of the tiny run; its cosmology is one that the prior of the tests holds."""
+    code = next(b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "load_posterior" in b)
+    monkeypatch.chdir(tmp_path)
+    load_posterior(posterior).save("posterior.nc")
+    exec(compile("import cigars\n" + code, "README.md", "exec"), {})
 
 
 def test_every_command_and_preset_that_it_names_exists():
