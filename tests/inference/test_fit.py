@@ -28,7 +28,7 @@ def test_gap_to_the_exact_posterior(distance, tmp_path):
     """Global and local posterior of the linear-Gaussian survey, through every stage with the set encoder."""
     survey, config = (
         GaussianSurvey(40),
-        configuration(1500, batch_surveys=50, validation_surveys=200, objects=40000, local_epochs=12),
+        configuration(1500, batch_surveys=50, validation_surveys=200, objects=40000, local_epochs=6),
     )
     trained = fit(survey, config, MARGINALS, distance, tmp_path)
     result = measure(trained, survey, 10**7, 400)
