@@ -19,9 +19,10 @@ def test_the_package_shows_the_functions_of_the_pipeline():
         assert getattr(cigars, name) is getattr(pipeline, name)
         assert name in dir(cigars)
     assert cigars.load_config is load_config
+    assert cigars.load_posterior.__module__ == "cigars.posterior"
     assert cigars.__version__.count(".") >= 2
-    with pytest.raises(AttributeError, match="posterior"):
-        cigars.posterior  # noqa: B018
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        cigars.nothing_of_the_kind  # noqa: B018
 
 
 def test_truth_is_matched_by_name(posterior, workplace, tmp_path):
