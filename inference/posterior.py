@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -112,7 +113,9 @@ class LocalPosterior:
             step = max(self.pairs // (rows.stop - rows.start), 1)
             normal = self._noise(keys[rows], len(theta), seed)
             parts = zip(theta.split(step), normal.split(step), strict=True)
-            yield rows, torch.cat([self.estimator.sample(given, some, noise) for some, noise in parts])
+            with _one_thread():
+                draws = torch.cat([self.estimator.sample(given, some, noise) for some, noise in parts])
+            yield rows, draws
 
     def _noise(self, keys: Sequence[int], draws: int, seed: int) -> Float[Tensor, "draw object unknown"]:
         generator, size = torch.Generator(), self.estimator.size
@@ -204,6 +207,17 @@ def _excess(trained: Trained, packed: Packed, margin: float) -> tuple[Tensor, Te
     pad = margin * (standardiser.high - standardiser.low).clamp(min=1e-6)
     excess = torch.maximum(values - standardiser.high - pad, standardiser.low - pad - values)
     return values, excess, torch.isfinite(values) & ~(excess <= 0)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrices that fit into a cache lose more by sharing them between threads than they gain: a third of the time on two cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _seeded:
