@@ -153,6 +153,8 @@ def infer(
     hosts = hosts or output.with_name(f"{output.stem}-hosts.fits")
     check_outputs([output], overwrite)
     check_tables([hosts], overwrite)
+    if hosts == output:
+        raise ConfigError(f"--hosts: expected another file than the posterior {output}, got the same")
     run, catalogue = _run_and_catalogue(first, second, pretrained)
     table = read_catalogue(catalogue, pipeline.run_config(run).band_names)
     pipeline.hide(table.observations, hide or ())
@@ -161,11 +163,12 @@ def infer(
     if exposure is None:
         exposure = meant(pretrained) if pretrained else 1.0
     with one_line_warnings(), progress_bars(errors) as bars:
-        kept = pipeline.infer_to(
-            output, run, table, hosts=hosts, overwrite=overwrite, draws=draws, seed=seed, device=torch_device, hidden=hide or (),
-            drop_outside=drop_outside, exposure=exposure, command=command, report=bars,
+        posterior = pipeline.infer(
+            run, table, draws=draws, seed=seed, device=torch_device, hidden=hide or (), drop_outside=drop_outside,
+            exposure=exposure, output=output, hosts=hosts, overwrite=overwrite, command=command, report=bars,
         )  # fmt: skip
-    print_parameters(pipeline.read_posterior(output))
+    print_parameters(posterior)
+    kept = posterior["posterior"].sizes["object"]
     left = f"; {len(table.id) - kept} outside the range of the training were left out" if kept < len(table.id) else ""
     console.print(f"posterior of {kept} objects in {output}, a row for each in {hosts}{left}")
 

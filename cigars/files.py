@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["FileError", "replacing"]
+__all__ = ["FileError", "refuse_existing", "replacing"]
 
 
 class FileError(ValueError):
@@ -31,7 +31,7 @@ def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         FileError: `path` exists and `overwrite` is false, its folder is missing, or the system refuses the write.
     """
     path = Path(path)
-    _refuse_existing(path, overwrite)
+    refuse_existing(path, overwrite)
     temporary = None
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=f".partial{path.suffix}")
@@ -39,7 +39,7 @@ def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         temporary = Path(name)
         yield temporary
         _flush(temporary)
-        _refuse_existing(path, overwrite)
+        refuse_existing(path, overwrite)
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes it private
         os.replace(temporary, path)
     except OSError as error:
@@ -59,7 +59,8 @@ def explain(path: Path, error: OSError) -> str:
     return f"{path}: cannot write: {error.strerror or error}"
 
 
-def _refuse_existing(path: Path, overwrite: bool) -> None:
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raise FileError where `path` is a folder, or a file that may not be replaced."""
     if path.is_dir():
         raise FileError(f"{path}: expected a file, got a folder")
     if path.exists() and not overwrite:

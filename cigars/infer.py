@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cigars.catalogue import Catalogue, select
 from cigars.config import Config, ConfigError
+from cigars.files import refuse_existing
 from cigars.host_summaries import Summaries, write_summaries
-from cigars.posterior_file import check_memory, check_room, writing
+from cigars.posterior_file import check_memory, check_room, read_posterior, writing
 from cigars.runs import run_config
 from cigars.schema import LOCALS, Observations
 from cigars.targets import TargetWarning, as_survey, check_exposure, check_trained, inside, target_hash
@@ -30,21 +31,10 @@ from cigars.validation import check_ids
 if TYPE_CHECKING:
     import arviz
 
-__all__ = ["assemble", "draw_hosts", "hide", "infer", "infer_to"]
+__all__ = ["assemble", "draw_hosts", "gathered", "hide", "infer"]
 
 PACKAGES = ("cigars-sn", "jax", "numpyro", "torch", "sbi", "numpy", "astropy")
 Blocks = Iterator[tuple[slice, np.ndarray]]
-
-
-class Drawn(NamedTuple):
-    """Draws of Θ [draw, parameter] under their names, and those of the objects of a catalogue block by block, [draw, block, unknown]."""
-
-    names: tuple[str, ...]
-    theta: np.ndarray
-    blocks: Blocks
-    catalogue: Catalogue
-    config: Config
-    record: dict[str, Any]
 
 
 def hide(observations: Observations, what: Sequence[str]) -> Observations:
@@ -66,7 +56,11 @@ def infer(
     hidden: Sequence[str] = (),
     drop_outside: bool = False,
     exposure: float = 1.0,
+    output: str | Path | None = None,
+    hosts: str | Path | None = None,
+    overwrite: bool = False,
     command: str = "",
+    report: Callable[..., None] = lambda *_, **__: None,
 ) -> arviz.InferenceData:
     """Joint posterior of Θ and of every host and supernova of a catalogue.
 
@@ -79,85 +73,28 @@ def infer(
         hidden: inputs to leave out, "z_spec" or "sn", for the objects; Θ is inferred from what is left too.
         drop_outside: leave out objects with a value beyond what training saw, and record how many, in place of refusing.
         exposure: area × time of the survey relative to the size that the run was configured for; the rates scale with it.
+        output: NetCDF file to write, block by block of objects, so that memory does not grow with their number; what is returned
+            then reads from it. Without, everything is kept in memory.
+        hosts: table to write, .fits, .parquet or .ecsv: mean, sd and quantiles of each object's unknowns, covariance with Ω_m.
+        overwrite: replace files that exist.
         command: how this was called, for the record.
+        report: progress, called as report("infer", done, total).
 
     Raises:
         CatalogueError: for objects, a number of them or an exposure outside what the run was trained on, or ids that repeat.
-        FileError: where the draws do not fit into memory; `infer_to` needs little.
+        FileError: where the draws do not fit into memory or on the disk, before anything is drawn, or a file exists.
         ValueError: for a folder that is not a run.
 
     Warns:
         TargetWarning: where the run was truncated for a target and the posterior piles up at an edge of its box.
     """
-    check_memory(draws, len(catalogue.id))
-    drawn = _draw(run, catalogue, draws, seed, device, hidden, drop_outside, exposure, command)
-    local = np.empty((draws, len(drawn.catalogue.id), len(LOCALS)), np.float32)
-    for rows, block in drawn.blocks:
-        local[:, rows] = block
-    return assemble(drawn.names, drawn.theta, local, drawn.catalogue, drawn.config, drawn.record)
-
-
-def infer_to(
-    path: str | Path,
-    run: str | Path,
-    catalogue: Catalogue,
-    *,
-    hosts: str | Path | None = None,
-    overwrite: bool = False,
-    draws: int = 1000,
-    seed: int = 0,
-    device: str = "cpu",
-    hidden: Sequence[str] = (),
-    drop_outside: bool = False,
-    exposure: float = 1.0,
-    command: str = "",
-    report: Callable[..., None] = lambda *_, **__: None,
-) -> int:
-    """The same into a NetCDF file, block by block of objects, so that memory does not grow with their number.
-
-    Args:
-        path: file to write.
-        hosts: table to write beside it, .fits, .parquet or .ecsv: mean, sd and quantiles of each object's unknowns and their
-            covariance with Ω_m.
-        overwrite: replace files that exist.
-        report: progress, called as report("infer", done, total).
-        run, catalogue, draws, seed, device, hidden, drop_outside, exposure, command: as of `infer`.
-
-    Returns:
-        How many objects the posterior holds.
-
-    Raises:
-        FileError: where there is no room for the file, before anything is drawn, or a file exists; and all that `infer` raises.
-    """
-    check_room(path, draws, len(catalogue.id))
-    drawn = _draw(run, catalogue, draws, seed, device, hidden, drop_outside, exposure, command)
-    size = len(drawn.catalogue.id)
-    shell = assemble(drawn.names, drawn.theta, None, drawn.catalogue, drawn.config, drawn.record)
-    summaries = Summaries(size, dict(zip(drawn.names, drawn.theta.T, strict=True)).get("Om0"))
-    with writing(path, shell, draws, overwrite) as put:
-        for rows, block in drawn.blocks:
-            put(rows, block)
-            summaries.add(rows, block)
-            report("infer", rows.stop, size)
-    if hosts is not None:
-        write_summaries(hosts, drawn.catalogue.id, summaries, {"fingerprint": drawn.record["fingerprint"], "draws": draws}, overwrite)
-    return size
-
-
-def _draw(
-    run: str | Path,
-    catalogue: Catalogue,
-    draws: int,
-    seed: int,
-    device: str,
-    hidden: Sequence[str],
-    drop_outside: bool,
-    exposure: float,
-    command: str,
-) -> Drawn:
     from inference.model import load_run
     from inference.posterior import GlobalPosterior
 
+    for path in (output, hosts):
+        if path is not None:
+            refuse_existing(Path(path), overwrite)
+    check_memory(draws, len(catalogue.id)) if output is None else check_room(output, draws, len(catalogue.id))
     check_ids(np.asarray(catalogue.id).astype(np.str_))
     config = run_config(run)
     check_exposure(exposure, config)
@@ -178,7 +115,35 @@ def _draw(
         "exposure": exposure,
         "truncated_for": _warn_piled_up(run, catalogue, dict(zip(trained.names, theta.T, strict=True)), config),
     }
-    return Drawn(trained.names, theta, draw_hosts(trained, catalogue, theta, seed + 1), catalogue, config, record)
+    size = len(catalogue.id)
+    summaries = Summaries(size, dict(zip(trained.names, theta.T, strict=True)).get("Om0")) if hosts is not None else None
+
+    def watched() -> Blocks:
+        for rows, block in draw_hosts(trained, catalogue, theta, seed + 1):
+            if summaries is not None:
+                summaries.add(rows, block)
+            yield rows, block
+            report("infer", rows.stop, size)
+
+    if output is None:
+        data = assemble(trained.names, theta, gathered(watched(), draws, size), catalogue, config, record)
+    else:
+        shell = assemble(trained.names, theta, None, catalogue, config, record)
+        with writing(output, shell, draws, overwrite) as put:
+            for rows, block in watched():
+                put(rows, block)
+        data = read_posterior(output)
+    if hosts is not None and summaries is not None:
+        write_summaries(hosts, catalogue.id, summaries, {"fingerprint": record["fingerprint"], "draws": draws}, overwrite)
+    return data
+
+
+def gathered(blocks: Blocks, draws: int, objects: int) -> np.ndarray:
+    """Blocks put together, [draw, object, unknown]."""
+    local = np.empty((draws, objects, len(LOCALS)), np.float32)
+    for rows, block in blocks:
+        local[:, rows] = block
+    return local
 
 
 def draw_hosts(trained: Any, catalogue: Catalogue, theta: np.ndarray, seed: int) -> Blocks:
@@ -193,7 +158,7 @@ def draw_hosts(trained: Any, catalogue: Catalogue, theta: np.ndarray, seed: int)
 
     keys = [int.from_bytes(hashlib.blake2b(str(name).encode(), digest_size=7).digest()) for name in catalogue.id]
     packed = pack(as_survey(catalogue.observations), device=trained.device)
-    at = torch.as_tensor(theta, dtype=torch.float32, device=trained.device)
+    at = torch.as_tensor(np.ascontiguousarray(theta), dtype=torch.float32, device=trained.device)
     for rows, block in LocalPosterior(trained).blocks(packed.observations, at, seed, keys):
         yield rows, block.cpu().numpy()
 

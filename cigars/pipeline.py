@@ -16,7 +16,7 @@ import numpy as np
 
 from cigars.catalogue import Catalogue, Truth, catalogue_from_survey, truth_from_survey, write_catalogue, write_truth
 from cigars.config import Config, ConfigError, TrainingConfig, fingerprint, load_config
-from cigars.infer import hide, infer, infer_to
+from cigars.infer import hide, infer
 from cigars.ingest import ingest
 from cigars.posterior_file import read_posterior, save_posterior
 from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
@@ -30,7 +30,6 @@ __all__ = [
     "configured",
     "hide",
     "infer",
-    "infer_to",
     "ingest",
     "read_calibration",
     "read_posterior",

@@ -6,7 +6,6 @@ made the posterior, and says so where it is gone. Nothing is changed in place: e
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -169,18 +168,23 @@ class Posterior:
         rng = np.random.default_rng(seed)
         if n <= self.draws:
             return self._rows(np.sort(rng.choice(self.draws, n, replace=False)))
+        self._refuse_weighted(f"sample: {n:,} draws")
         return self._at(self._fresh(n, seed), seed, {"seed": seed})
 
     def log_prob(self, theta: Mapping[str, Any] | Float[ndarray, "draw parameter"]) -> Float[ndarray, "draw"]:
-        """ln q(Θ | D) of the networks, -inf outside the prior; not that of a weighted posterior.
+        """ln q(Θ | D) of the networks, -inf outside the prior.
 
         Args:
             theta: values of every free parameter by name, scalars or arrays, or an array in the order of `names`.
+
+        Raises:
+            ValueError: for a posterior that was weighted, of which only draws are known, or other parameters.
         """
         import torch
 
         from inference.posterior import GlobalPosterior
 
+        self._refuse_weighted("log_prob")
         values = self._values(theta)
         found = GlobalPosterior(self._trained).log_prob(torch.as_tensor(values, dtype=torch.float32)[:, None], self._survey())
         return found[:, 0].double().numpy()
@@ -196,6 +200,7 @@ class Posterior:
         """
         import torch
 
+        self._refuse_weighted("conditional")
         if unknown := [n for n in fixed if n not in self.names] or not fixed:
             raise ValueError(f"conditional: expected values of {', '.join(self.names)}, got {unknown if fixed else 'none'}")
         prior, draws = self._trained.prior, draws or self.draws
@@ -270,6 +275,11 @@ class Posterior:
             )
         return load_run(Path(where), fingerprint=self.attributes["fingerprint"])
 
+    def _refuse_weighted(self, what: str) -> None:
+        """The networks give the posterior of the run, not one that was weighted since."""
+        if said := self.attributes.get("weighted_by"):
+            raise ValueError(f"{what}: expected the posterior of a run, got one weighted since ({said}); ask the posterior before that")
+
     def _survey(self) -> Any:
         from cigars.targets import as_survey
 
@@ -336,18 +346,12 @@ class Posterior:
 
     def _at(self, theta: Float[ndarray, "draw parameter"], seed: int, record: Mapping[str, Any]) -> Posterior:
         """New draws of the objects at given Θ."""
-        from cigars.infer import assemble, draw_hosts
+        from cigars.infer import assemble, draw_hosts, gathered
 
         catalogue = Catalogue(np.asarray(self.ids), self.observations)
         check_memory(len(theta), len(self.ids))
-        local = np.empty((len(theta), len(self.ids), len(LOCALS)), np.float32)
-        for rows, block in draw_hosts(self._trained, catalogue, theta, seed + 2):
-            local[:, rows] = block
-        own = ("config", "versions", "created")
-        attributes = {k: v for k, v in self.attributes.items() if k not in own}
-        made = json.loads(self.attributes["versions"])
-        data = assemble(self.names, theta, local, catalogue, self.config, {**attributes, **record, "versions": json.dumps(made)})
-        return Posterior(data, self._run)
+        local = gathered(draw_hosts(self._trained, catalogue, theta, seed + 2), len(theta), len(self.ids))
+        return Posterior(assemble(self.names, theta, local, catalogue, self.config, {**self.attributes, **record}), self._run)
 
 
 def _student_t(eta: ndarray, at: list[int], rest: list[int], target: ndarray, seed: int) -> tuple[ndarray, ndarray]:

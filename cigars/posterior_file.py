@@ -58,7 +58,13 @@ def check_room(path: str | Path, draws: int, objects: int) -> None:
 
 def check_memory(draws: int, objects: int) -> None:
     """Raise FileError, with the size, where a posterior does not fit into memory."""
-    _refuse("memory", draws, objects, psutil.virtual_memory().available, "write to a file block by block (`infer_to`, `cigars infer`)")
+    _refuse(
+        "memory",
+        draws,
+        objects,
+        psutil.virtual_memory().available,
+        "write to a file block by block: infer(..., output=PATH), or `cigars infer`",
+    )
 
 
 @contextmanager

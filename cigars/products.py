@@ -16,14 +16,13 @@ from numpy import ndarray
 
 from cigars.files import FileError
 from cigars.posterior import Posterior
-from cigars.schema import LOCALS, column
+from cigars.schema import LOCALS, Column, column
 from cigars.tables import write_table
 
 __all__ = ["HOST_AXES", "brightness", "dtd", "hubble_curve", "hubble_diagram", "mass_function", "products", "redshift_distribution"]
 
 HOST_AXES = ("mass_log10_msun", "metallicity_log10_zsun", "age_gyr")
 QUANTILES = {"q025": 0.025, "q16": 0.16, "q50": 0.5, "q84": 0.84, "q975": 0.975}
-FEWEST = 5  # objects that a bin of a draw must have, on average, to be shown
 
 
 def hubble_diagram(posterior: Posterior) -> Table:
@@ -133,9 +132,7 @@ def products(posterior: Posterior, folder: str | Path, *, overwrite: bool = Fals
     return paths
 
 
-def _described(table: Table) -> dict[str, tuple[Any, Any]]:
-    from cigars.schema import Column
-
+def _described(table: Table) -> dict[str, tuple[Any, Column]]:
     return {n: (np.asarray(table[n]), Column(n, str(table[n].unit or ""), n.replace("_", " "), n)) for n in table.colnames}
 
 

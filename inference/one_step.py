@@ -25,7 +25,7 @@ __all__ = ["train_one_step"]
 HELD_OUT = 0.1  # share of the pilot surveys and of their objects on which training is judged
 BATCH = (64, 2048)  # fewest and most objects a batch: a 64th of them in between
 EPOCHS = 3.0  # of the score network, in units of `local_epochs`: what it regresses on is nearly all noise
-RATE = 6e-3  # .2 better in the held-out loss than a third of it, which no longer training makes up for
+RATE = 6e-3  # a third of it leaves the score network short of what the objects tell, however long it trains
 MARGIN = 0.02  # share of the prior's width by which a pilot stays inside
 
 

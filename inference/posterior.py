@@ -22,18 +22,11 @@ from .model import Trained
 from .standardise import RANGE_NAMES, range_columns
 from .train import _mix
 
-__all__ = ["GlobalPosterior", "JointDraws", "JointPosterior", "LocalPosterior", "RangeIssue", "check_range", "outside_objects"]
+__all__ = ["GlobalPosterior", "LocalPosterior", "RangeIssue", "check_range", "outside_objects"]
 
 CHUNK = 32768  # rows that the global flow samples at a time
 BLOCK = 64  # objects whose draws are handed on together
 PAIRS = {"cpu": 8192, "cuda": 1 << 20}  # of an object and a draw, sampled at a time
-
-
-class JointDraws(NamedTuple):
-    """Draws of the joint posterior of one survey: `theta` [draw, parameter] and `local` [draw, object, unknown]."""
-
-    theta: Tensor
-    local: Tensor
 
 
 class RangeIssue(NamedTuple):
@@ -137,33 +130,6 @@ class LocalPosterior:
         return self.estimator.log_prob(local, observations, theta)
 
 
-class JointPosterior:
-    """p(Θ, {ℓ_i} | D) of one survey.
-
-    Args:
-        trained: a trained model.
-    """
-
-    def __init__(self, trained: Trained) -> None:
-        self.trained, self.globals, self.locals = trained, GlobalPosterior(trained), LocalPosterior(trained)
-
-    def sample(self, draws: int, survey: Survey, seed: int = 0) -> JointDraws:
-        """Draws of Θ and of every object's unknowns at that same Θ.
-
-        Raises:
-            ValueError: for a batch of several surveys.
-        """
-        theta, observations = self.theta(draws, survey, seed)
-        return JointDraws(theta, self.locals.sample(observations, theta, seed + 1))
-
-    def theta(self, draws: int, survey: Survey, seed: int = 0) -> tuple[Float[Tensor, "draw parameter"], Observations]:
-        """Draws of Θ alone, and the packed objects: what `locals.blocks` needs to give the rest block by block, in bounded memory."""
-        packed = pack(survey, device=self.trained.device)
-        if len(packed.lengths) != 1:
-            raise ValueError(f"joint posterior: expected one survey, got {len(packed.lengths)}; sample them one by one")
-        return self.globals.sample(draws, packed, seed)[:, 0], packed.observations
-
-
 def check_range(trained: Trained, survey: Survey | Packed, band_names: tuple[str, ...] = (), margin: float = 0.02) -> list[RangeIssue]:
     """What of a survey lies outside the range of the training objects, widened by a fraction `margin` of it; empty if all is inside.
 
@@ -211,7 +177,7 @@ def _excess(trained: Trained, packed: Packed, margin: float) -> tuple[Tensor, Te
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Matrices that fit into a cache lose more by sharing them between threads than they gain: a third of the time on two cores."""
+    """Threads cost more than they give on matrices that fit into a cache."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

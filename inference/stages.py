@@ -35,7 +35,7 @@ REGRESSOR_WIDTH = 96
 PART = 1024  # surveys a file of summaries
 PASSES = 2  # of the local regressor and the local flow over the objects, in units of `local_epochs`
 REGRESSOR_RATE = 6e-3
-LOCAL_RATE = 4e-3  # half a nat better than a quarter of it after six passes over 200,000 objects
+LOCAL_RATE = 4e-3
 HIDDEN_BANDS = 0.1  # share of training objects that lose bands, each with probability a third
 Built = TypeVar("Built", bound=nn.Module)
 

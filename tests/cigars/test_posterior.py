@@ -177,3 +177,12 @@ def test_the_run_may_have_moved(workplace, posterior, tmp_path):
     with pytest.raises((FileError, ValueError), match="expected a finished training"):
         moved.log_prob(moved.marginal())
     assert np.isfinite(load_posterior(posterior, run=workplace.run).log_prob(moved.marginal())).all()
+
+
+def test_a_weighted_posterior_does_not_pass_for_the_networks(asked):
+    """More draws, conditioning and densities would silently be those before the weights."""
+    told = asked.combine(Gaussian(("Om0",), np.array([asked["Om0"].mean()]), np.array([[0.1**2]])))
+    for ask in (lambda: told.sample(100), lambda: told.conditional(Om0=0.3), lambda: told.log_prob(told.marginal())):
+        with pytest.raises(ValueError, match=r"got one weighted since \(gaussian on Om0\)"):
+            ask()
+    assert told.sample(5).draws == 5

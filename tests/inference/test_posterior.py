@@ -5,7 +5,7 @@ import torch
 
 from cigars.schema import LOCALS, Observations
 from inference.batches import pack, select
-from inference.posterior import GlobalPosterior, JointPosterior, LocalPosterior, check_range
+from inference.posterior import GlobalPosterior, LocalPosterior, check_range
 
 
 def test_draws_repeat_with_the_seed_and_leave_the_random_state_alone(run, source):
@@ -40,14 +40,17 @@ def test_the_posterior_does_not_depend_on_order_padding_or_company(run, source):
     )  # rounding of float32 sums, amplified by the whitening
 
 
-def test_the_joint_draws_pair_each_object_with_its_own_theta(run, source):
-    """Local draws at Θ_k depend on Θ_k alone: repeating one Θ repeats the law, so their means agree; another Θ moves them."""
-    survey = source(10**6, 1)
-    draws = JointPosterior(run[0]).sample(20, survey)
-    n = int(survey.number[0])
-    assert draws.theta.shape == (20, 3)
-    assert draws.local.shape == (20, n, len(LOCALS))
-    assert bool(run[0].local.prior.support.check(draws.local).all())
+def test_draw_k_of_every_object_is_at_theta_k(run, source):
+    """Changing Θ_3 changes draw 3 of the objects and no other."""
+    packed, local = pack(source(10**6, 1), run[0].names), LocalPosterior(run[0])
+    theta = packed.theta.expand(20, -1).clone()
+    before = local.sample(packed.observations, theta, 1)
+    theta[3] += 0.3
+    moved = (local.sample(packed.observations, theta, 1) - before).abs() > 1e-6
+    assert before.shape == (20, len(packed.observations.m), len(LOCALS))
+    assert bool(run[0].local.prior.support.check(before).all())
+    assert bool(moved[3].any(-1).all())
+    assert not bool(moved[torch.arange(20) != 3].any())
 
 
 @pytest.mark.parametrize(("objects", "pairs"), [(7, 300), (64, 10**6)])
@@ -73,11 +76,6 @@ def test_draws_follow_the_density_they_are_drawn_from(run, source):
     error = float(weight.std() / len(weight) ** 0.5)
     assert abs(float(weight.mean()) - 1) < 5 * error
     assert error < 0.1
-
-
-def test_a_batch_is_not_a_joint_posterior(run, source):
-    with pytest.raises(ValueError, match="expected one survey, got 2"):
-        JointPosterior(run[0]).sample(2, source(10**6, 2))
 
 
 def test_range_check_counts_what_is_outside_and_is_quiet_inside(run, source):
