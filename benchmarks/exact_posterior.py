@@ -18,7 +18,10 @@ import numpy as np
 from common import write_result
 from host_posteriors import mocks
 
+from cigars.schema import Globals
+
 COUNT_SAMPLE = 1 << 15
+PRUNED_AT, LOST = 24, 1e-5
 
 
 def exact_weights(theta: np.ndarray, ln_q: np.ndarray, matches: Any, simulator: Any, config: Any) -> np.ndarray:
@@ -47,6 +50,33 @@ def exact_redshifts(theta: np.ndarray, matches: Any, simulator: Any, config: Any
     return np.asarray(simulator.table)[hosts, 0]
 
 
+def stacked(theta: np.ndarray, config: Any) -> Any:
+    """Θ [draw, parameter] as `Globals` of leaves [draw]."""
+    import jax
+    import jax.numpy as jnp
+
+    from simulators.exact import _globals
+
+    return jax.vmap(lambda t: _globals(t, config))(jnp.asarray(theta, jnp.float32))
+
+
+def pruning_error(theta: np.ndarray, full: Any, pruned: Any, config: Any) -> float:
+    """Largest change of ln L by the pruning, less its mean, over Θ at which it was not made."""
+    from simulators.likelihood import ln_rates
+
+    at = [Globals(*values) for values in zip(*stacked(theta, config), strict=True)]
+    change = np.array([float((ln_rates(t, full, config) - ln_rates(t, pruned, config)).sum()) for t in at])
+    return float(np.abs(change - change.mean()).max())
+
+
+def hosts_per_object(theta: np.ndarray, matches: Any, config: Any) -> float:
+    """Median over the objects of how many hosts share its probability: exp of the entropy."""
+    from simulators.likelihood import host_probabilities
+
+    p = np.asarray(host_probabilities(Globals(*(leaf[0] for leaf in stacked(theta[:1], config))), matches, config), float)
+    return float(np.median(np.exp(-(p * np.log(np.maximum(p, 1e-30))).sum(-1))))
+
+
 def moments(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weighted mean and standard deviation over the draws."""
     mean = weight @ values
@@ -66,6 +96,7 @@ def compare(trained: Any, one: Any, simulator: Any, config: Any, draws: int, see
     from cigars.importance import effective_number
     from inference.posterior import GlobalPosterior, LocalPosterior
     from simulators.candidates import candidates
+    from simulators.pruning import prune
 
     posterior, names = GlobalPosterior(trained), list(config.marginals)
     theta = posterior.sample(draws, one, seed=seed)
@@ -73,7 +104,9 @@ def compare(trained: Any, one: Any, simulator: Any, config: Any, draws: int, see
     neural_z = LocalPosterior(trained).sample(one.observations, theta[:, 0], seed=seed).numpy()[..., 0].astype(np.float64)
     theta = theta[:, 0].double().numpy()
     observations = type(one.observations)(*(np.asarray(leaf) for leaf in one.observations))
-    matches = candidates(observations, simulator, config)
+    full = candidates(observations, simulator, config)
+    matches = prune(full, stacked(theta[:PRUNED_AT], config), config, LOST)
+    error = pruning_error(theta[-8:], full, matches, config)
     ln_weight = exact_weights(theta, ln_q, matches, simulator, config)
     weight, flat = np.exp(ln_weight - ln_weight.max()), np.full(draws, 1 / draws)
     weight /= weight.sum()
@@ -88,6 +121,8 @@ def compare(trained: Any, one: Any, simulator: Any, config: Any, draws: int, see
         "objects": len(z_mean), "effective_draws": effective, "shift": ((mean - exact_mean) / exact_sd).tolist(),
         "width_ratio": (sd / exact_sd).tolist(), "z_shift_rms": float(np.sqrt(np.mean(((z_mean - exact_z_mean) / exact_z_sd) ** 2))),
         "z_width_ratio": float(np.median(z_sd / exact_z_sd)), "correlation": r.tolist(), "exact_correlation": exact_r.tolist(),
+        "pairs": [int((m.place >= 0).sum()) for m in (full, matches)], "pruning_error": error,
+        "hosts_per_object": hosts_per_object(theta, matches, config),
         "correlation_noise": float(noise), "correlation_rms_difference": float(np.sqrt(np.mean((r - exact_r) ** 2))),
     }  # fmt: skip
 
@@ -138,7 +173,8 @@ def main() -> None:
         rows.append(compare(trained, select(packed, [k]), simulator, config, arguments.draws, seed=k))
         r = rows[-1]
         print(
-            f"mock {k}: {r['objects']} objects, {r['effective_draws']:.0f} effective draws, largest shift {np.abs(r['shift']).max():.2f}, "
+            f"mock {k}: {r['objects']} objects of {r['hosts_per_object']:.0f} hosts each, pairs {r['pairs']}, "
+            f"pruning {r['pruning_error']:.3f}, {r['effective_draws']:.0f} effective draws, largest shift {np.abs(r['shift']).max():.2f}, "
             f"widths {min(r['width_ratio']):.2f}-{max(r['width_ratio']):.2f}, redshift widths {r['z_width_ratio']:.3f}, "
             f"correlations differ by {r['correlation_rms_difference']:.3f} (noise {r['correlation_noise']:.3f})",
             flush=True,

@@ -7,9 +7,10 @@ global flow and ℓ_ik of the local flow at that same Θ_k.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,6 +27,7 @@ __all__ = ["GlobalPosterior", "LocalPosterior", "RangeIssue", "check_range", "ou
 
 CHUNK = 32768  # rows that the global flow samples at a time
 BLOCK = 64  # objects whose draws are handed on together
+Result = TypeVar("Result")
 PAIRS = {"cpu": 8192, "cuda": 1 << 20}  # of an object and a draw, sampled at a time
 
 
@@ -87,7 +89,6 @@ class LocalPosterior:
         self.estimator, self.device, self.objects, self.names = trained.local, trained.device, objects, LOCALS
         self.pairs = pairs or PAIRS.get(self.device.type, PAIRS["cpu"])
 
-    @torch.no_grad()
     def blocks(
         self, observations: Observations, theta: Float[Tensor, "draw parameter"], seed: int = 0, keys: Sequence[int] | None = None
     ) -> Iterator[tuple[slice, Float[Tensor, "draw block unknown"]]]:
@@ -99,16 +100,19 @@ class LocalPosterior:
             seed: of the draws.
             keys: one an object, its own random stream whatever its place and company; by default its number.
         """
-        keys = range(len(observations.m)) if keys is None else keys
-        for start in range(0, len(observations.m), self.objects):
-            rows = slice(start, min(start + self.objects, len(observations.m)))
+        keys, size = range(len(observations.m)) if keys is None else keys, len(observations.m)
+
+        @torch.no_grad()  # of the thread it runs in
+        def block(start: int) -> tuple[slice, Tensor]:
+            rows = slice(start, min(start + self.objects, size))
             given = self.estimator.conditions(Observations(*(leaf[rows] for leaf in observations)))
             step = max(self.pairs // (rows.stop - rows.start), 1)
             normal = self._noise(keys[rows], len(theta), seed)
             parts = zip(theta.split(step), normal.split(step), strict=True)
-            with _one_thread():
-                draws = torch.cat([self.estimator.sample(given, some, noise) for some, noise in parts])
-            yield rows, draws
+            return rows, torch.cat([self.estimator.sample(given, some, noise) for some, noise in parts])
+
+        starts = range(0, size, self.objects)
+        yield from _side_by_side(block, starts) if self.device.type == "cpu" else map(block, starts)
 
     def _noise(self, keys: Sequence[int], draws: int, seed: int) -> Float[Tensor, "draw object unknown"]:
         generator, size = torch.Generator(), self.estimator.size
@@ -175,13 +179,19 @@ def _excess(trained: Trained, packed: Packed, margin: float) -> tuple[Tensor, Te
     return values, excess, torch.isfinite(values) & ~(excess <= 0)
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Threads cost more than they give on matrices that fit into a cache."""
+def _side_by_side(function: Callable[[int], Result], items: Iterable[int]) -> Iterator[Result]:
+    """The function of each item, in order, by as many threads as torch has: matrices that fit into a cache are not worth sharing out."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with ThreadPoolExecutor(threads) as pool:
+            waiting: deque[Future[Result]] = deque()
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
     finally:
         torch.set_num_threads(threads)
 

@@ -23,7 +23,7 @@ from simulators.simulator import Hosts, Simulator, transverse_modulus, unpack
 if TYPE_CHECKING:
     from cigars.config import Config, ErrorModel
 
-__all__ = ["BATCH", "Matches", "candidates", "informative_errors"]
+__all__ = ["BATCH", "Matches", "candidates", "informative_errors", "places", "whole_batches"]
 
 BATCH = 1 << 10  # pairs at a time: what stays in a cache
 
@@ -76,7 +76,7 @@ def candidates(
     rows, ln_fixed, offset, owner, seen = (v[seen > 0] for v in (rows, ln_fixed, offset, owner, seen))
     if len(none := np.setdiff1d(np.arange(len(o.m)), owner)):
         raise ValueError(f"object {none[0]}: expected a host that can show it at m = {o.m[none[0]]:.2f}, got none; check the selection")
-    place = _places(owner)
+    place = places(owner)
     row, host = np.unique(rows, return_inverse=True)
     real, whole = functools.partial(jnp.asarray, dtype=jnp.float32), functools.partial(jnp.asarray, dtype=jnp.int32)
     return Matches(
@@ -85,10 +85,10 @@ def candidates(
         noise=real(noise),
         precision=real(np.nansum(np.where(np.isfinite(o.mag), o.mag_err, np.nan) ** -2, -1)),
         hosts=simulator.table[row],
-        host=whole(_whole_batches(host)),
-        owner=whole(_whole_batches(owner)),
-        ln_fixed=real(_whole_batches(ln_fixed + np.log(seen))),
-        grey=real(_whole_batches(offset)),
+        host=whole(whole_batches(host)),
+        owner=whole(whole_batches(owner)),
+        ln_fixed=real(whole_batches(ln_fixed + np.log(seen))),
+        grey=real(whole_batches(offset)),
         place=whole(place),
         row=whole(rows[place]),
     )
@@ -186,14 +186,14 @@ def _match(
     return rows, (ln_weight - 0.5 * chi2)[rows] + ln_constant, grey[rows]
 
 
-def _places(owner: Int[np.ndarray, "pair"]) -> Int[np.ndarray, "sn candidate"]:
+def places(owner: Int[np.ndarray, "pair"]) -> Int[np.ndarray, "sn candidate"]:
     """Indices of each object's pairs, which follow each other, −1 beyond the last."""
     number = np.bincount(owner)
     column = np.arange(number.max())
     return np.where(column < number[:, None], (np.cumsum(number) - number)[:, None] + column, -1)
 
 
-def _whole_batches(values: np.ndarray) -> np.ndarray:
+def whole_batches(values: np.ndarray) -> np.ndarray:
     """Repeats of the first pair, which no `place` names, so that no batch is left over and compiled for itself."""
     return np.concatenate([values, np.repeat(values[:1], -len(values) % BATCH)])
 
