@@ -1,4 +1,4 @@
-"""The command line: `cigars simulate | train | infer | report | products | combine | ingest | demo | config | hosts`."""
+"""The command line: `cigars simulate | train | infer | report | products | combine | ingest | demo | config | hosts | store`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from rich.table import Table
 
 from cigars.cli_hosts import hosts_app
 from cigars.cli_posterior import combine, products
+from cigars.cli_store import fill_store, store_app
+from cigars.cluster import Cluster
 from cigars.config import ConfigError, presets
 from cigars.devices import Device, use_device
 from cigars.progress import progress_bars
@@ -43,6 +45,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Configurations: what a run simulates and how it trains.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(hosts_app, name="hosts")
+app.add_typer(store_app, name="store")
 
 
 SHIPPED = "lsst"  # the posterior that the demonstration uses
@@ -60,7 +63,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output
 @app.command()
 def simulate(
     config: ConfigArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Catalogue to write: .fits, .parquet, .ecsv or .csv.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Catalogue to write: .fits, .parquet, .ecsv or .csv.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Where the truth goes; beside the catalogue by default.")] = None,
     theta: Annotated[
         list[str] | None, typer.Option("--theta", metavar="NAME=VALUE", help="A global parameter, in place of the fiducial value.")
@@ -71,11 +74,28 @@ def simulate(
     seed: Seed = None,
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
+    store: Annotated[str | None, typer.Option(metavar="DIR|URL", help="Write --surveys into a store instead; again continues it.")] = None,
+    surveys: Annotated[int, typer.Option(min=1, max=2**31 - 1, help="How many, for --store; whole shards are written.")] = 1024,
+    first: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Number of the first survey, for --store.")] = 0,
+    stream: Annotated[str, typer.Option(help="Random stream, for --store; train reads `training`.")] = "training",
+    shard: Annotated[int, typer.Option(min=1, max=65536, help="Surveys a file of the store.")] = 256,
+    scheduler: Annotated[str | None, typer.Option(metavar="tcp://…", help="A running Dask scheduler, for --store.")] = None,
+    cluster: Annotated[Cluster, typer.Option(help="Workers to start where there is no --scheduler.")] = Cluster.local,
+    workers: Annotated[int | None, typer.Option(min=1, max=4096, help="How many of them; one a core by default.")] = None,
 ) -> None:
-    """Write one mock survey as a catalogue, with its truth in a separate file."""
+    """Write one mock survey as a catalogue, with its truth in a separate file; or many surveys of the prior into a store."""
     from cigars import pipeline
 
     chosen = pipeline.configured(config, settings or (), seed)
+    if store is not None:
+        if output or truth or theta or from_prior or number or overwrite:
+            raise ConfigError(
+                "--store: expected none of -o, --truth, --theta, --from-prior, --number, --overwrite, got one; they write a catalogue"
+            )
+        fill_store(chosen, store, surveys, first, stream, shard, device, scheduler, cluster, workers, shlex.join(["cigars", *sys.argv[1:]]))
+        return
+    if output is None:
+        raise ConfigError("simulate: expected where to write, got neither; give -o CATALOGUE or --store DIR")
     truth = truth or output.with_name(f"{output.stem}-truth{'.ecsv' if output.suffix.lower() == '.csv' else output.suffix}")
     check_tables([output, truth], overwrite)
     if truth.suffix.lower() == ".csv" or truth == output:

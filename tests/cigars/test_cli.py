@@ -33,6 +33,10 @@ COMMANDS = [
     "config list",
     "hosts",
     "hosts magnitudes",
+    "store",
+    "store info",
+    "store verify",
+    "store merge",
 ]
 BANDS = "ugrizy"
 

@@ -1,0 +1,95 @@
+"""A shard of a store: surveys as a Zarr v3 group in one zip file, the same bytes for the same surveys.
+
+The file is what `zarr.storage.ZipStore` opens. Its entries are not compressed (the chunks are) and carry no time, and a chunk is
+compressed by one thread, so that content alone decides the bytes. One file a shard makes a write atomic on every file system.
+
+Reading executes nothing that the file names: layout and codecs are compared with those that are written here before Zarr sees it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from cigars.files import FileError
+from cigars.ragged import Ragged, columns, from_columns
+from cigars.schema import Globals, Latents, Observations
+
+__all__ = ["decode", "encode"]
+
+ROWS = 1 << 20  # rows of a chunk: Blosc takes at most 2 GB, and chunks are decoded apart
+CODECS = ["bytes", "blosc"]
+MOST_COMPRESSED = 256  # values a byte: beyond is not data but a way to fill the memory
+EARLIEST = (1980, 1, 1, 0, 0, 0)  # of a zip file
+ENTRY = re.compile(r"zarr\.json|\w+/(zarr\.json|c(/\d+)+)")
+DTYPES = {"offsets": "int64", "host": "int32"}  # the others are float32
+NAMES = ("exposure", "offsets", "host", *Globals._fields, *Observations._fields, *Latents._fields)
+
+
+def encode(ragged: Ragged) -> bytes:
+    """Surveys as the bytes of a shard."""
+    import zarr
+    from zarr.codecs import BloscCodec
+
+    entries: dict[str, Any] = {}
+    group = zarr.create_group(zarr.storage.MemoryStore(entries), zarr_format=3)
+    for name, values in columns(ragged).items():
+        data = np.ascontiguousarray(values, DTYPES.get(name, "float32"))
+        chunks = (min(max(len(data), 1), ROWS), *data.shape[1:])
+        compressor = BloscCodec(cname="lz4", clevel=5, shuffle="shuffle", typesize=data.itemsize)
+        group.create_array(name, data=data, chunks=chunks, compressors=compressor)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(entries):
+            archive.writestr(zipfile.ZipInfo(name, EARLIEST), entries[name].to_bytes())
+    return buffer.getvalue()
+
+
+def decode(content: bytes, name: str = "shard") -> Ragged:
+    """The inverse of `encode`.
+
+    Args:
+        content: bytes of a shard.
+        name: of the file, for messages.
+
+    Raises:
+        FileError: for anything that `encode` does not write.
+    """
+    import zarr
+    from zarr.core.buffer.cpu import Buffer
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("expected entries of the zip file without compression")
+            entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+        _check(entries, len(content))
+        store = zarr.storage.MemoryStore({key: Buffer.from_bytes(value) for key, value in entries.items()})
+        group = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
+        return from_columns({column: np.asarray(group[column][...]) for column in NAMES})  # type: ignore[index]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile) as error:
+        raise FileError(f"{name}: cannot read this shard: {error}; see cigars store verify") from None
+
+
+def _check(entries: dict[str, bytes], size: int) -> None:
+    """Whether the metadata are those of a shard of `size` bytes; raises ValueError, LookupError or TypeError, and decodes nothing."""
+    if unknown := [key for key in entries if not ENTRY.fullmatch(key) or key.split("/")[0] not in ("zarr.json", *NAMES)]:
+        raise ValueError(f"expected the columns of the schema, got {unknown[:3]}")
+    found = {name: json.loads(entries[f"{name}/zarr.json"]) for name in NAMES}
+    surveys, objects, values = found["exposure"]["shape"][0], found["host"]["shape"][0], 0
+    for name, array in found.items():
+        codecs, dtype, shape = [codec["name"] for codec in array["codecs"]], array["data_type"], array["shape"]
+        if array["zarr_format"] != 3 or array["node_type"] != "array" or codecs != CODECS or array["storage_transformers"]:
+            raise ValueError(f"{name}: expected a Zarr v3 array of codecs {CODECS}, got format {array['zarr_format']} with {codecs}")
+        expected = surveys + 1 if name == "offsets" else surveys if name in ("exposure", *Globals._fields) else objects
+        if dtype != DTYPES.get(name, "float32") or shape[0] != expected or len(shape) != 1 + (name in ("mag", "mag_err")):
+            raise ValueError(f"{name}: expected {expected} rows of {DTYPES.get(name, 'float32')}, got {dtype!r} of shape {shape}")
+        values += math.prod(shape)
+    if values > MOST_COMPRESSED * size:
+        raise ValueError(f"expected at most {MOST_COMPRESSED} values a byte, got {values} in {size} bytes")
