@@ -9,7 +9,7 @@ import numpy as np
 
 from cigars.schema import Globals, Latents, Observations, Survey
 
-__all__ = ["Ragged", "columns", "from_columns", "join", "pack", "pad", "take"]
+__all__ = ["Ragged", "columns", "from_columns", "gather", "join", "pack", "pad", "take"]
 
 
 class Ragged(NamedTuple):
@@ -70,13 +70,20 @@ def pad(ragged: Ragged, capacity: int | None = None) -> Survey:
 
 def take(ragged: Ragged, index: Sequence[int] | np.ndarray) -> Ragged:
     """The surveys of an index, in its order."""
-    index = np.asarray(index, np.int64)
-    number = ragged.number[index]
-    offsets = np.concatenate([[0], np.cumsum(number)])
-    row = np.arange(offsets[-1]) + np.repeat(ragged.offsets[index] - offsets[:-1], number)
-    surveys, objects = _over(lambda leaf: leaf[index]), _over(lambda leaf: leaf[row])
-    tables = objects(ragged.observations), objects(ragged.latents), objects(ragged.host)
-    return Ragged(surveys(ragged.theta), surveys(ragged.exposure), offsets, *tables)
+    return gather([ragged], [(0, int(survey)) for survey in index])
+
+
+def gather(parts: Sequence[Ragged], picks: Sequence[tuple[int, int]]) -> Ragged:
+    """The surveys named by (part, survey in it), in order; parts as a whole are never copied."""
+    bounds = [(part, parts[part].offsets[survey : survey + 2]) for part, survey in picks]
+    found, objects, out = [columns(part) for part in parts], {*Observations._fields, *Latents._fields, "host"}, {}
+    for name, first in found[0].items():
+        rows = [
+            found[p][name][a:b] if name in objects else found[p][name][s : s + 1] for (p, s), (_, (a, b)) in zip(picks, bounds, strict=True)
+        ]
+        out[name] = np.concatenate(rows or [first[:0]])
+    number = np.array([b - a for _, (a, b) in bounds], np.int64)
+    return from_columns(out | {"offsets": np.concatenate([[0], np.cumsum(number)])})
 
 
 def join(parts: Sequence[Ragged]) -> Ragged:

@@ -1,0 +1,96 @@
+"""Reading a store: shuffled batches within bounded memory, or surveys by number as the live simulator gives them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from cigars.files import FileError
+from cigars.manifest import numbers
+from cigars.ragged import Ragged, gather, pad
+from cigars.schema import Survey
+from cigars.store import Store
+
+__all__ = ["check_surveys", "padded", "shuffled", "store_source"]
+
+KEPT = 2  # shards in memory for reading by number: a batch overlaps two
+
+
+def shuffled(store: Store, size: int, seed: int, buffer: int = 2) -> Iterator[Ragged]:
+    """Every survey of a store once, in random batches; the last may be smaller.
+
+    Shards come in random order, and surveys are drawn at random from `buffer` shards at a time, while the next as many are read:
+    twice `buffer` shards are in memory, however large the store.
+
+    Args:
+        store: an opened store.
+        size: surveys a batch.
+        seed: of the order; another one for each epoch.
+        buffer: shards that are mixed.
+
+    Raises:
+        ValueError: for a size or buffer below one.
+        FileError: for a damaged shard.
+    """
+    if size < 1 or buffer < 1:
+        raise ValueError(f"shuffled: expected size and buffer of at least 1, got {size} and {buffer}")
+    rng, records = np.random.default_rng(seed), list(store.finished().values())
+    order = [records[i] for i in rng.permutation(len(records))]
+    groups = [order[start : start + buffer] for start in range(0, len(order), buffer)]
+    left: list[Ragged] = []
+    with ThreadPoolExecutor(buffer) as threads:  # decoding and hashing release the interpreter
+        ahead = [threads.submit(store.read, record) for record in groups[0]] if groups else []
+        for number in range(len(groups)):
+            parts = [*left, *(future.result() for future in ahead)]
+            ahead = [threads.submit(store.read, record) for record in next(iter(groups[number + 1 : number + 2]), [])]
+            picks = [(part, survey) for part, surveys in enumerate(parts) for survey in range(len(surveys.number))]
+            picks = [picks[i] for i in rng.permutation(len(picks))]
+            whole = len(picks) // size * size
+            for start in range(0, whole, size):
+                yield gather(parts, picks[start : start + size])
+            left = [gather(parts, picks[whole:])] if whole < len(picks) else []
+    yield from left
+
+
+def padded(batches: Iterator[Ragged], capacity: int | None = None) -> Iterator[Survey]:
+    """Batches as `Survey`, each with `capacity` rows, by default as many as its largest survey."""
+    return (pad(batch, capacity) for batch in batches)
+
+
+def check_surveys(store: Store, first: int, total: int) -> None:
+    """Raise FileError, naming them, where a store lacks some of the surveys first … first + total − 1."""
+    if missing := store.missing(first, total):
+        m = store.manifest
+        raise FileError(
+            f"store {store.url}: expected surveys {first}-{first + total - 1}, missing or truncated are {numbers(missing, m.shard)}; "
+            f"write them: cigars simulate … --store {store.url} --stream {m.stream} --shard {m.shard} --first {first} --surveys {total}"
+        )
+
+
+def store_source(store: Store) -> Callable[[int, int], Survey]:
+    """`source(first, count)` as `pipeline.survey_source` gives it, bit for bit, from what a store holds.
+
+    Raises:
+        FileError: when asked for a survey that is missing or damaged.
+    """
+    records, kept = store.finished(), OrderedDict[int, Ragged]()
+
+    def read(start: int) -> Ragged:
+        if start not in kept:
+            if start not in records:
+                check_surveys(store, start, store.manifest.shard)
+            while len(kept) >= KEPT:
+                kept.popitem(last=False)
+            kept[start] = store.read(records[start])
+        kept.move_to_end(start)
+        return kept[start]
+
+    def source(first: int, count: int) -> Survey:
+        starts, shard = store.grid(first, count), store.manifest.shard
+        parts = [read(start) for start in starts]
+        return pad(gather(parts, [((i // shard) - (starts[0] // shard), i % shard) for i in range(first, first + count)]))
+
+    return source
