@@ -3,8 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from sbi.diagnostics.tarp import _run_tarp
 
-from inference.diagnostics import calibration, coverage, pit, pulls, rank_band, redshift_scores, tarp
+from inference.diagnostics import (
+    calibration,
+    coverage,
+    pit,
+    pulls,
+    rank_band,
+    redshift_scores,
+    tarp,
+    tarp_references,
+    tarp_shares,
+)
 
 WRONG = {"wide": (1.5, 0.0), "narrow": (1 / 1.5, 0.0), "shifted": (1.0, 0.5)}
 
@@ -52,6 +63,22 @@ def test_tarp_band_holds_the_diagonal_for_the_exact_posterior_and_only_for_it():
     assert outside(tarp(*draws())) < 0.1
     for kind in WRONG:
         assert outside(tarp(*draws(*WRONG[kind]))) > 0.3, kind
+
+
+def test_tarp_agrees_with_sbi_on_its_grid():
+    """sbi bins the same shares between the least and the largest of them."""
+    sample, truth = draws(1.2, 0.1)
+    centre, scale = truth.mean(0), truth.std(0)
+    ecp, alpha = _run_tarp((sample - centre) / scale, (truth - centre) / scale, tarp_references((truth - centre) / scale, 0), num_bins=20)
+    share = tarp_shares(sample, truth)
+    # ours sit in the middle of their cells, half a draw up: a grid point in between counts a cell more or less
+    below = (share[:, None] < alpha.numpy()).mean(0)
+    np.testing.assert_allclose(below, ecp.numpy(), atol=2.5 / 400)
+
+
+def test_tarp_p_value_tells_the_exact_posterior_from_wrong_ones():
+    assert tarp(*draws()).p_value > 0.01
+    assert all(tarp(*draws(*WRONG[kind])).p_value < 1e-3 for kind in WRONG)
 
 
 def test_band_of_a_rank_bin_is_binomial():
