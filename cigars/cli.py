@@ -116,6 +116,7 @@ def train(
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of that; 3 unless given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in the run folder.")] = False,
+    store: Annotated[str | None, typer.Option(metavar="DIR|URL", help="Store to read the surveys from; see simulate --store.")] = None,
     settings: Settings = None,
     seed: Seed = None,
     device: DeviceOption = Device.auto,
@@ -130,9 +131,9 @@ def train(
     started = time.monotonic()
     try:
         with one_line_warnings(), round_bars() as bars:
-            pipeline.train(chosen, output, target=table, rounds=rounds, device=torch_device, resume=resume, report=bars)
+            pipeline.train(chosen, output, target=table, rounds=rounds, device=torch_device, resume=resume, report=bars, store=store)
     except KeyboardInterrupt:
-        given = {"--target": target, "--rounds": rounds, "--seed": seed, "--device": device.value}
+        given = {"--target": target, "--rounds": rounds, "--store": store, "--seed": seed, "--device": device.value}
         again = ["cigars", "train", config, "-o", str(output), *(w for s in settings or () for w in ("--set", s))]
         again += [word for option, value in given.items() if value is not None for word in (option, str(value))]
         stopped(shlex.join([*again, "--resume"]))

@@ -155,6 +155,7 @@ def train(
     device: str = "cpu",
     resume: bool = False,
     report: Reporter = _silent,
+    store: str | Path | None = None,
 ) -> Calibration:
     """Train the posteriors of a configuration into the folder `run`: for any catalogue, or in rounds for the one at hand.
 
@@ -166,6 +167,8 @@ def train(
         device: torch device of the networks.
         resume: continue from the checkpoints in the folder.
         report: progress, called as report(stage, done, total, **metrics), and as report("round", number, rounds) before each round.
+        store: folder or address of a store with the training surveys, to read them rather than simulate; not with a target, whose
+            rounds simulate from ever other priors.
 
     Raises:
         CatalogueError: for a target unlike what the configuration simulates.
@@ -174,16 +177,26 @@ def train(
     from cigars.rounds import train_rounds
     from cigars.truncation import RECORD
 
+    if target is not None and store is not None:
+        raise ConfigError("store: expected none together with a target, whose rounds simulate anew; leave out --store or --target")
     if target is not None:
         return train_rounds(config, run, target, ROUNDS if rounds is None else rounds, device=device, resume=resume, report=report)
     if rounds is not None:
         raise ConfigError(f"rounds: expected a target catalogue with {rounds} rounds of truncation, got none; name it with --target")
     if (Path(run) / RECORD).exists():
         raise ConfigError(f"run folder {run}: expected a training without rounds, got {RECORD}; continue it with its --target and --rounds")
-    return train_run(config, run, device=device, resume=resume, report=report)
+    return train_run(config, run, device=device, resume=resume, report=report, store=store)
 
 
-def train_run(config: Config, run: str | Path, *, device: str = "cpu", resume: bool = False, report: Reporter = _silent) -> Calibration:
+def train_run(
+    config: Config,
+    run: str | Path,
+    *,
+    device: str = "cpu",
+    resume: bool = False,
+    report: Reporter = _silent,
+    store: str | Path | None = None,
+) -> Calibration:
     """Train the global and local posteriors of a configuration into the folder `run`, then calibrate them on fresh surveys.
 
     Args:
@@ -192,15 +205,20 @@ def train_run(config: Config, run: str | Path, *, device: str = "cpu", resume: b
         device: torch device of the networks.
         resume: continue from the checkpoints in the folder.
         report: progress, called as report(stage, done, total, **metrics).
+        store: folder or address of a store with the training surveys; the run is the same as without it.
 
     Raises:
+        FileError: for a store of another configuration, or one that lacks surveys, before anything is trained.
         ValueError: if the folder holds another training, or a loss is not finite.
     """
+    from cigars.store_reader import training_source
     from inference.fit import fit
+    from inference.stages import surveys_used
     from simulators.cosmology import fiducial_distance_table
 
     started = time.monotonic()
-    source = survey_source(config, "training", report=report)
+    stored = training_source(store, config, surveys_used(config.training)) if store is not None else None
+    source = stored or survey_source(config, "training", report=report)
     ready = time.monotonic()
     trained = fit(
         source,

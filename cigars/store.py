@@ -26,7 +26,7 @@ from cigars.shards import decode, encode
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["Store", "begin_store", "create_store", "open_store"]
+__all__ = ["Store", "begin_store", "create_store", "open_store", "plan"]
 
 MANIFEST, FOLDER = "store.json", "shards"
 RECORD = re.compile(r"\d{10}\.json")
@@ -161,10 +161,15 @@ def create_store(url: str | Path, config: Config, stream: str = "training", shar
     Raises:
         FileError: if another store is there, or the file system refuses.
     """
+    return begin_store(url, plan(config, stream, shard))
+
+
+def plan(config: Config, stream: str = "training", shard: int = 256) -> Manifest:
+    """The manifest of a store of a configuration."""
     from simulators.hosts import bank_fingerprint
 
     manifest = Manifest(configuration=config, hosts=bank_fingerprint(config.hosts), stream=stream, shard=shard, fingerprint="")
-    return begin_store(url, manifest.model_copy(update={"fingerprint": manifest.expected_fingerprint}))
+    return manifest.model_copy(update={"fingerprint": manifest.expected_fingerprint})
 
 
 def begin_store(url: str | Path, manifest: Manifest) -> Store:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
+from cigars.config import Config
 from cigars.files import FileError
 from cigars.manifest import numbers
 from cigars.ragged import Ragged, gather, pad
 from cigars.schema import Survey
-from cigars.store import Store
+from cigars.store import Store, open_store, plan
 
-__all__ = ["check_surveys", "padded", "shuffled", "store_source"]
+__all__ = ["check_surveys", "padded", "shuffled", "store_source", "training_source"]
 
 KEPT = 2  # shards in memory for reading by number: a batch overlaps two
 
@@ -94,3 +96,20 @@ def store_source(store: Store) -> Callable[[int, int], Survey]:
         return pad(gather(parts, [((i // shard) - (starts[0] // shard), i % shard) for i in range(first, first + count)]))
 
     return source
+
+
+def training_source(url: str | Path, config: Config, total: int) -> Callable[[int, int], Survey]:
+    """`store_source` of the store at `url`, once it is known to hold surveys 0 … total − 1 of the training stream of a configuration.
+
+    Raises:
+        FileError: for a store of other surveys, or one that lacks some of these.
+    """
+    store, expected = open_store(url), plan(config).fingerprint
+    if store.manifest.fingerprint != expected:
+        m = store.manifest
+        raise FileError(
+            f"store {url}: expected fingerprint {expected} of the training stream of this configuration, got {m.fingerprint} of the stream "
+            f"{m.stream!r} of {m.configuration.name!r} with seed {m.configuration.seed}; train with the configuration it was simulated with"
+        )
+    check_surveys(store, 0, total)
+    return store_source(store)

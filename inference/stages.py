@@ -29,7 +29,7 @@ from .train import History, Report, Settings, load_checkpoint, optimise, save_ch
 if TYPE_CHECKING:
     from cigars.config import TrainingConfig
 
-__all__ = ["LOCAL_RATE", "REGRESSOR_WIDTH", "Split", "Stages", "random_hiding", "split", "stream", "unpack"]
+__all__ = ["LOCAL_RATE", "REGRESSOR_WIDTH", "Split", "Stages", "random_hiding", "split", "stream", "surveys_used", "unpack"]
 
 REGRESSOR_WIDTH = 96
 PART = 1024  # surveys a file of summaries
@@ -58,6 +58,15 @@ def split(training: TrainingConfig) -> Split:
     pilot = regression + training.surveys
     summaries = pilot + (1 + training.refinements) * training.pilot_surveys if training.encoder == "score" else pilot
     return Split(0, calibration, regression, pilot, summaries, summaries + training.surveys)
+
+
+def surveys_used(training: TrainingConfig) -> int:
+    """Surveys 0, 1, … that a training can ask its source for, all in whole batches; the largest number is one less."""
+    at, batch, last = split(training), training.batch_surveys, (training.surveys - 1) // PART * PART
+    ends = [at.summaries + last + math.ceil((training.surveys - last) / batch) * batch]
+    if training.encoder in ("set", "both"):
+        ends.append(at.live + training.ensemble * max(training.surveys // batch, 1) * batch)
+    return max(ends)
 
 
 def stream(
