@@ -20,8 +20,8 @@ from host_posteriors import mocks
 
 from cigars.schema import Globals
 
-COUNT_SAMPLE = 1 << 15
-PRUNED_AT, LOST = 24, 1e-5
+COUNT_SAMPLE = 1 << 13
+PRUNED_AT, LOST = 24, 1e-4
 
 
 def exact_weights(theta: np.ndarray, ln_q: np.ndarray, matches: Any, simulator: Any, config: Any) -> np.ndarray:
@@ -33,8 +33,9 @@ def exact_weights(theta: np.ndarray, ln_q: np.ndarray, matches: Any, simulator: 
     from simulators.exact import _globals
     from simulators.likelihood import ln_likelihood
 
-    likelihood = jax.jit(lambda t, m: ln_likelihood(_globals(t, config), m, simulator, config, 1.0, COUNT_SAMPLE))
-    exact = np.array([float(likelihood(jnp.asarray(t, jnp.float32), matches)) for t in theta])
+    at = jax.jit(lambda t: _globals(t, config))
+    draws = [at(jnp.asarray(t, jnp.float32)) for t in theta]
+    exact = np.array([float(ln_likelihood(t, matches, simulator, config, 1.0, COUNT_SAMPLE)) for t in draws])
     prior = sum(prior_distribution(m).logpdf(theta[:, k]) for k, m in enumerate(config.marginals.values()))
     return exact + prior - ln_q
 

@@ -13,8 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+from attention import AttentionEncoder
 from common import write_result
 
 __all__ = ["RECIPES", "held_out"]
@@ -27,6 +29,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "score, refined once, ensemble of 4": {"encoder": "score", "refinements": 1, "ensemble": 4},
     "learned set": {"encoder": "set"},
     "moments and learned set": {"encoder": "both"},
+    "moments and attention": {"encoder": "both"},
 }
 
 
@@ -61,6 +64,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     from cigars.config import load_config
+    from inference.embedding import SetEncoder
 
     results: dict[str, Any] = {name: [] for name in arguments.recipes}
     for seed in range(arguments.seeds):
@@ -69,7 +73,9 @@ def main() -> None:
             settings |= {"validation_surveys": 512, "calibration_surveys": 512} | RECIPES[name]
             config = load_config(arguments.config, seed=seed, **{f"training.{k}": v for k, v in settings.items()})
             with tempfile.TemporaryDirectory() as folder:
-                loss, error, seconds = held_out(config, Path(folder))
+                encoder = AttentionEncoder if "attention" in name else SetEncoder
+                with patch("inference.stages.SetEncoder", encoder):
+                    loss, error, seconds = held_out(config, Path(folder))
             results[name].append({"seed": seed, "held_out_nats": loss, "error": error, "seconds": round(seconds, 1)})
             print(f"{name:40s} seed {seed}  {loss:7.3f} ± {error:.3f} nats  {seconds:6.1f} s", flush=True)
             numbers = {"config": arguments.config, "surveys": arguments.surveys, "recipes": results}
