@@ -21,7 +21,7 @@ import numpy as np
 from common import write_result
 
 STREAM = "host-posteriors"
-STEPS, BATCH = 6000, 1024  # of the flow on magnitudes
+FEWEST_STEPS, PASSES, BATCH = 6000, 8, 1024  # of the flow on magnitudes: passes as the local flow of limit_box.toml
 
 
 def mocks(config: Any, count: int) -> Any:
@@ -124,7 +124,8 @@ def flow(x: np.ndarray, z: np.ndarray, new: np.ndarray) -> np.ndarray:
     def loss(y: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         return -net(c).log_prob(y)
 
-    optimise(net, loss, batch, lambda: float(loss(t[:held, None], u[:held]).mean()), Settings(STEPS, STEPS // 10, 2e-3, patience=10))
+    steps = max(PASSES * len(u) // BATCH, FEWEST_STEPS)
+    optimise(net, loss, batch, lambda: float(loss(t[:held, None], u[:held]).mean()), Settings(steps, steps // 10, 2e-3, patience=10))
     with torch.no_grad():
         drawn = torch.cat([net(c).sample((200,)).mean(0)[:, 0] for c in v.split(4096)])
     return drawn.double().numpy() * z.std() + z.mean()
