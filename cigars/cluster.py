@@ -16,7 +16,7 @@ import logging
 import os
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from cigars.config import Config
@@ -58,25 +58,32 @@ def connect(scheduler: str | None = None, cluster: Cluster = Cluster.local, work
     Raises:
         ClusterError: if the scheduler does not answer, or dask-jobqueue is missing.
     """
-    from dask.distributed import Client, LocalCluster
+    from dask.distributed import Client
+    from distributed.utils import silence_logging_cmgr
 
-    if scheduler:
+    # what Dask logs of a lost worker or scheduler is said in one line by `fill`
+    with silence_logging_cmgr(logging.CRITICAL), _started(cluster, workers) if not scheduler else nullcontext(scheduler) as address:
         try:
-            client = Client(scheduler, timeout="10s", set_as_default=False)
+            client = Client(address, timeout="10s", set_as_default=False)
         except (OSError, ValueError) as error:
-            raise ClusterError(f"--scheduler: expected a Dask scheduler at {scheduler}, got none: {error}; start it first") from None
+            raise ClusterError(f"--scheduler: expected a Dask scheduler at {address}, got none: {error}; start it first") from None
         with client:
             yield client
-    elif cluster is Cluster.slurm:
-        with _slurm(workers or 1) as started, Client(started, set_as_default=False) as client:
-            yield client
-    else:
-        options = {"n_workers": workers or _cores(), "threads_per_worker": 1, "env": _environment()}
-        with (
-            LocalCluster(dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL, **options) as started,
-            Client(started, set_as_default=False) as client,
-        ):
-            yield client
+
+
+def _started(cluster: Cluster, workers: int | None):
+    """A cluster of this machine, or of jobs of its scheduler."""
+    from dask.distributed import LocalCluster
+
+    if cluster is Cluster.slurm:
+        return _slurm(workers or 1)
+    return LocalCluster(
+        n_workers=workers or _cores(),
+        threads_per_worker=1,
+        dashboard_address="127.0.0.1:0",
+        silence_logs=logging.CRITICAL,
+        env=_environment(),
+    )
 
 
 def _slurm(workers: int):
