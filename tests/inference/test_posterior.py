@@ -66,6 +66,30 @@ def test_draws_of_an_object_depend_on_its_key_and_not_on_its_place_or_company(ru
     assert float((other - whole).abs().mean()) > 0.01
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_draws_do_not_depend_on_the_number_of_threads(run, source, threads):
+    packed = pack(source(10**6, 1), run[0].names)
+    theta, local = packed.theta.expand(40, -1), LocalPosterior(run[0], objects=4)
+    before = torch.get_num_threads()
+    expected = local.sample(packed.observations, theta, 3)
+    try:
+        torch.set_num_threads(threads)
+        found = [(rows.start, draws) for rows, draws in local.blocks(packed.observations, theta, 3)]
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert [start for start, _ in found] == list(range(0, len(packed.observations.m), 4))
+    assert torch.equal(torch.cat([draws for _, draws in found], 1), expected)
+
+
+def test_an_error_in_a_thread_is_raised_and_the_threads_are_put_back(run, source, monkeypatch):
+    packed, local, before = pack(source(10**6, 1), run[0].names), LocalPosterior(run[0], objects=4), torch.get_num_threads()
+    monkeypatch.setattr(local.estimator, "sample", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(local.blocks(packed.observations, packed.theta))
+    assert torch.get_num_threads() == before
+
+
 def test_draws_follow_the_density_they_are_drawn_from(run, source):
     """Mean ln q of draws is the negative entropy both ways: of stored draws, and by importance from another Θ's draws."""
     packed, local = pack(source(10**6, 1), run[0].names), LocalPosterior(run[0])
