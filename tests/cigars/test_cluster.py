@@ -1,13 +1,19 @@
-"""A Dask cluster gives the surveys of one process, in order, bit for bit."""
+"""A Dask cluster gives the surveys of one process, bit for bit: in order from `farm`, as the same store from `fill`."""
 
+import os
+import stat
+import sys
 import warnings
 
 import numpy as np
 import pytest
 
-from cigars.cluster import farm, simulate_shard
+from cigars.cluster import Cluster, ClusterError, connect, farm, fill, simulate_shard, write_shard
 from cigars.config import load_config
 from cigars.schema import concatenate
+from cigars.store import create_store
+from tests.cigars.fake_surveys import same, tiny
+from tests.cigars.test_store import content
 
 
 @pytest.mark.slow
@@ -49,3 +55,65 @@ def test_batches_join_along_surveys():
         leaf[:, 0],
     )
     assert concatenate([one, one]).observations.m.shape == (4, 3)
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory):
+    """A store of 16 surveys written shard by shard in this process, its cache of host banks used by the tests that follow."""
+    folder = tmp_path_factory.mktemp("serial")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CIGARS_CACHE", str(folder / "cache"))
+        store = create_store(folder / "s", tiny(), shard=4)
+        for start in (12, 0, 8, 4):
+            write_shard(store.address, start)
+        yield store
+
+
+@pytest.mark.slow
+def test_a_shard_holds_the_surveys_of_the_live_source(serial):
+    from cigars.ragged import pack
+
+    live = simulate_shard(tiny().model_dump_json(), "training", 4, 4)
+    assert same(serial.read(serial.finished()[4]), pack(live))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # sockets of the clusters
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_any_number_of_workers_writes_the_same_store_in_parts_or_at_once(serial, tmp_path, workers):
+    store, seen = create_store(tmp_path / "s", tiny(), shard=4), []
+    with connect(workers=workers) as client:
+        if workers > 1:
+            assert fill(client, store, 5, 2, lambda *_: None) == 4  # then the rest: append and resume are the same
+        written = fill(client, store, 0, 16, lambda stage, done, total: seen.append((done, total)))
+    assert written == (12 if workers > 1 else 16)
+    assert seen[-1] == (16, 16)
+    assert content(tmp_path / "s") == content(serial.address)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_slurm_jobs_write_the_same_store(serial, tmp_path, monkeypatch):
+    """`sbatch` runs the job script at once, as a free node would."""
+    pytest.importorskip("dask_jobqueue")
+    import dask
+
+    for name, body in (
+        ("sbatch", 'cp "$1" "$0.sh"; setsid bash "$0.sh" > "$0.log" 2>&1 & echo "Submitted batch job $!"'),
+        ("scancel", 'kill -- "-$1"'),
+    ):
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(path.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    settings = {"cores": 1, "memory": "4GB", "processes": 1, "python": sys.executable, "interface": "lo", "log-directory": str(tmp_path)}
+    store = create_store(tmp_path / "s", tiny(), shard=4)
+    with dask.config.set({f"jobqueue.slurm.{k}": v for k, v in settings.items()}), connect(cluster=Cluster.slurm, workers=1) as client:
+        assert fill(client, store, 0, 16, lambda *_: None) == 16
+    assert content(tmp_path / "s") == content(serial.address)
+
+
+def test_slurm_without_dask_jobqueue_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    with pytest.raises(ClusterError, match=r'pip install "cigars-sn\[cluster\]"'), connect(cluster=Cluster.slurm):
+        pass
