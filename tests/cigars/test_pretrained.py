@@ -2,6 +2,7 @@
 
 import runpy
 import shutil
+import subprocess
 import sys
 import tomllib
 from fnmatch import fnmatch
@@ -128,3 +129,31 @@ def test_a_name_may_stand_for_another_size_of_the_same_run(workplace, shelf, mon
     assert (pretrained.exposure("tiny"), pretrained.exposure("tiny-large")) == (1.0, 2.0)
     with pytest.raises(ConfigError, match="expected another name, got 'tiny-large'"):
         pretrained.ship(workplace.run, "tiny-large")
+
+
+MEASURE = """
+import resource, sys, torch
+from pathlib import Path
+from cigars.pipeline import run_config, survey_source
+from cigars.schema import FIDUCIAL
+from inference.batches import join, pack
+from inference.model import load_run
+from inference.posterior import GlobalPosterior
+trained, wanted = load_run(Path(sys.argv[1])), int(sys.argv[2])
+one = pack(survey_source(run_config(sys.argv[1]), "memory", FIDUCIAL)(0, 1), trained.names)
+many = join([one] * (wanted // len(one.observations.m) + 1))
+rows = type(one.observations)(*(leaf[:wanted] for leaf in many.observations))
+survey = one._replace(observations=rows, latents=None, lengths=torch.tensor([wanted]), number=torch.tensor([float(wanted)]))
+draws = GlobalPosterior(trained).sample(100, survey)
+assert bool(torch.isfinite(draws).all())
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("lsst" not in pretrained.available(), reason="no posterior `lsst` comes with this copy of the package")
+def test_a_hundred_thousand_objects_are_encoded_within_four_gib():
+    """In a process of its own, whose largest resident size the system counts; simulator and libraries included."""
+    command = [sys.executable, "-c", MEASURE, str(pretrained.path("lsst")), "100000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert float(done.stdout.split()[-1]) < 4
