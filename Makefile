@@ -22,7 +22,7 @@ lint: install
 
 # each answers one question and writes JSON; those of real data need its files, see their docstrings
 bench: install
-	@for name in sps_accuracy host_bank simulate_throughput linear_gaussian; do \
+	@for name in sps_accuracy host_bank simulate_throughput linear_gaussian store_read; do \
 		echo "== benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 install: $(STAMP)

@@ -15,7 +15,7 @@ from cigars.files import replacing
 
 __all__ = ["hardware", "versions", "write_result"]
 
-PACKAGES = ("jax", "jaxlib", "numpyro", "numpy", "scipy", "torch", "sbi", "zuko", "astropy", "speclite")
+PACKAGES = ("jax", "jaxlib", "numpyro", "numpy", "scipy", "torch", "sbi", "zuko", "astropy", "speclite", "zarr")
 
 
 def write_result(path: str | Path, question: str, numbers: Mapping[str, Any]) -> None:

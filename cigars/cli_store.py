@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from cigars.cluster import Cluster
-from cigars.config import Config
+from cigars.config import Config, ConfigError
 from cigars.devices import Device, use_device
 from cigars.manifest import numbers, spans
 from cigars.progress import progress_bars
@@ -31,15 +31,19 @@ def fill_store(
     from cigars.cluster import connect, fill
     from cigars.pipeline import survey_source
 
+    if scheduler and workers:
+        raise ConfigError("--workers: expected none with --scheduler, which has its own, got both; leave one out")
     use_device(device)
     store = create_store(url, config, stream, shard)
+    written = 0
     try:
         with progress_bars(errors) as bars:
-            if not scheduler and store.missing(first, surveys):
-                survey_source(config, stream, report=bars)  # the host bank: built once here rather than by every worker
-            with connect(scheduler, cluster, workers) as client:
-                errors.print(f"dashboard: {client.dashboard_link}", soft_wrap=True, highlight=False)
-                written = fill(client, store, first, surveys, bars)
+            if store.missing(first, surveys):
+                if not scheduler:
+                    survey_source(config, stream, report=bars)  # the host bank: built once here rather than by every worker
+                with connect(scheduler, cluster, workers) as client:
+                    errors.print(f"dashboard: {client.dashboard_link}", soft_wrap=True, highlight=False)
+                    written = fill(client, store, first, surveys, bars)
     except KeyboardInterrupt:
         stopped(again)
         raise typer.Exit(130) from None

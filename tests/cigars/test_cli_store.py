@@ -62,3 +62,13 @@ def test_a_store_that_cannot_be_made_is_one_line(refused, tmp_path):
     assert "cannot" in refused("simulate", "demo", "--store", tmp_path / "file" / "s", *TINY)
     begin(tmp_path / "s", seed=3)
     assert "name another store" in refused("simulate", "demo", "--store", tmp_path / "s", "--shard", 4, *TINY)
+
+
+def test_a_store_that_is_complete_starts_no_cluster(cigars, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr("cigars.cluster.connect", None)
+    write(begin(tmp_path / "s"), 0, 4)
+    command = ["simulate", "demo", "--store", tmp_path / "s", "--surveys", 8, "--shard", 4, "--device", "cpu", *TINY]
+    said = cigars(*command)
+    assert said.code == 0
+    assert "0 surveys written" in said.out
+    assert "leave one out" in refused(*command, "--scheduler", "tcp://nowhere:1", "--workers", 2)
