@@ -31,6 +31,7 @@ __all__ = ["Cluster", "ClusterError", "connect", "farm", "fill", "simulate_shard
 
 RETRIES = 2  # of a shard whose file system refuses; one whose worker dies is tried by Dask on another
 PACKAGES = ("cigars-sn", "jax", "jaxlib", "numpy", "numpyro", "zarr")  # that a shard can depend on
+ENDED_BY_US = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # a terminal sends Ctrl-C to workers, too
 
 Reporter = Callable[[str, float, float], None]
 
@@ -77,13 +78,8 @@ def _started(cluster: Cluster, workers: int | None):
 
     if cluster is Cluster.slurm:
         return _slurm(workers or 1)
-    return LocalCluster(
-        n_workers=workers or _cores(),
-        threads_per_worker=1,
-        dashboard_address="127.0.0.1:0",
-        silence_logs=logging.CRITICAL,
-        env=_environment(),
-    )
+    options = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL, "preload": [ENDED_BY_US]}
+    return LocalCluster(n_workers=workers or _cores(), env=_environment(), **options)
 
 
 def _slurm(workers: int):

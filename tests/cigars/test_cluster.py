@@ -1,8 +1,11 @@
 """A Dask cluster gives the surveys of one process, bit for bit: in order from `farm`, as the same store from `fill`."""
 
 import os
+import signal
 import stat
+import subprocess
 import sys
+import time
 import warnings
 
 import numpy as np
@@ -117,3 +120,35 @@ def test_slurm_without_dask_jobqueue_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with pytest.raises(ClusterError, match=r'pip install "cigars-sn\[cluster\]"'), connect(cluster=Cluster.slurm):
         pass
+
+
+INTERRUPTED = """
+import sys, time
+from cigars.cluster import connect
+
+if __name__ == "__main__":
+    try:
+        with connect(workers=1) as client:
+            future = client.submit(time.sleep, 2)
+            print("working", flush=True)
+            future.result()
+            time.sleep(60)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_reaches_the_whole_group_and_workers_say_nothing(tmp_path):
+    """As a terminal sends it: to every process, of which the first alone is to answer."""
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731  # a shell's background jobs are deaf to it
+    process = subprocess.Popen(
+        [sys.executable, str(script)], start_new_session=True, preexec_fn=heard, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "working\n"
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "")
