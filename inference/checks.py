@@ -26,6 +26,7 @@ from .diagnostics import calibration, ranks, tarp
 __all__ = ["Check", "Judged", "holm", "joint_checks", "joint_ranks", "judge", "marginal_checks", "normal_scores", "whitened"]
 
 BAND = 0.99
+FLOOR = 1e-9  # least variance of a posterior, of that over all surveys
 CLIP = 4.0  # standard deviations
 LEVELS = (0.5, 0.68, 0.9, 0.95)
 
@@ -157,7 +158,10 @@ def whitened(
         raise ValueError(f"draws: expected more than the {draws.shape[-1]} parameters, got {len(draws)}; draw more")
     centre = draws.double().mean(0)
     delta = (draws.double() - centre).transpose(0, 1)
-    factor = torch.linalg.cholesky(delta.transpose(1, 2) @ delta / (len(draws) - 1))
+    covariance = delta.transpose(1, 2) @ delta / (len(draws) - 1)
+    # draws that all lie at an edge of the prior have no width
+    floor = FLOOR * draws.double().flatten(0, 1).var(0)
+    factor = torch.linalg.cholesky(covariance + torch.diag(floor))
     return torch.linalg.solve_triangular(factor, (values.double() - centre)[..., None], upper=False)[..., 0]
 
 

@@ -108,6 +108,13 @@ def test_whitening_undoes_an_affine_map_of_each_survey():
         whitened(draws, draws[:3])
 
 
+def test_draws_without_width_are_no_obstacle():
+    """An untrained flow may put all draws of a survey at the edge of the prior."""
+    draws = torch.randn(100, 60, 2, generator=torch.Generator().manual_seed(0))
+    draws[:, 3, 1] = 5.0
+    assert bool(torch.isfinite(whitened(draws, draws)).all())
+
+
 def test_holm_follows_its_worked_example():
     """Sorted p .005, .01, .03, .04 times 4, 3, 2, 1, monotone: .02, .03, .06, .06."""
     np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
