@@ -1,4 +1,4 @@
-"""The command line: `cigars simulate | train | infer | report | products | combine | ingest | demo | config | hosts | store`."""
+"""The command line: `cigars simulate | train | infer | report | validate | products | combine | ingest | demo | config | hosts | store`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from cigars.cli_hosts import hosts_app
 from cigars.cli_posterior import combine, products
 from cigars.cli_store import fill_store, store_app
+from cigars.cli_validate import validate
 from cigars.cluster import Cluster
 from cigars.config import ConfigError, presets
 from cigars.devices import Device, use_device
@@ -214,6 +215,7 @@ def report(
     console.print(f"report in {output}")
 
 
+app.command()(validate)
 app.command()(products)
 app.command()(combine)
 

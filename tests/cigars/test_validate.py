@@ -1,0 +1,126 @@
+"""`validate` passes a posterior that is right, fails one that is not, and says so by its exit code, its table and its JSON."""
+
+import numpy as np
+import pytest
+import torch
+
+from cigars import pipeline
+from cigars.catalogue import CatalogueError
+from cigars.cli_validate import validate as command
+from cigars.config import ConfigError
+from cigars.files import FileError
+from cigars.runs import run_config, stored_fingerprint
+from cigars.validate import read_validation, validate, write_validation
+from inference.posterior import GlobalPosterior, LocalPosterior
+
+SURVEYS = 96
+
+
+@pytest.fixture
+def prior_for_posterior(monkeypatch):
+    """The one posterior that is exact for any simulator without looking at its data: the prior; `scale` narrows it around its middle."""
+
+    def sample(scale=1.0):
+        def draw(self, draws, survey, seed=0):
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                count = len(survey.lengths) if hasattr(survey, "lengths") else len(survey.number)
+                values = self.prior.sample((draws, count))
+            return self.prior.mean + scale * (values - self.prior.mean)
+
+        monkeypatch.setattr(GlobalPosterior, "sample", draw)
+        monkeypatch.setattr(GlobalPosterior, "log_prob", lambda self, theta, survey: -((theta - self.prior.mean) ** 2).sum(-1))
+
+    return sample
+
+
+def of_theta(found):
+    """Test -> verdict, without those of the hosts, whose network was trained for seconds."""
+    return {row.worst.test: row for row in found.rows if not row.worst.test.startswith("host")}
+
+
+@pytest.fixture(scope="module")
+def found(workplace):
+    """The shared run as it is, on fewest surveys."""
+    return validate(workplace.run, surveys=50)
+
+
+def test_prior_is_a_calibrated_posterior(workplace, catalogue, prior_for_posterior):
+    """Fresh surveys have the run's own prior, and what is compared belongs together; so at the survey of a catalogue."""
+    prior_for_posterior()
+    rows = of_theta(validate(workplace.run, surveys=SURVEYS, catalogue=catalogue))
+    assert "L-C2ST" in rows
+    assert all(row.passed for row in rows.values()), rows
+
+
+def test_half_the_prior_is_not_and_the_command_says_so(workplace, cigars, refused, prior_for_posterior, monkeypatch, tmp_path):
+    prior_for_posterior(0.5)
+    right, out = LocalPosterior.sample, tmp_path / "v.json"
+    monkeypatch.setattr(LocalPosterior, "sample", lambda *a, **k: (d := right(*a, **k)).mean(0) + 0.3 * (d - d.mean(0)))
+    said = cigars("validate", workplace.run, "-o", out, "--surveys", SURVEYS, "--exposure", 1, "--device", "cpu")
+    assert said.code == 1
+    assert "FAILS" in said.out
+    assert "family-wise" in " ".join(said.out.split())
+    back = read_validation(out)
+    rows = {t["worst"]["test"]: t for t in back["tests"]}
+    assert not any(rows[test]["passed"] for test in ("width", "coverage", "joint coverage", "host width"))
+    assert rows["width"]["worst"]["value"] > 1.3
+    assert rows["host width"]["worst"]["value"] > 2
+    assert back["passed"] is False
+    assert back["fingerprint"] == stored_fingerprint(workplace.run)
+    assert back["exposure"] == 1
+    assert {"torch", "sbi"} <= set(back["versions"])
+    assert back["hardware"]["cores"] > 0
+    assert len(back["curves"]["ranks"]["counts"]) == len(back["curves"]["pulls"]["sd"]) == 13
+    assert "exists already" in refused("validate", workplace.run, "-o", out, "--device", "cpu")
+
+
+def test_surveys_are_fresh_and_follow_the_seed(workplace, found):
+    """No Θ of the stream that validates is one of the training's; the same seed gives the same numbers."""
+    config = run_config(workplace.run)
+    streams = [np.asarray(pipeline.survey_source(config, name)(0, 32).theta.Om0) for name in ("training", "validate-0", "validate-1")]
+    assert len(np.unique(np.concatenate(streams))) == 3 * 32
+    assert validate(workplace.run, surveys=50).checks == found.checks
+    assert len({c.test for c in found.checks}) == 12
+
+
+def test_catalogue_must_be_like_those_of_the_training(workplace, catalogue):
+    with pytest.raises(CatalogueError, match="exposure"):
+        validate(workplace.run, surveys=SURVEYS, catalogue=catalogue, exposure=40.0)
+    strange = catalogue._replace(observations=catalogue.observations._replace(m=catalogue.observations.m + 20))
+    with pytest.raises(CatalogueError, match="like those of the training"):
+        validate(workplace.run, surveys=SURVEYS, catalogue=strange)
+
+
+def test_command_succeeds_where_nothing_fails(workplace, found, cigars, monkeypatch):
+    """The verdict alone decides the exit code; the default output is where reports look."""
+    rows = [row._replace(passed=True) for row in found.rows]
+    monkeypatch.setattr("cigars.validate.validate", lambda *a, **k: found._replace(rows=rows, passed=True))
+    said = cigars("validate", workplace.run, "--device", "cpu")
+    try:
+        assert said.code == 0, said.err
+        assert "all 12 tests pass" in said.out
+        assert read_validation(workplace.run / "validation.json")["passed"] is True
+    finally:
+        (workplace.run / "validation.json").unlink(missing_ok=True)
+
+
+def test_bad_requests_are_one_line(workplace, refused, tmp_path):
+    assert "expected a run folder or --pretrained" in refused("validate")
+    assert "got both" in refused("validate", workplace.run, "--pretrained", "lsst")
+    with pytest.raises(ConfigError, match="at least 50 surveys"):
+        validate(workplace.run, surveys=10)
+    (tmp_path / "x.json").write_text("[1]")
+    with pytest.raises(FileError, match="cigars validate"):
+        read_validation(tmp_path / "x.json")
+    assert command.__doc__ is not None
+    assert "Holm" in command.__doc__
+
+
+def test_round_trip_of_the_json(found, tmp_path):
+    write_validation(tmp_path / "v.json", found)
+    back = read_validation(tmp_path / "v.json")
+    assert [t["p_value"] for t in back["tests"]] == [row.p_value for row in found.rows]
+    assert back["seed"] == 0
+    with pytest.raises(FileError, match="exists already"):
+        write_validation(tmp_path / "v.json", found)
