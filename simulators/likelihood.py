@@ -42,7 +42,7 @@ from simulators.supernovae import A_V_MEAN, COLOUR_SD, R_V_LOW, R_V_MEAN, R_V_SD
 if TYPE_CHECKING:
     from cigars.config import Config
 
-__all__ = ["draw_hosts", "host_probabilities", "ln_likelihood", "ln_rates"]
+__all__ = ["draw_hosts", "host_probabilities", "ln_likelihood", "ln_rates", "ln_terms"]
 
 AGE_NODES, R_V_NODES = (1, 2, 3, 5, 3), 4  # nodes of each age bin: the fourth is several Gyr wide
 MILLS_SCALE = 0.35
@@ -63,19 +63,19 @@ def ln_likelihood(
 @jax.jit(static_argnames=("config",))
 def ln_rates(theta: Globals, matches: Matches, config: Config) -> Float[Array, "sn"]:
     """ln λ(d_i | Θ) of each object for an exposure of 1."""
-    return jax.nn.logsumexp(_ln_terms(theta, matches, config), -1)
+    return jax.nn.logsumexp(ln_terms(theta, matches, config), -1)
 
 
 @jax.jit(static_argnames=("config",))
 def host_probabilities(theta: Globals, matches: Matches, config: Config) -> Float[Array, "sn candidate"]:
     """Posterior of each object's host, a row `matches.row` of the bank, at Θ; so of its redshift, mass and metallicity."""
-    return jax.nn.softmax(_ln_terms(theta, matches, config), -1)
+    return jax.nn.softmax(ln_terms(theta, matches, config), -1)
 
 
 @jax.jit(static_argnames=("config",))
 def draw_hosts(key: Key[Array, ""], theta: Globals, matches: Matches, config: Config) -> Int[Array, "sn"]:
     """Rows of the bank, one drawn from each object's `host_probabilities`."""
-    picked = jax.random.categorical(key, _ln_terms(theta, matches, config), -1)
+    picked = jax.random.categorical(key, ln_terms(theta, matches, config), -1)
     return jnp.take_along_axis(matches.row, picked[:, None], 1)[:, 0]
 
 
@@ -131,7 +131,7 @@ def _quadratic(theta: Globals, matches: Matches, config: Config) -> _Quadratic:
     return _Quadratic(centre, ln_norm, hh, jnp.sum(h * e, -1), jnp.sum(e * e, -1), jnp.sum(u * e, -1))
 
 
-def _ln_terms(theta: Globals, matches: Matches, config: Config) -> Float[Array, "sn candidate"]:
+def ln_terms(theta: Globals, matches: Matches, config: Config) -> Float[Array, "sn candidate"]:
     """ln of each candidate host's part of λ, −∞ in the padding; some pairs at a time, which derivatives compute again."""
     theta = Globals(*(jnp.asarray(value, jnp.float32) for value in theta))
     moduli = transverse_modulus(theta, unpack(matches.hosts, len(config.hosts.bands)).z, config.hosts.z_max)
