@@ -22,6 +22,7 @@ from cigars.posterior_file import read_posterior, save_posterior
 from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
 from cigars.schema import FIDUCIAL, Globals, Latents, Survey
 from cigars.scores import joint_scores
+from cigars.validate import VALIDATION, read_validation
 
 if TYPE_CHECKING:
     import arviz
@@ -271,7 +272,7 @@ def report(
     Args:
         path: HTML file to write.
         posterior: from `infer`.
-        run: run folder, for training curves and calibration.
+        run: run folder, for training curves, calibration and what `cigars validate` left there.
         truth: of a mock, matched to the posterior by id.
         timings: further seconds by step.
         overwrite: replace an existing file.
@@ -298,8 +299,18 @@ def report(
         sbc_draws=calibration.draws if calibration else 0,
         sbc_names=calibration.names if calibration else (),
         timings={**seconds, **(timings or {})},
+        validation=_validation(run) if run else {},
     )
     return write_report(path, inputs, overwrite=overwrite, figures_dir=figures)
+
+
+def _validation(run: str | Path) -> dict[str, Any]:
+    """What `cigars validate` left in a run folder, if anything; raises ValueError where it is of another training."""
+    path = Path(run) / VALIDATION
+    found = read_validation(path) if path.is_file() else {}
+    if found and found["fingerprint"] != stored_fingerprint(run):
+        raise ValueError(f"{path}: expected fingerprint {stored_fingerprint(run)}, got {found['fingerprint']}; run `cigars validate` again")
+    return found
 
 
 def _matched(truth: Truth, ids: np.ndarray) -> Latents:

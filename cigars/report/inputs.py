@@ -53,6 +53,7 @@ class ReportInputs(NamedTuple):
     curves: stage of training -> {"train": losses, "validation": losses}, one number an epoch, in nats.
     sbc_ranks: [survey, parameter] ranks of the truth among `sbc_draws` posterior draws, columns `sbc_names`; None if not run.
     timings: step -> seconds.
+    validation: what `cigars validate` wrote of the run; empty if it has not been run.
     """
 
     posterior: arviz.InferenceData
@@ -64,6 +65,7 @@ class ReportInputs(NamedTuple):
     sbc_draws: int = 0
     sbc_names: tuple[str, ...] = ()
     timings: Mapping[str, float] = _EMPTY
+    validation: Mapping[str, Any] = _EMPTY
 
 
 def free_parameters(inputs: ReportInputs) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from cigars.report import figures, hubble, objects, products
 from cigars.report.inputs import ReportInputs, calibration_gap, has_locals, local_parameters, observed
 from cigars.report.statistics import rank_p_values
 from cigars.report.tables import label_html, label_text
-from cigars.report.words import calibration_verdict, redshift_quality
+from cigars.report.words import calibration_verdict, redshift_quality, validation_verdict
 from cigars.schema import LOCALS
 
 __all__ = ["Plot", "Section", "build"]
@@ -234,8 +234,9 @@ def _training(inputs: ReportInputs) -> Section:
 
 def _calibration(inputs: ReportInputs) -> Section:
     gap = calibration_gap(inputs)
+    validated = [text] if (text := validation_verdict(inputs)) else []
     if gap or inputs.sbc_ranks is None:
-        return Section("calibration", "Calibration", [Markup("Absent: {}.").format(gap)], [])
+        return Section("calibration", "Calibration", [*validated, Markup("Absent: {}.").format(gap)], [])
     p = rank_p_values(inputs.sbc_ranks, inputs.sbc_draws)
     low = [label_html(n) for n, value in zip(inputs.sbc_names, p, strict=True) if value * p.size < 0.01]
     shape = Markup("A hump means that posteriors are too wide, a trough too narrow, a slope shifted.")
@@ -245,4 +246,4 @@ def _calibration(inputs: ReportInputs) -> Section:
         "give; grey: 99 % band of a single bin; dots: bins outside it."
     ).format(inputs.sbc_draws, len(inputs.sbc_ranks))
     plot = Plot("sbc-ranks", figures.sbc_figure, "Rank histogram of each parameter with 99 % binomial bands", caption, wide=True)
-    return Section("calibration", "Calibration", [calibration_verdict(inputs), *blame, shape], [plot])
+    return Section("calibration", "Calibration", [calibration_verdict(inputs), *blame, shape, *validated], [plot])

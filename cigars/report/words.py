@@ -10,7 +10,7 @@ from cigars.report.objects import redshift_pairs
 from cigars.report.statistics import RedshiftStatistics, rank_p_values, redshift_statistics
 from cigars.report.tables import ParameterRow, format_value, label_html
 
-__all__ = ["calibration_verdict", "headline", "number_of_objects", "redshift_quality", "summary"]
+__all__ = ["calibration_verdict", "headline", "number_of_objects", "redshift_quality", "summary", "validation_verdict"]
 
 
 def number_of_objects(inputs: ReportInputs) -> int:
@@ -65,6 +65,25 @@ def calibration_verdict(inputs: ReportInputs) -> Markup:
         "Simulation-based calibration on {:,} fresh surveys {}: the smallest of {} p-values is {:.2g} ({}), {:.2g} "
         "after allowing for their number."
     ).format(len(inputs.sbc_ranks), verdict, p.size, float(p.min()), label_html(inputs.sbc_names[worst]), corrected)
+
+
+def validation_verdict(inputs: ReportInputs) -> Markup:
+    """Verdict of `cigars validate`, each test with its p-value, and of those that fail what is wrong; empty where it was not run."""
+    found = inputs.validation
+    if not found:
+        return Markup("")
+    failed = [t for t in found["tests"] if not t["passed"]]
+    verdict = f"{len(failed)} of {len(found['tests'])} tests fail" if failed else f"all {len(found['tests'])} tests pass"
+    tests = _listed([Markup("{} ({:.2g})").format(t["worst"]["test"], t["adjusted"]) for t in found["tests"]])
+    text = Markup(
+        "<code>cigars validate</code> on {:,} further surveys: <strong>{}</strong> at the family-wise level {:g}. p-values, "
+        "corrected for the number of parameters and of tests: {}."
+    ).format(found["surveys"], verdict, found["level"], tests)
+    wrong = [
+        Markup("{} of {}: {:.3f}, expected {:.3f} to {:.3f}").format(w["test"], w["of"], w["value"], w["low"], w["high"])
+        for w in (t["worst"] for t in failed)
+    ]
+    return text + (Markup(" Farthest off: {}.").format(Markup("; ").join(wrong)) if wrong else Markup(""))
 
 
 def _result(inputs: ReportInputs, rows: list[ParameterRow]) -> Markup:

@@ -105,6 +105,19 @@ def test_command_succeeds_where_nothing_fails(workplace, found, cigars, monkeypa
         (workplace.run / "validation.json").unlink(missing_ok=True)
 
 
+def test_validation_of_another_training_is_refused(workplace, found):
+    path = workplace.run / "validation.json"
+    try:
+        write_validation(path, found)
+        assert pipeline._validation(workplace.run)["surveys"] == 50
+        write_validation(path, found._replace(record={**found.record, "fingerprint": "other"}), overwrite=True)
+        with pytest.raises(ValueError, match="got other"):
+            pipeline._validation(workplace.run)
+    finally:
+        path.unlink(missing_ok=True)
+    assert pipeline._validation(workplace.run) == {}
+
+
 def test_bad_requests_are_one_line(workplace, refused, tmp_path):
     assert "expected a run folder or --pretrained" in refused("validate")
     assert "got both" in refused("validate", workplace.run, "--pretrained", "lsst")

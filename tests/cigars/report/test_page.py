@@ -232,6 +232,24 @@ def test_summary_follows_the_posterior_and_condemns_bad_ranks():
     assert "Not uniform: <i>M</i><sub>0</sub>" in " ".join(map(str, sections.build(inputs._replace(sbc_ranks=skewed))[6].paragraphs))
 
 
+def test_validation_is_told_with_what_fails():
+    worst = {"test": "width", "of": "M0", "value": 1.234, "low": 0.921, "high": 1.079, "p_value": 1e-7}
+    tests = [
+        {"worst": worst | {"test": "ranks"}, "adjusted": 0.5, "passed": True},
+        {"worst": worst, "adjusted": 2e-6, "passed": False},
+    ]
+    found = {"tests": tests, "level": 0.01, "surveys": 500}
+    inputs = fake_inputs(objects=25, draws=50)
+    words = " ".join(map(str, sections.build(inputs._replace(validation=found))[6].paragraphs))
+    assert "500 further surveys: <strong>1 of 2 tests fail</strong>" in words
+    assert "ranks (0.5) and width (2e-06)" in words
+    assert "width of M0: 1.234, expected 0.921 to 1.079" in words
+    words = " ".join(map(str, sections.build(inputs._replace(validation=found | {"tests": tests[:1]}, sbc_ranks=None))[6].paragraphs))
+    assert "all 1 tests pass" in words
+    assert "Farthest" not in words
+    assert "cigars validate" not in " ".join(map(str, sections.build(inputs)[6].paragraphs))
+
+
 def test_decelerating_posterior_is_not_called_accelerating():
     inputs = fake_inputs(objects=10, draws=100, local=False)
     post = inputs.posterior["posterior"]
