@@ -65,7 +65,7 @@ def test_presets_are_listed_and_shown_whole(cigars, tmp_path):
         (["config", "show", "nope"], "got 'nope'"),
         (["config", "show", "demo", "--set", "size.capcity=3"], "nearest valid key is 'size.capacity'"),
         (["config", "show", "demo", "--sett", "a=3"], "--sett"),
-        (["simulate", "demo"], "Missing option '--output'"),
+        (["simulate", "demo"], "expected where to write, got neither"),
         (["simulate", "demo", "-o", "a.fits", "--number", "-1"], "--number"),
         (["simulate", "demo", "-o", "a.fits", "--seed", "-1"], "seed"),
         (["simulate", "demo", "-o", "a.fits", "--seed", "x"], "--seed"),
