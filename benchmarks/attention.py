@@ -1,4 +1,4 @@
-r"""A set summary by attention with inducing points (Lee+19), for recipes.py: it lost, so the package has none.
+r"""A set summary by attention with inducing points (Lee+19), for recipes.py alone until it is shown to gain anything.
 
 Learned queries attend to the objects of a survey, then the objects to those, and the mean over the objects is the summary.
 """
