@@ -77,7 +77,7 @@ class GlobalEstimator(nn.Module):
         prior: Prior,
         whitening: Whitening,
         encoder: SetEncoder | None = None,
-        hidden: int = 128,
+        hidden: int = 64,
         transforms: int = 3,
         dropout: float = 0.15,
     ) -> None:

@@ -32,7 +32,7 @@ from .train import load_checkpoint, save_checkpoint
 
 __all__ = ["FORMAT", "Trained", "build_summary", "load_run", "save_run", "versions"]
 
-FORMAT = 3
+FORMAT = 4
 META, WEIGHTS = "run.json", "weights.pt"
 
 

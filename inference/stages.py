@@ -17,6 +17,7 @@ from cigars.schema import DistanceTable, Latents, Observations
 
 from .batches import Packed, Source, hide, join, pack, select, subset, to_device
 from .embedding import FeatureMoments, SetEncoder
+from .ensemble import Ensemble
 from .estimators import GlobalEstimator
 from .local import LocalEstimator, local_marginals, local_values
 from .one_step import train_one_step
@@ -35,6 +36,7 @@ REGRESSOR_WIDTH = 96
 PART = 1024  # surveys a file of summaries
 PASSES = 2  # of the local regressor and the local flow over the objects, in units of `local_epochs`
 REGRESSOR_RATE = 6e-3
+CLIP = 5.0  # of the gradient of one global estimator
 LOCAL_RATE = 4e-3
 HIDDEN_BANDS = 0.1  # share of training objects that lose bands, each with probability a third
 Built = TypeVar("Built", bound=nn.Module)
@@ -200,31 +202,46 @@ class Stages:
         return {"summary": torch.cat(rows), "theta": objects.theta, "number": objects.number, "objects": plain}
 
     def members(self, summary: nn.Module, table: Tensor, theta: Tensor, held: Packed) -> tuple[list[GlobalEstimator], dict[str, Any]]:
-        """Stage 3: the ensemble of global estimators."""
+        """Stage 3: the ensemble of global estimators, their heads together, then each learned encoder."""
         held_table = torch.cat([summary(select(held, range(i, min(i + 64, len(held.lengths))))) for i in range(0, len(held.lengths), 64)])
         whitening = Whitening.fit(table)
-        members, curves = [], {}
-        for k in range(self.training.ensemble):
-            net = self.seeded(100 + k, lambda: self._member(summary, whitening)).to(self.device).fit_skip(table, theta)
-            curves[f"global-{k}"] = _curve(self._train_head(net, k, table, theta, held_table, held.theta))
+        members = [
+            self.seeded(100 + k, lambda: self._member(summary, whitening)).to(self.device).fit_skip(table, theta)
+            for k in range(self.training.ensemble)
+        ]
+        curves = {"global": _curve(self._train_heads(members, table, theta, held_table, held.theta))}
+        for k, net in enumerate(members):
             if net.encoder is not None:
                 curves[f"encoder-{k}"] = _curve(self._train_encoder(net, k, summary, held_table, held))
-            members.append(net)
         return members, curves
 
     def _member(self, summary: nn.Module, whitening: Whitening) -> GlobalEstimator:
         encoder = None if self.training.encoder in ("score", "moments") else SetEncoder(summary.standardiser)  # type: ignore[arg-type]
         return GlobalEstimator(self.prior, whitening, encoder, dropout=self.training.dropout)
 
-    def _train_head(self, net: GlobalEstimator, k: int, table: Tensor, theta: Tensor, held_table: Tensor, held_theta: Tensor) -> History:
-        t = self.training
-        rows = shuffled(len(table), min(t.flow_batch, len(table)), self.seed + 7 * k)
+    def _train_heads(self, members: list[GlobalEstimator], table: Tensor, theta: Tensor, held_table: Tensor, held_theta: Tensor) -> History:
+        t, ensemble = self.training, Ensemble(members).to(self.device)
+        batch = min(t.flow_batch, len(table))
+        orders = [shuffled(len(table), batch, self.seed + 7 * k) for k in range(len(members))]
         every = max(len(table) // t.flow_batch, 1)
-        settings = Settings(t.flow_epochs * every, every, t.flow_learning_rate, patience=t.flow_epochs, seed=self.seed + 7 * k)
-        return optimise(
-            net, net.head_loss, lambda s: (theta[rows(s)], table[rows(s)]), lambda: float(net.head_loss(held_theta, held_table).mean()),
-            settings, self.folder / f"global-{k}.pt", self.report, "global",
+        settings = Settings(
+            t.flow_epochs * every, every, t.flow_learning_rate, patience=t.flow_epochs,
+            clip=CLIP / len(members) ** 0.5,  # the loss is their mean
+            seed=self.seed,
         )  # fmt: skip
+
+        def batches(step: int) -> tuple[Tensor, Tensor]:
+            rows = torch.stack([order(step) for order in orders])
+            return theta[rows], table[rows]
+
+        history = optimise(
+            ensemble, ensemble.loss, batches, lambda: float(ensemble.mixture_loss(held_theta, held_table).mean()), settings,
+            self.folder / "global.pt", self.report, "global",
+        )  # fmt: skip
+        ensemble.write_back()
+        for member in members:
+            member.eval()
+        return history
 
     def _train_encoder(self, net: GlobalEstimator, k: int, summary: nn.Module, held_table: Tensor, held: Packed) -> History:
         """Encoder and head together on live surveys, none of them seen twice."""

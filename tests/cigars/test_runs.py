@@ -27,7 +27,7 @@ def test_calibration_ranks_count_draws(workplace):
 
 def test_curves_have_both_losses_of_every_stage(workplace):
     curves = read_curves(workplace.run)
-    assert {"global-0", "local"} <= set(curves)
+    assert {"global", "local"} <= set(curves)
     for curve in curves.values():
         assert set(curve) == {"train", "validation"}
         assert len(curve["train"]) == len(curve["validation"]) > 0

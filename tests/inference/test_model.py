@@ -27,7 +27,7 @@ def test_the_folder_holds_tensors_and_json_only(run):
     meta = json.loads((folder / META).read_text())
     assert meta["fingerprint"] == "abc"
     assert set(meta["versions"]) >= {"torch", "sbi", "zuko", "python"}
-    assert {"global-0", "global-1", "encoder-0", "local"} <= set(meta["curves"])
+    assert {"global", "encoder-0", "encoder-1", "local"} <= set(meta["curves"])
     assert meta["number_range"][0] >= 1
     torch.load(folder / WEIGHTS, weights_only=True)
 
@@ -62,7 +62,7 @@ def edit(**changes):
     [
         (lambda f: (f / META).unlink(), "expected a finished training"),
         (lambda f: (f / META).write_text("{"), "damaged"),
-        (edit(format=99), "expected format 3, got 99"),
+        (edit(format=99), "expected format 4, got 99"),
         (edit(fingerprint="xyz"), "expected fingerprint abc, got xyz"),
         (lambda f: (f / WEIGHTS).write_bytes(b"nothing"), "expected a whole file of tensors"),
         (lambda f: torch.save({"a": torch.ones(1)}, f / WEIGHTS), "expected weights of the networks"),
