@@ -21,6 +21,7 @@ from cigars.schema import LOCALS, Latents, Marginal, Observations
 
 from .embedding import ResidualMLP
 from .priors import Prior
+from .splines import invert_spline
 from .standardise import Standardiser
 
 __all__ = ["LocalEstimator", "local_marginals", "local_values"]
@@ -119,11 +120,11 @@ class LocalEstimator(nn.Module):
         layers = hidden[:, : -self.rank].unflatten(-1, (self.size, self.hidden)).transpose(0, 1)
         return layers, hidden[:, -self.rank :]
 
-    def _factors(self, first: Tensor, which: slice) -> Tensor:
-        """Outputs [unknown, row, 2 + 3 bins - 1] of the factors `which` from their first layers."""
+    def _factors(self, first: Tensor) -> Tensor:
+        """Outputs [unknown, row, 2 + 3 bins - 1] of the factors from their first layers."""
         h = nn.functional.silu(first)
-        h = nn.functional.silu(torch.baddbmm(self.second_bias[which], h, self.second[which]))
-        return torch.baddbmm(self.last_bias[which], h, self.last[which])
+        h = nn.functional.silu(torch.baddbmm(self.second_bias, h, self.second))
+        return torch.baddbmm(self.last_bias, h, self.last)
 
     def _spline(self, out: Tensor) -> MonotonicRQSTransform:
         k = self.bins
@@ -137,7 +138,7 @@ class LocalEstimator(nn.Module):
         given, of_theta = self.conditions(observations), self._of_theta(theta)
         (layers, p), (shifts, q) = self._split(given.hidden), self._split(of_theta)
         first = layers + shifts + torch.matmul(p * q, self.product) + torch.matmul(eta, self.before * self.causal)
-        out = self._factors(first, slice(None))
+        out = self._factors(first)
         mean, ln_sd = out[..., 0].T, out[..., 1].T.clamp(-7, 2)
         mean, ln_sd = self._recentred(mean, ln_sd, given)
         normal, ln_slope = self._spline(out.transpose(0, 1)).call_and_ladj((eta - mean) * torch.exp(-ln_sd))
@@ -167,8 +168,10 @@ class LocalEstimator(nn.Module):
         for j in range(self.size):
             pair = torch.addmm(pq @ self.product[j], eta[:, :j], self.before[j, :j]) if j else pq @ self.product[j]
             first = (pair.view(draws, objects, -1) + layers[j]).add_(shifts[j][:, None]).flatten(0, 1)
-            out = self._factors(first[None], slice(j, j + 1))[0]
-            u, mean, ln_sd = self._spline(out).inv(normal[:, j]), out[:, 0], out[:, 1].clamp(-7, 2)
+            h = nn.functional.silu(first)
+            h = nn.functional.silu(torch.addmm(self.second_bias[j], h, self.second[j]))
+            out = torch.addmm(self.last_bias[j].T, self.last[j].T, h.T)  # a parameter a row, as `invert_spline` wants them
+            u, mean, ln_sd = invert_spline(out[2:], normal[:, j]), out[0], out[1].clamp(-7, 2)
             if j == 0:
                 scale = given.ln_sd.exp().repeat(draws)
                 eta[:, j] = given.mean.repeat(draws) + scale * (mean + ln_sd.exp() * u)

@@ -28,7 +28,7 @@ __all__ = ["GlobalPosterior", "LocalPosterior", "RangeIssue", "check_range", "ou
 CHUNK = 32768  # rows that the global flow samples at a time
 BLOCK = 64  # objects whose draws are handed on together
 Result = TypeVar("Result")
-PAIRS = {"cpu": 8192, "cuda": 1 << 20}  # of an object and a draw, sampled at a time
+PAIRS = {"cpu": 32768, "cuda": 1 << 20}  # of an object and a draw, sampled at a time
 
 
 class RangeIssue(NamedTuple):

@@ -75,9 +75,9 @@ def test_no_factor_looks_ahead(local):
     o, theta = observations(30, 3), torch.ones(30, 2)
     out = {}
 
-    def record(first, which):
+    def record(first):
         out["first"] = first.detach()
-        return LocalEstimator._factors(net, first, which)
+        return LocalEstimator._factors(net, first)
 
     net._factors = record
     firsts = []
