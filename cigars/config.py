@@ -223,7 +223,7 @@ class TrainingConfig(_Frozen):
     encoder: Literal["score", "moments", "set", "both"] = "score"  # summary of a survey; "both" is moments and a learned set
     pilot_surveys: int = Field(4_000, ge=16)  # for the first estimate of Θ and the score network, and again for each refinement
     refinements: int = Field(1, ge=0, le=4)  # how often the score is evaluated anew at a better estimate
-    ensemble: int = Field(1, ge=1)
+    ensemble: int = Field(4, ge=1)
     local_epochs: int = Field(10, ge=1)  # passes over the objects, for the local regressor and the local flow
     hide_sn: float = Field(0.1, ge=0, lt=1)  # chance that the local flow sees an object without its supernova light
     hide_z_spec: float = Field(0.5, ge=0, le=1)
