@@ -18,22 +18,51 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read", "written"]
+__all__ = ["read", "scaled", "simulated", "written"]
+
+LARGE = 100_000, 1600  # surveys and objects in each of the store that is asked about
+TARGET = 200  # MB a second
 
 
-def written(folder: Path, config: Any, surveys: int, shard: int) -> Any:
-    """A store of `surveys` surveys at the fiducial Θ, of which one shard is simulated."""
+def simulated(config: Any, shard: int) -> Any:
+    """One shard of surveys at the fiducial Θ."""
     from cigars.pipeline import survey_source
     from cigars.ragged import join, pack
     from cigars.schema import FIDUCIAL
-    from cigars.store import create_store
 
     source, piece = survey_source(config, "training", FIDUCIAL), min(64, shard)
-    once = join([pack(source(start, piece)) for start in range(0, shard, piece)])
-    store = create_store(folder, config, shard=shard)
+    return join([pack(source(start, piece)) for start in range(0, shard, piece)])
+
+
+def written(folder: Path, config: Any, once: Any, surveys: int) -> tuple[Any, dict[str, float]]:
+    """A store of `surveys` surveys, a shard over and over, and how fast it was written: encoded, hashed and flushed to disk."""
+    from cigars.ragged import columns
+    from cigars.store import create_store
+
+    shard, size = len(once.number), sum(column.nbytes for column in columns(once).values())
+    store, wall, cpu = create_store(folder, config, shard=shard), time.perf_counter(), time.process_time()
     for first in range(0, surveys, shard):
         store.write(first, once, {})
-    return store
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    total = size * surveys // shard / 1e6
+    return store, {
+        "wall_s": round(wall, 2),
+        "cpu_s": round(cpu, 2),
+        "mb_a_second": round(total / wall),
+        "mb_a_cpu_second": round(total / cpu),
+    }
+
+
+def scaled(stored: float, decoded: float, objects: int, rate: float) -> dict[str, float]:
+    """Size of the large store, and the seconds to read it at `rate` MB/s of decoded columns."""
+    number = LARGE[0] * LARGE[1]
+    return {
+        "surveys": LARGE[0],
+        "objects_a_survey": LARGE[1],
+        "stored_gb": round(number * stored / objects / 1e9, 1),
+        "decoded_gb": round(number * decoded / objects / 1e9, 1),
+        "reading_s": round(number * decoded / objects / 1e6 / rate),
+    }
 
 
 def uncached(folder: Path) -> None:
@@ -77,20 +106,18 @@ def main() -> None:
 
     use_device(Device.cpu)
     config = load_config(args.preset, **{"hosts.effective_hosts": args.effective})
+    once = simulated(config, args.shard)
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-        start = time.perf_counter()
-        store = written(Path(folder), config, args.surveys, args.shard)
-        seconds, stored = time.perf_counter() - start, sum(r.size for r in store.finished().values())
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        cases = {}
+        store, writing = written(Path(folder), config, once, args.surveys)
+        stored = sum(r.size for r in store.finished().values())
+        before, cases, decoded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, {}, 0.0
         for name in ("cold", "warm", "warm again", "padded"):
             if name == "cold":
                 uncached(Path(folder))
             batches = shuffled(store, args.batch, seed=0)
             cases[name] = read(padded(batches) if name == "padded" else batches)
-            size = cases[name].pop("bytes") or decoded
-            decoded = size
-            cases[name]["mb_a_second"] = round(size / 1e6 / cases[name]["wall_s"])
+            decoded = cases[name].pop("bytes") or decoded
+            cases[name]["mb_a_second"] = round(decoded / 1e6 / cases[name]["wall_s"])
             print(f"{name}: {cases[name]}")
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     numbers = {
@@ -99,10 +126,11 @@ def main() -> None:
         "surveys_a_batch": args.batch,
         "decoded_mb": round(decoded / 1e6),
         "stored_mb": round(stored / 1e6),
-        "target_mb_a_second": 200,
-        "writing_s": round(seconds, 1),
+        "target_mb_a_second": TARGET,
+        "writing": writing,
         "peak_memory_grew_by_mb": round(grown / 1e3),
         "cases": cases,
+        "large_store": scaled(stored, decoded, cases["cold"]["objects"], cases["cold"]["mb_a_second"]),
     }
     write_result(
         args.out, "How fast are shuffled batches read from a store on the local disk? At least 200 MB/s of decoded columns.", numbers

@@ -350,7 +350,7 @@ def _read(source: str | Path) -> dict[str, Any]:
         tree = tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"configuration: cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"configuration: {path} is not valid TOML: {error}") from None
     base = tree.pop("extends", None)
     if base is not None and base not in presets():

@@ -1,7 +1,7 @@
 """Writing a file so that a reader sees the old content, the new content or nothing, never a part of it.
 
 The new content goes to a temporary file in the same folder (same file system), is flushed to disk, and takes its place by
-`os.replace`, which POSIX makes atomic (rename(2)).
+`os.replace`, which POSIX makes atomic (rename(2)); then the folder is flushed, so that what was reported written outlasts a power cut.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         refuse_existing(path, overwrite)
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes it private
         os.replace(temporary, path)
+        _flush_folder(path.parent)
     except OSError as error:
         raise FileError(explain(path, error)) from None
     finally:
@@ -70,6 +71,15 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
 def _flush(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    with suppress(OSError):  # some file systems refuse, and have no need of it
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _umask() -> int:

@@ -11,6 +11,8 @@ from cigars.schema import Globals, Latents, Observations, Survey
 
 __all__ = ["Ragged", "columns", "from_columns", "gather", "join", "pack", "pad", "take"]
 
+OBJECTS = {*Observations._fields, *Latents._fields, "host"}  # columns with a row an object
+
 
 class Ragged(NamedTuple):
     """Surveys end to end, numpy arrays.
@@ -74,16 +76,18 @@ def take(ragged: Ragged, index: Sequence[int] | np.ndarray) -> Ragged:
 
 
 def gather(parts: Sequence[Ragged], picks: Sequence[tuple[int, int]]) -> Ragged:
-    """The surveys named by (part, survey in it), in order; parts as a whole are never copied."""
-    bounds = [(part, parts[part].offsets[survey : survey + 2]) for part, survey in picks]
-    found, objects, out = [columns(part) for part in parts], {*Observations._fields, *Latents._fields, "host"}, {}
+    """The surveys named by (part, survey in it), in order; the objects of parts as a whole are never copied."""
+    found, out = [columns(part) for part in parts], {}
+    offsets, before = [part.offsets.tolist() for part in parts], np.cumsum([0, *(len(part.number) for part in parts)])
+    spans = [(part, offsets[part][survey], offsets[part][survey + 1]) for part, survey in picks]
+    surveys = np.array([before[part] + survey for part, survey in picks], np.int64)
     for name, first in found[0].items():
-        rows = [
-            found[p][name][a:b] if name in objects else found[p][name][s : s + 1] for (p, s), (_, (a, b)) in zip(picks, bounds, strict=True)
-        ]
-        out[name] = np.concatenate(rows or [first[:0]])
-    number = np.array([b - a for _, (a, b) in bounds], np.int64)
-    return from_columns(out | {"offsets": np.concatenate([[0], np.cumsum(number)])})
+        if name in OBJECTS:
+            out[name] = np.concatenate([found[part][name][a:b] for part, a, b in spans] or [first[:0]])
+        elif name != "offsets":
+            out[name] = np.concatenate([part[name] for part in found])[surveys]
+    out["offsets"] = np.cumsum([0, *(b - a for _, a, b in spans)], dtype=np.int64)
+    return from_columns(out)
 
 
 def join(parts: Sequence[Ragged]) -> Ragged:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import ValidationError
 
 from cigars.config import Config
 from cigars.files import FileError, replacing
@@ -52,19 +53,27 @@ def read_calibration(run: str | Path) -> tuple[Calibration | None, dict[str, flo
     try:
         content = json.loads(path.read_text())
         return Calibration(tuple(content["names"]), np.asarray(content["ranks"]), content["draws"]), content["seconds"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileError(f"run folder {run}: cannot read {CALIBRATION}: {error!r}; remove it, or train again") from None
 
 
 def read_curves(run: str | Path) -> dict[str, dict[str, list[float]]]:
     """Training and validation losses of each stage."""
     curves: Mapping[str, Any] = _metadata(run)["curves"]
-    return {stage: {"train": curve["train"], "validation": curve["validation"]} for stage, curve in curves.items()}
+    try:
+        return {stage: {"train": curve["train"], "validation": curve["validation"]} for stage, curve in curves.items()}
+    except (AttributeError, LookupError, TypeError):
+        raise FileError(f"run folder {run}: expected losses of each stage as curves in {METADATA}, got others; train again") from None
 
 
 def run_config(run: str | Path) -> Config:
     """The configuration that a run folder was trained with."""
-    return Config.model_validate(_metadata(run)["configuration"])
+    try:
+        return Config.model_validate(_metadata(run)["configuration"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise FileError(f"run folder {run}: expected its configuration in {METADATA}, got {where}: {first['msg']}; train again") from None
 
 
 def stored_fingerprint(run: str | Path) -> str:
@@ -78,7 +87,7 @@ def _metadata(run: str | Path) -> dict[str, Any]:
         found = json.loads(path.read_text())
     except FileNotFoundError:
         raise FileError(f"run folder {run}: expected a finished training with {METADATA}, got none; train first, or resume it") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FileError(f"run folder {run}: cannot read {METADATA}: {error}; train again") from None
     if not isinstance(found, dict) or not {"configuration", "fingerprint", "curves"} <= set(found):
         raise FileError(f"run folder {run}: expected configuration, fingerprint and curves in {METADATA}, got another file; train again")

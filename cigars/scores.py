@@ -26,6 +26,8 @@ def joint_scores(config: Config) -> JointScore:
 
     from simulators.score import host_score, joint_score
 
+    read = Config(prior=config.prior, supernovae=config.supernovae)  # all that a score depends on: no seed compiles it anew
+
     def score(packed: Packed, theta: Tensor) -> tuple[Tensor, Tensor]:
         if packed.latents is None:
             raise ValueError("joint score: expected simulated objects with their latents, got none; score simulations only")
@@ -36,7 +38,7 @@ def joint_scores(config: Config) -> JointScore:
             at, *rest = (jnp.asarray(leaf[rows]) for leaf in leaves)
             observations = type(packed.observations)(*rest[: len(packed.observations)])
             latents = type(packed.latents)(*rest[len(packed.observations) :])
-            both = joint_score(at, observations, latents, config), host_score(at, latents.z, config)
+            both = joint_score(at, observations, latents, read), host_score(at, latents.z, read)
             parts.append([torch.from_numpy(np.array(a))[: total - start] for a in both])
         first, second = (torch.cat(p).to(theta.device) for p in zip(*parts, strict=True))
         return first, second

@@ -193,6 +193,8 @@ def open_store(url: str | Path) -> Store:
     path = f"{root}/{MANIFEST}"
     if not asked(str(url), fs.exists, path):
         raise FileError(f"store {url}: expected {MANIFEST}, got none; make a store with cigars simulate --store")
+    if "file" in fs.protocol and Path(root, FOLDER).is_symlink():
+        raise FileError(f"{url}/{FOLDER}: expected a folder, got a link, which could lead anywhere; link the whole store instead")
     manifest = parsed(Manifest, f"{url}/{MANIFEST}", asked(str(url), fs.cat_file, path))
     if manifest.fingerprint != manifest.expected_fingerprint:
         raise FileError(

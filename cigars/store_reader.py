@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from cigars.config import Config
 from cigars.files import FileError
 from cigars.manifest import numbers
-from cigars.ragged import Ragged, gather, pad
+from cigars.ragged import Ragged, gather, join, pad
 from cigars.schema import Survey
 from cigars.store import Store, open_store, plan
 
@@ -24,8 +25,8 @@ KEPT = 2  # shards in memory for reading by number: a batch overlaps two
 def shuffled(store: Store, size: int, seed: int, buffer: int = 2) -> Iterator[Ragged]:
     """Every survey of a store once, in random batches; the last may be smaller.
 
-    Shards come in random order, and surveys are drawn at random from `buffer` shards at a time, while the next as many are read:
-    twice `buffer` shards are in memory, however large the store.
+    Shards come in random order, and surveys are drawn at random from `buffer` shards at a time, while other threads read the next as
+    many and gather the next batch: twice `buffer` shards and two batches are in memory, however large the store.
 
     Args:
         store: an opened store.
@@ -39,22 +40,33 @@ def shuffled(store: Store, size: int, seed: int, buffer: int = 2) -> Iterator[Ra
     """
     if size < 1 or buffer < 1:
         raise ValueError(f"shuffled: expected size and buffer of at least 1, got {size} and {buffer}")
-    rng, records = np.random.default_rng(seed), list(store.finished().values())
+    with ThreadPoolExecutor(buffer) as readers, ThreadPoolExecutor(1) as gatherer:  # hashing, decoding and copying release the interpreter
+        flying = None
+        for call in _batches(store, size, np.random.default_rng(seed), buffer, readers):
+            following = gatherer.submit(call)
+            if flying:
+                yield flying.result()
+            flying = following
+        if flying:
+            yield flying.result()
+
+
+def _batches(store: Store, size: int, rng: np.random.Generator, buffer: int, readers: Executor) -> Iterator[Callable[[], Ragged]]:
+    """What gathers each batch of `shuffled`; what is left of some shards is mixed with the next."""
+    records, left = list(store.finished().values()), list[Ragged]()
     order = [records[i] for i in rng.permutation(len(records))]
     groups = [order[start : start + buffer] for start in range(0, len(order), buffer)]
-    left: list[Ragged] = []
-    with ThreadPoolExecutor(buffer) as threads:  # decoding and hashing release the interpreter
-        ahead = [threads.submit(store.read, record) for record in groups[0]] if groups else []
-        for number in range(len(groups)):
-            parts = [*left, *(future.result() for future in ahead)]
-            ahead = [threads.submit(store.read, record) for record in next(iter(groups[number + 1 : number + 2]), [])]
-            picks = [(part, survey) for part, surveys in enumerate(parts) for survey in range(len(surveys.number))]
-            picks = [picks[i] for i in rng.permutation(len(picks))]
-            whole = len(picks) // size * size
-            for start in range(0, whole, size):
-                yield gather(parts, picks[start : start + size])
-            left = [gather(parts, picks[whole:])] if whole < len(picks) else []
-    yield from left
+    ahead = [readers.submit(store.read, record) for record in groups[0]] if groups else []
+    for number in range(len(groups)):
+        parts = [*left, *(future.result() for future in ahead)]
+        ahead = [readers.submit(store.read, record) for record in next(iter(groups[number + 1 : number + 2]), [])]
+        picks = [(part, survey) for part, surveys in enumerate(parts) for survey in range(len(surveys.number))]
+        picks = [picks[i] for i in rng.permutation(len(picks))]
+        whole = len(picks) // size * size
+        for start in range(0, whole, size):
+            yield partial(gather, parts, picks[start : start + size])
+        left = [gather(parts, picks[whole:])] if whole < len(picks) else []
+    yield from (partial(join, [rest]) for rest in left)
 
 
 def padded(batches: Iterator[Ragged], capacity: int | None = None) -> Iterator[Survey]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cigars.files import replacing
 from cigars.schema import DistanceTable, Marginal
 
 from .batches import Source
@@ -95,14 +96,25 @@ def _pilot_shapes(summary: nn.Module) -> list[list[int]]:
 
 def _prepare(run_folder: Path, fingerprint: str, resume: bool) -> Path:
     folder, marker = run_folder / "checkpoints", run_folder / "checkpoints" / "training.json"
-    if marker.exists():
-        if not resume:
-            raise ValueError(f"run folder {run_folder}: expected a new folder, got one with a training; resume it or choose another")
-        found = json.loads(marker.read_text())["fingerprint"]
-        if found != fingerprint:
-            raise ValueError(
-                f"run folder {run_folder}: expected fingerprint {fingerprint}, got {found}; resume with the configuration it began with"
-            )
     folder.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps({"fingerprint": fingerprint}))
+    if not marker.exists():
+        with replacing(marker) as partial:
+            partial.write_text(json.dumps({"fingerprint": fingerprint}))
+        return folder
+    if not resume:
+        raise ValueError(f"run folder {run_folder}: expected a new folder, got one with a training; resume it or choose another")
+    if (found := _begun(marker)) != fingerprint:
+        raise ValueError(
+            f"run folder {run_folder}: expected fingerprint {fingerprint}, got {found}; resume with the configuration it began with"
+        )
     return folder
+
+
+def _begun(marker: Path) -> str:
+    """Fingerprint of the training that a folder of checkpoints belongs to."""
+    try:
+        return str(json.loads(marker.read_text())["fingerprint"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(
+            f"{marker}: expected the fingerprint of a training, got a damaged file; remove its folder and train again"
+        ) from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cigars.files import replacing
 from cigars.schema import DistanceTable, Marginal
 
 from .embedding import FeatureMoments, SetEncoder
@@ -34,6 +34,7 @@ __all__ = ["FORMAT", "Trained", "build_summary", "load_run", "save_run", "versio
 
 FORMAT = 4
 META, WEIGHTS = "run.json", "weights.pt"
+DAMAGED = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError)  # what reading damaged metadata raises
 
 
 class Trained(nn.Module):
@@ -97,12 +98,8 @@ def save_run(path: Path, trained: Trained) -> None:
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     save_checkpoint(path / WEIGHTS, trained.state_dict())
-    partial = path / f"{META}.{os.getpid()}.tmp"
-    try:
+    with replacing(path / META, overwrite=True) as partial:
         partial.write_text(json.dumps(_plain(trained.meta), indent=1))
-        os.replace(partial, path / META)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_run(path: Path, device: str | torch.device = "cpu", fingerprint: str | None = None) -> Trained:
@@ -122,7 +119,7 @@ def load_run(path: Path, device: str | torch.device = "cpu", fingerprint: str | 
     try:
         meta = json.loads((path / META).read_text())
         architecture, marginals = meta["architecture"], {k: Marginal(*_infinite(v)) for k, v in meta["marginals"].items()}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except DAMAGED as error:
         raise ValueError(
             f"run folder {path}: expected {META} as this program writes it, got a damaged one ({error}); train again"
         ) from None
@@ -133,15 +130,24 @@ def load_run(path: Path, device: str | torch.device = "cpu", fingerprint: str | 
             f"run folder {path}: expected fingerprint {fingerprint}, got {meta['fingerprint']}; use its own configuration or train again"
         )
     state = load_checkpoint(path / WEIGHTS)
-    with torch.random.fork_rng(devices=[]):
-        trained = _build(meta, architecture, marginals)
     try:
+        _check_sizes(architecture, state)
+        with torch.random.fork_rng(devices=[]):
+            trained = _build(meta, architecture, marginals)
         trained.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"run folder {path}: expected weights of the networks in {META}, got others ({str(error).splitlines()[0]}); train again"
-        ) from None
+    except DAMAGED as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"run folder {path}: expected weights of the networks in {META}, got others ({reason}); train again") from None
     return _to(trained, device).eval()
+
+
+def _check_sizes(architecture: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> None:
+    """Refuse networks that are larger than their weights, before they are given memory."""
+    largest = max(size for tensor in state.values() for size in (0, *tensor.shape))
+    plain = [architecture[name] for name in ("bands", "regressor_width", "summary")]
+    sizes = [*plain, *architecture["components"], *(size for shape in architecture["pilots"] for size in shape)]
+    if not all(isinstance(size, int) and 0 <= size <= largest for size in sizes):
+        raise ValueError(f"expected sizes from 0 to {largest}, those of the weights, got {sizes}")
 
 
 def _build(meta: dict[str, Any], architecture: Mapping[str, Any], marginals: dict[str, Marginal]) -> Trained:

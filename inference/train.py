@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from cigars.files import replacing
 
 __all__ = [
     "Batches",
@@ -78,17 +80,12 @@ class History:
 
 
 def save_checkpoint(path: Path, content: Any) -> None:
-    """Write tensors and plain values whole or not at all; raises OSError naming the file, as where no space is left."""
+    """Write tensors and plain values whole or not at all, flushed to disk; raises FileError naming the file, as where no space is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, buffer = path.with_name(f"{path.name}.{os.getpid()}.tmp"), io.BytesIO()
+    buffer = io.BytesIO()
     torch.save(content, buffer)  # in memory: torch reports a failed write as an internal error
-    try:
+    with replacing(path, overwrite=True) as partial:
         partial.write_bytes(buffer.getbuffer())
-        os.replace(partial, path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Any:
@@ -98,11 +95,18 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Any:
         ValueError: if the file is damaged or holds anything else.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch itself reads flipped bits as numbers
+        if damaged:
+            raise zipfile.BadZipFile(damaged)
         return torch.load(path, map_location=device, weights_only=True)
-    except (OSError, FileNotFoundError):
+    except OSError:
         raise
     except Exception as error:
-        raise ValueError(f"{path}: expected a whole file of tensors, got {type(error).__name__}; remove it and train again") from None
+        raise ValueError(
+            f"{path}: expected a whole file of tensors, got a damaged or another one ({type(error).__name__}); "
+            "remove it: cigars train --resume repeats what it held and no more"
+        ) from None
 
 
 def shuffled(count: int, batch: int, seed: int) -> Callable[[int], Tensor]:

@@ -74,7 +74,7 @@ def test_engines_know_the_schema_and_the_configuration_and_not_each_other(path):
     every = imports(path)
     assert other not in roots(every)
     assert not roots(every) & FRAMEWORKS[other]
-    allowed = {"schema", "config", *(["files", "tables"] if mine == "simulators" else [])}  # the bank is written like any other file
+    allowed = {"schema", "config", "files", *(["tables"] if mine == "simulators" else [])}  # banks and weights are written like any file
     assert {n.split(".")[1] for n in every if n.startswith("cigars.")} <= allowed
 
 

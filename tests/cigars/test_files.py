@@ -63,6 +63,16 @@ def test_a_device_that_is_really_full_is_reported(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_content_is_on_disk_before_it_takes_the_name_and_the_name_before_it_is_reported(tmp_path, monkeypatch):
+    """Else a power cut leaves an empty file, or the old one; the order of the calls is all that can be seen without one."""
+    calls, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(files.os, "fsync", lambda fd: calls.append(os.readlink(f"/proc/self/fd/{fd}")) or fsync(fd))
+    monkeypatch.setattr(files.os, "replace", lambda a, b: calls.append("replaced") or replace(a, b))
+    write(tmp_path / "a.txt", "x")
+    assert [Path(c).suffix or c for c in calls] == [".txt", "replaced", str(tmp_path)]
+    assert "partial" in calls[0]
+
+
 def test_missing_folder_and_folder_in_place_of_a_file_are_named(tmp_path):
     with pytest.raises(FileError, match=r"'.*nowhere' does not exist"), replacing(tmp_path / "nowhere" / "a"):
         pass

@@ -11,7 +11,7 @@ import zarr
 
 from cigars.files import FileError
 from cigars.ragged import columns, pack, take
-from cigars.shards import decode, encode
+from cigars.shards import ROWS, decode, encode
 from tests.cigars.fake_surveys import same, surveys
 
 
@@ -50,6 +50,20 @@ def test_equal_surveys_are_equal_bytes(shard):
     assert encode(pack(surveys(1, 12))) != shard
 
 
+def test_columns_of_several_chunks_and_of_zeros_alone_are_whole(monkeypatch):
+    """The last chunk is padded; Zarr leaves out those of zeros."""
+    monkeypatch.setattr("cigars.shards.ROWS", 20)
+    whole = pack(surveys(0, 12))
+    whole = whole._replace(latents=whole.latents._replace(z=np.where(np.arange(len(whole.host)) < 30, 0, whole.latents.z)))
+    content = encode(whole)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        stored = [name for name in archive.namelist() if name.startswith("z/c/")]
+    assert len(whole.host) % 20
+    assert "z/c/0" not in stored
+    assert len(stored) == len(whole.host) // 20
+    assert same(decode(content), whole)
+
+
 def test_a_shard_without_objects_is_one():
     empty = take(pack(surveys(0, 12, mean=0.0)), [0, 1])
     assert empty.offsets[-1] == 0
@@ -74,6 +88,14 @@ def test_zarr_itself_opens_a_shard_and_finds_the_columns_of_the_schema(shard, tm
         (edited("z", shape=[3]), "rows of float32, got 'float32' of shape"),
         (edited("z", shape=[]), "out of range"),
         (edited("z", codecs=None), "cannot read"),
+        (edited("z", fill_value=1), "expected little-endian chunks"),
+        (edited("z", fill_value="not-a-number"), "expected little-endian chunks"),
+        (edited("z", codecs=[{"name": "bytes", "configuration": {"endian": "big"}}, {"name": "blosc"}]), "expected little-endian chunks"),
+        (edited("z", chunk_grid={"name": "regular", "configuration": {"chunk_shape": [1]}}), "expected little-endian chunks"),
+        (edited("z", chunk_key_encoding={"name": "v2"}), "expected little-endian chunks"),
+        (lambda e: e.update({"z/c/0": e["mag/c/0/0"]}), "expected a chunk of"),
+        (lambda e: e.update({"z/c/0": b""}), "expected a chunk of"),
+        (lambda e: e.update({"z/c/0": e["z/c/0"][:4] + b"\xff\xff\xff\x7f" + e["z/c/0"][8:]}), "expected a chunk of"),
         (lambda e: e.pop("mag/zarr.json"), "mag/zarr.json"),
         (lambda e: e.update({"../outside/zarr.json": b"{}"}), r"got \['\.\./outside/zarr\.json'\]"),
         (lambda e: e.update({"/etc/passwd": b""}), r"got \['/etc/passwd'\]"),
@@ -93,8 +115,9 @@ def test_metadata_cannot_ask_for_all_memory(shard):
                 entries[f"{name}/zarr.json"] = json.dumps(array | {"shape": [10**15, *array["shape"][1:]]}).encode()
         for name in [k.split("/")[0] for k in entries if k.endswith("zarr.json") and "/" in k]:
             array = json.loads(entries[f"{name}/zarr.json"])
-            rows = 10**15 + (name == "offsets")
-            entries[f"{name}/zarr.json"] = json.dumps(array | {"shape": [rows, *array["shape"][1:]]}).encode()
+            shape = [10**15 + (name == "offsets"), *array["shape"][1:]]
+            grid = {"name": "regular", "configuration": {"chunk_shape": [ROWS, *shape[1:]]}}
+            entries[f"{name}/zarr.json"] = json.dumps(array | {"shape": shape, "chunk_grid": grid}).encode()
 
     with pytest.raises(FileError, match="values a byte"):
         decode(rewritten(shard, huge))

@@ -1,0 +1,70 @@
+"""Every command that the pages name is one that its program takes: its options exist and their values are of the right kind."""
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+from distributed.cli.dask_scheduler import main as dask_scheduler
+from distributed.cli.dask_worker import main as dask_worker
+from torch.distributed.run import get_args_parser
+from typer.exceptions import TyperException
+
+from cigars.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("README.md", "docs/cluster.md")
+DASK = {"scheduler": dask_scheduler, "worker": dask_worker}
+
+
+def commands(page: str, program: str) -> list[list[str]]:
+    """Words of the commands of a program that stand in the indented blocks of a page, without comments."""
+    lines = re.findall(rf"^    ({program} .*)$", (ROOT / page).read_text(), re.MULTILINE)
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+def parsed(command, words: list[str]) -> None:
+    """Let a command and its subcommands read their words, and do nothing; a word that does not fit is a usage error."""
+    context = command.make_context(command.name, list(words))
+    if hasattr(command, "resolve_command"):
+        _, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        parsed(found, rest)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_ours_is_taken(page):
+    found = commands(page, "cigars")
+    assert len(found) > 5
+    for words in found:
+        parsed(typer.main.get_command(app), words)
+
+
+@pytest.mark.parametrize("words", ["simulate lsst --stores a", "store verify", "simulate lsst --store a --surveys many", "fly"])
+def test_a_wrong_command_is_not(words):
+    with pytest.raises(TyperException):
+        parsed(typer.main.get_command(app), words.split())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_others_is_taken(page):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for words in commands(page, "torchrun"):
+        given = get_args_parser().parse_args(words)
+        assert given.module
+        assert given.training_script == "cigars"
+        parsed(typer.main.get_command(app), given.training_script_args)
+    for name, *words in commands(page, "dask"):
+        parsed(DASK[name], words)
+    for _, script, *_ in ([None, *words] for words in commands(page, "python")):
+        assert (ROOT / script).is_file()
+    for words in commands(page, "pip"):
+        assert {extra for word in words for extra in re.findall(r"\[(\w+)\]", word)} <= set(extras)
+
+
+def test_the_cluster_page_is_linked_and_its_links_lead_somewhere():
+    assert "docs/cluster.md" in (ROOT / "README.md").read_text()
+    named = re.findall(r"`((?:benchmarks|tests)/[\w/.]+)`", (ROOT / "docs/cluster.md").read_text())
+    assert len(named) >= 3
+    assert [name for name in named if not (ROOT / name).exists()] == []
