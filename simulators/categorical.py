@@ -1,8 +1,10 @@
-"""Draws of an index with probability proportional to fixed weights, by inverting a two-level cumulative sum.
+"""Draws of an index with probability proportional to fixed weights: by alias for many draws, by inversion of a two-level cumulative sum.
 
-A flat float32 cumulative sum over 10⁶ weights is not monotone and leaves some indices undrawable. Here the weights are
-laid out in rows: a first uniform picks a row from the cumulative sum of row totals, a second picks the entry inside the
-row. Both sums are short, so float32 resolves every weight. Built in float64 with numpy, drawn in float32 with JAX.
+An alias table (Walker 1977) splits the unit mass of 2^k equal slots each between two indices, so that a draw is k random bits, one
+comparison and one look-up whatever the number of weights. A flat float32 cumulative sum over 10⁶ weights is not monotone and leaves
+some indices undrawable; in two levels, of rows and inside each row, both sums are short and float32 resolves every weight. The
+inversion remains for the fixed sample behind `counts.expected_count`, whose draws set the exposure of every configuration.
+Both are built in float64 with numpy.
 """
 
 from __future__ import annotations
@@ -13,9 +15,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key, UInt32
 
-__all__ = ["BlockedCdf", "blocked_cdf", "draw_index"]
+__all__ = ["AliasTable", "BlockedCdf", "alias_table", "blocked_cdf", "draw_alias", "draw_index"]
+
+UNIT = 2.0**32
+
+
+class AliasTable(NamedTuple):
+    """Slots of equal probability, a power of two of them: threshold in 2⁻³² below which a slot stands for itself, and its alias."""
+
+    slots: UInt32[Array, "slot 2"]
 
 
 class BlockedCdf(NamedTuple):
@@ -25,13 +35,50 @@ class BlockedCdf(NamedTuple):
     columns: Float[Array, "row column"]
 
 
-def blocked_cdf(weights: np.ndarray) -> BlockedCdf:
-    """Two-level cumulative sum of non-negative weights [n]; raises ValueError if none is positive or one is not finite."""
+def _checked(weights: np.ndarray) -> np.ndarray:
     weights = np.asarray(weights, np.float64)
     if weights.ndim != 1 or not weights.size or not np.all(np.isfinite(weights)) or weights.min() < 0 or not weights.sum() > 0:
         raise ValueError(
             f"weights: expected a non-empty vector of finite, non-negative numbers with a positive sum, got shape {weights.shape}"
         )
+    return weights
+
+
+def alias_table(weights: np.ndarray) -> AliasTable:
+    """Alias table of non-negative weights [n]; raises ValueError if none is positive or one is not finite.
+
+    Slots of less than the mean are filled up from those of more, in order (Hübschle-Schneider & Sanders 2019): a heavy slot whose
+    excess is used up is itself filled by the next heavy one. Sums of deficits and excesses say where, without a loop.
+    """
+    weights = _checked(weights)
+    size = 2 ** max(1, math.ceil(math.log2(weights.size)))
+    share = np.zeros(size)
+    share[: weights.size] = weights * (size / weights.sum())
+    light, heavy = np.nonzero(share <= 1)[0], np.nonzero(share > 1)[0]
+    threshold, alias = np.minimum(share, 1.0), np.arange(size)
+    if len(heavy):
+        deficit, excess = np.cumsum(1 - share[light]), np.cumsum(share[heavy] - 1)
+        alias[light] = heavy[np.minimum(np.searchsorted(excess, deficit - (1 - share[light]), side="right"), len(heavy) - 1)]
+        spent = np.searchsorted(deficit, excess[:-1], side="right")  # the light slot at which a heavy one falls below the mean
+        whole = spent == len(light)  # by rounding alone
+        threshold[heavy[:-1]] = np.where(whole, 1.0, 1 - (deficit[np.minimum(spent, len(light) - 1)] - excess[:-1]))
+        alias[heavy[:-1]] = heavy[1:]
+    alias = np.where(threshold >= 1, np.arange(size), alias)
+    levels = np.clip(np.round(threshold * UNIT), 0, UNIT - 1).astype(np.uint32)
+    return AliasTable(jnp.asarray(np.stack([levels, alias.astype(np.uint32)], -1)))
+
+
+def draw_alias(key: Key[Array, ""], table: AliasTable, number: int) -> Int[Array, "draw"]:
+    """Indices drawn with probability proportional to the weights, shape [number]."""
+    pick, part = jax.random.bits(key, (2, number), jnp.uint32)
+    slot = pick >> (32 - int(math.log2(table.slots.shape[0])))
+    entry = table.slots[slot]
+    return jnp.where(part < entry[:, 0], slot, entry[:, 1]).astype(jnp.int32)
+
+
+def blocked_cdf(weights: np.ndarray) -> BlockedCdf:
+    """Two-level cumulative sum of non-negative weights [n]; raises ValueError if none is positive or one is not finite."""
+    weights = _checked(weights)
     width = math.ceil(math.sqrt(weights.size))
     table = np.zeros((math.ceil(weights.size / width), width))
     table.flat[: weights.size] = weights

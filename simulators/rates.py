@@ -8,6 +8,9 @@ handled as logarithms per unit amplitude, in arrays whose last axis runs over th
 
 from __future__ import annotations
 
+import functools
+import itertools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -15,7 +18,7 @@ from jaxtyping import Array, Float, Key
 from simulators.constants import LN10
 from simulators.star_formation import age_bin_edges_log10_yr
 
-__all__ = ["FIRST_BIN", "age_bounds_gyr", "draw_age", "ln_bin_ages", "ln_rate_per_bin", "ln_slope_bound"]
+__all__ = ["FIRST_BIN", "age_bounds_gyr", "draw_age", "ln_bin_ages", "ln_rate_per_bin", "ln_slope_bound", "ln_total_rate"]
 
 FIRST_BIN = 2
 """The two age bins before it, below 100 Myr, host no type Ia supernovae."""
@@ -55,11 +58,26 @@ def ln_slope_bound(
     return jnp.max((slope - fiducial_slope) * ln_age_range)
 
 
+def _running_rates(ln_rate: Float[Array, "*h 5"]) -> tuple[Float[Array, "*h"], list[Float[Array, "*h"]]]:
+    """ln of the largest rate, and the running sums of rates in units of it; bin by bin, as an axis of five does not vectorise."""
+    bins = [ln_rate[..., i] for i in range(ln_rate.shape[-1])]
+    largest = functools.reduce(jnp.maximum, bins)
+    return largest, list(itertools.accumulate(jnp.exp(rate - largest) for rate in bins))
+
+
+def ln_total_rate(ln_rate: Float[Array, "*h 5"]) -> Float[Array, "*h"]:
+    """ln of the rate summed over bins."""
+    largest, running = _running_rates(ln_rate)
+    return largest + jnp.log(running[-1])
+
+
 def draw_age(key: Key[Array, ""], ln_rate: Float[Array, "*h 5"], z: Float[Array, "*h"]) -> Float[Array, "*h"]:
     """Age of the progenitor in Gyr: a bin with probability proportional to its rate, then uniform in linear age within it."""
     choose, place = jax.random.uniform(key, (2, *ln_rate.shape[:-1]))
-    cumulative = jnp.cumsum(jnp.exp(ln_rate - jnp.max(ln_rate, axis=-1, keepdims=True)), axis=-1)
-    passed = jnp.sum(cumulative <= (choose * cumulative[..., -1])[..., None], axis=-1, keepdims=True)
-    last = ln_rate.shape[-1] - 1
-    young, old = (jnp.take_along_axis(edge, jnp.minimum(passed, last), axis=-1)[..., 0] for edge in age_bounds_gyr(z))
+    running, edges = _running_rates(ln_rate)[1], _edges_ln_gyr(z)
+    young, old = edges[..., 0], edges[..., 1]
+    for i, before in enumerate(running[:-1], start=1):
+        later = before <= choose * running[-1]
+        young, old = jnp.where(later, edges[..., i], young), jnp.where(later, edges[..., i + 1], old)
+    young, old = jnp.exp(young), jnp.exp(old)
     return young + (old - young) * place

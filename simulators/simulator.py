@@ -1,4 +1,4 @@
-"""A host bank prepared for drawing surveys: one table of host columns, its cumulative sum of rates, and the detection table."""
+"""A host bank prepared for drawing surveys: one table of host columns, what draws hosts by their rates, and the detection table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cigars.schema import FIDUCIAL, Globals
-from simulators.categorical import BlockedCdf, blocked_cdf
+from simulators.categorical import AliasTable, BlockedCdf, alias_table, blocked_cdf
 from simulators.cosmology import distance_modulus_transverse, interpolate_uniform, transverse_distance_table
 from simulators.hosts import HostBank, fiducial_rate
 from simulators.rates import ln_bin_ages
@@ -45,8 +45,9 @@ class Simulator(NamedTuple):
     """Arrays behind a configured survey; `table` packs the columns of `Hosts` so that a draw touches one place in memory."""
 
     table: Float[Array, "host column"]
-    cdf: BlockedCdf
-    ln_weight: Float[Array, "host"]  # ln of R⁰/p, what the cumulative sum is made of
+    alias: AliasTable  # draws hosts of surveys by R⁰/p
+    cdf: BlockedCdf  # and those of the sample behind `counts.expected_count`
+    ln_weight: Float[Array, "host"]  # ln of R⁰/p, what hosts are drawn by
     ln_total: Float[Array, ""]  # ln of the expected number of supernovae over the bank for log A = 0 at the fiducial slope
     ln_age_range: Float[Array, "2"]
     detection: DetectionTable
@@ -68,6 +69,7 @@ def build_simulator(config: Config, bank: HostBank) -> Simulator:
     ages = np.asarray(ln_bin_ages(jnp.asarray([bank.z.min(), bank.z.max()])))
     return Simulator(
         table=jnp.asarray(table),
+        alias=alias_table(weight),
         cdf=blocked_cdf(weight),
         ln_weight=jnp.asarray(np.log(weight), jnp.float32),
         ln_total=jnp.asarray(math.log(weight.sum()), jnp.float32),

@@ -1,6 +1,6 @@
 """Surveys of detected supernovae, exactly and in O(N): thinning of a Poisson process over the host bank.
 
-Candidates K ~ Poisson(T 10^{log A} B(s) Σ R⁰_h/p_h) pick hosts from the fixed cumulative sum of R⁰_h/p_h, and stay if the
+Candidates K ~ Poisson(T 10^{log A} B(s) Σ R⁰_h/p_h) pick hosts by the fixed weights R⁰_h/p_h, and stay if the
 host passes its thresholds at this cosmology and if u B(s) R⁰_h < R_h(s), B(s) an upper bound of R_h(s)/R⁰_h. What is
 left is a Poisson sample of the full rates; age, light, errors and detection follow (forward model §§5-8).
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import jax
@@ -20,23 +21,22 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from cigars.schema import FIDUCIAL, Globals, Latents, Observations, Survey
-from simulators.categorical import draw_index
-from simulators.cosmology import distance_modulus_transverse, interpolate_uniform, transverse_distance_table
+from simulators.cosmology import transverse_distance_table
 from simulators.counts import with_exposure
 from simulators.hosts import HostBank, load_bank
-from simulators.observation import catalogue_rows, observe_hosts, observe_redshifts, observe_supernovae
+from simulators.objects import Candidates, SurveyState, draw_candidates, observe
 from simulators.priors import sample_globals
-from simulators.rates import draw_age, ln_bin_ages, ln_rate_per_bin, ln_slope_bound
-from simulators.selection import detection_probability, host_efficiency
-from simulators.simulator import SCALARS, Simulator, build_simulator, unpack
-from simulators.supernovae import brightness_shift, draw_dust, draw_light
+from simulators.rates import ln_slope_bound
+from simulators.simulator import Simulator, build_simulator
 
 if TYPE_CHECKING:
     from cigars.config import Config
 
-__all__ = ["SurveyOverflow", "draw_surveys", "load_simulator", "prepare", "simulate"]
+__all__ = ["SurveyOverflow", "detected_first", "draw_surveys", "load_simulator", "prepare", "simulate"]
 
 LARGEST_BLOCK = 4096  # candidates at a time
+
+Most = Callable[[Array], Array]
 
 
 class SurveyOverflow(ValueError):
@@ -75,7 +75,8 @@ def draw_surveys(
     if theta is not None:
         theta = Globals(*(jnp.broadcast_to(jnp.asarray(v, jnp.float32), (count,)) for v in theta))
         theta = Globals(*(jnp.concatenate([v, jnp.broadcast_to(v[-1:], (padded - count,))]) for v in theta))
-    survey = _sharded(key, index, simulator, theta, config, Mesh(np.array(devices), ("survey",)))
+    mesh, in_turn = Mesh(np.array(devices), ("survey",)), devices[0].platform == "cpu"
+    survey = _sharded(key, index, simulator, theta, config, mesh, in_turn)
     survey = jax.tree.map(lambda leaf: leaf[:count], survey) if padded != count else survey
     most = int(survey.number.max())
     if most > config.size.capacity:
@@ -85,48 +86,94 @@ def draw_surveys(
     return survey
 
 
-@jax.jit(static_argnames=("config", "mesh"))
-def _sharded(key: Key[Array, ""], index: Array, simulator: Simulator, theta: Globals | None, config: Config, mesh: Mesh) -> Survey:
+@jax.jit(static_argnames=("config", "mesh", "in_turn"))
+def _sharded(
+    key: Key[Array, ""], index: Array, simulator: Simulator, theta: Globals | None, config: Config, mesh: Mesh, in_turn: bool
+) -> Survey:
     surveys, everywhere = PartitionSpec("survey"), PartitionSpec()
 
     def local(index: Array, theta: Globals | None, simulator: Simulator) -> Survey:
-        one = lambda args: _survey(key, args[0], args[1], simulator, config)  # noqa: E731
-        # one survey after the other on a CPU, so that each loops over its own number of blocks; many at once elsewhere
-        return jax.lax.map(one, (index, theta)) if mesh.devices.flat[0].platform == "cpu" else jax.vmap(one)((index, theta))
+        one = functools.partial(_survey, key, simulator=simulator, config=config)
+        if in_turn:  # as on a CPU: each loops over its own number of blocks
+            return jax.lax.map(lambda args: one(*args, most=lambda number: number), (index, theta))
+        # many at once, all for the largest number of blocks: a loop whose end differs copies every buffer in every step
+        return jax.vmap(functools.partial(one, most=lambda number: jax.lax.pmax(number, "batch")), axis_name="batch")(index, theta)
 
     sharded = jax.shard_map(local, mesh=mesh, in_specs=(surveys, surveys, everywhere), out_specs=surveys, check_vma=False)
     return sharded(index, theta, simulator)
 
 
-def _survey(key: Key[Array, ""], index: Array, theta: Globals | None, simulator: Simulator, config: Config) -> Survey:
+def _survey(key: Key[Array, ""], index: Array, theta: Globals | None, simulator: Simulator, config: Config, most: Most) -> Survey:
+    """One survey; `most` is the largest of a number over the surveys that are computed in step."""
     theta_key, number_key, object_key = jax.random.split(jax.random.fold_in(key, index), 3)
     if theta is None:
         theta = sample_globals(theta_key, config.marginals, config.fixed, config.supernovae.cosmology)
-    distances = transverse_distance_table(theta, config.hosts.z_max)
     bound = ln_slope_bound(theta.dtd_slope, FIDUCIAL.dtd_slope, simulator.ln_age_range)
+    state = SurveyState(theta, transverse_distance_table(theta, config.hosts.z_max), bound)
     exposure = _exposure(jax.random.fold_in(number_key, 1), config.size.exposure)
     expected = exposure * jnp.exp(simulator.ln_total + math.log(10) * theta.dtd_logA + bound)
     candidates = jax.random.poisson(number_key, expected)
-    capacity, size = config.size.capacity, _block_size(config.size.capacity)
+    candidate_key, observe_key = jax.random.split(object_key)
+    found, number = _detected(candidate_key, candidates, state, simulator, config, most)
+    rows = _observed(observe_key, found, number, state, simulator, config, most)
+    observed = jnp.arange(config.size.capacity) < number
+    return Survey(theta, *rows, observed, jnp.where(observed, found.host[: config.size.capacity], 0), number, exposure)
 
-    def draw(block: Array) -> tuple[tuple, Bool[Array, "sn"]]:
-        return _candidates(jax.random.fold_in(object_key, block), size, theta, distances, bound, simulator, config)
 
-    def step(state: tuple) -> tuple:
-        block, filled, rows = state
+def _detected(
+    key: Key[Array, ""], candidates: Array, state: SurveyState, simulator: Simulator, config: Config, most: Most
+) -> tuple[Candidates, Int[Array, ""]]:
+    """The detected ones of a number of candidates, at the front of a buffer longer than the capacity, and how many."""
+    size, capacity = _block_size(config.size.capacity), config.size.capacity
+
+    def draw(block: Array) -> tuple[Candidates, Bool[Array, "sn"]]:
+        return draw_candidates(jax.random.fold_in(key, block), size, state, simulator, config)
+
+    def step(loop: tuple) -> tuple:
+        block, filled, buffer = loop
         new, detected = draw(block)
         detected = detected & (block * size + jnp.arange(size) < candidates)
-        first = jnp.nonzero(detected, size=size, fill_value=0)[0]  # detected rows to the front
-        put = lambda buffer, value: jax.lax.dynamic_update_slice_in_dim(buffer, value[first], filled, 0)  # noqa: E731
-        return block + 1, filled + jnp.sum(detected), jax.tree.map(put, rows, new)
+        first = detected_first(detected)
+        put = lambda column, value: jax.lax.dynamic_update_slice_in_dim(column, value[first], filled, 0)  # noqa: E731
+        return block + 1, filled + jnp.sum(detected), jax.tree.map(put, buffer, new)
 
     shapes = jax.eval_shape(draw, jnp.int32(0))[0]
-    empty = jax.tree.map(lambda leaf: jnp.zeros((capacity + size, *leaf.shape[1:]), leaf.dtype), shapes)
-    blocks = (candidates + size - 1) // size
-    _, number, rows = jax.lax.while_loop(lambda state: state[0] < blocks, step, (jnp.int32(0), jnp.int32(0), empty))
-    observed = jnp.arange(capacity) < number
-    observations, latents, host = jax.tree.map(lambda leaf: _masked(leaf[:capacity], observed), rows)
-    return Survey(theta, observations, latents, observed, host, number, exposure)
+    empty = jax.tree.map(lambda leaf: jnp.zeros((capacity + size,), leaf.dtype), shapes)
+    blocks = most((candidates + size - 1) // size)
+    _, number, found = jax.lax.while_loop(lambda loop: loop[0] < blocks, step, (jnp.int32(0), jnp.int32(0), empty))
+    return found, number
+
+
+def detected_first(detected: Bool[Array, "sn"]) -> Int[Array, "sn"]:
+    """Indices of the detected rows in order, and zeros after them."""
+    size = detected.shape[0]
+    place = jnp.where(detected, jnp.cumsum(detected) - 1, size + jnp.arange(size))
+    return jnp.zeros(size, jnp.int32).at[place].set(jnp.arange(size), mode="drop", unique_indices=True)
+
+
+def _observed(
+    key: Key[Array, ""], found: Candidates, number: Array, state: SurveyState, simulator: Simulator, config: Config, most: Most
+) -> tuple[Observations, Latents]:
+    """Observations and latents of the detected, [capacity, …]; padding is zero, so that equal surveys are equal bit for bit."""
+    size, capacity = _block_size(config.size.capacity), config.size.capacity
+
+    def fill(block: Array, start: Array) -> tuple[Observations, Latents]:
+        some = jax.tree.map(lambda column: jax.lax.dynamic_slice_in_dim(column, start, size), found)
+        return observe(jax.random.fold_in(key, block), some, state, simulator, config)
+
+    def step(loop: tuple) -> tuple:
+        block, rows = loop
+        start = block * size
+        real = start + jnp.arange(size) < number
+        put = lambda leaf, new: jax.lax.dynamic_update_slice_in_dim(leaf, _masked(new, real), start, 0)  # noqa: E731
+        return block + 1, jax.tree.map(put, rows, fill(block, start))
+
+    shapes = jax.eval_shape(fill, jnp.int32(0), jnp.int32(0))
+    whole = -(-capacity // size) * size
+    empty = jax.tree.map(lambda leaf: jnp.zeros((whole, *leaf.shape[1:]), leaf.dtype), shapes)
+    blocks = most((jnp.minimum(number, capacity) + size - 1) // size)
+    _, rows = jax.lax.while_loop(lambda loop: loop[0] < blocks, step, (jnp.int32(0), empty))
+    return jax.tree.map(lambda leaf: leaf[:capacity], rows)
 
 
 def _exposure(key: Key[Array, ""], limits: tuple[float, float]) -> Float[Array, ""]:
@@ -141,42 +188,4 @@ def _block_size(capacity: int) -> int:
 
 
 def _masked(leaf: Array, observed: Bool[Array, "sn"]) -> Array:
-    """Padding is zero, so that equal surveys are equal bit for bit."""
     return jnp.where(observed.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, jnp.zeros((), leaf.dtype))
-
-
-def _candidates(
-    key: Key[Array, ""], size: int, theta: Globals, distances: Array, ln_bound: Array, simulator: Simulator, config: Config
-) -> tuple[tuple[Observations, Latents, Array], Bool[Array, "sn"]]:
-    """One block of candidates: everything about them, and which are in the catalogue."""
-    keys = dict(zip(("host", "age", "dust", "light", "sn", "hosts", "z", "accept"), jax.random.split(key, 8), strict=True))
-    thin, detect = jax.random.uniform(keys["accept"], (2, size))
-    host = draw_index(keys["host"], simulator.cdf, size)
-    h = unpack(simulator.table[host], len(config.hosts.bands))
-    modulus = distance_modulus_transverse(interpolate_uniform(distances, h.z, config.hosts.z_max))
-    ln_rates = ln_rate_per_bin(h.ln_mass, ln_bin_ages(h.z), theta.dtd_slope)
-    thinned = jnp.log(thin) + ln_bound + h.ln_rate0 < jax.nn.logsumexp(ln_rates, axis=-1)
-
-    age = draw_age(keys["age"], ln_rates, h.z)
-    delta_m = brightness_shift(theta, h.mass_log10_msun, h.metallicity_log10_zsun, age)
-    dust = draw_dust(keys["dust"], config.supernovae.dust, h.mass_log10_msun, h.dust_tau2, h.dust_index)
-    light = draw_light(keys["light"], theta, delta_m, dust)
-    m = light.absolute_magnitude + modulus + 5 * jnp.log10(1 + h.z)
-    supernova = observe_supernovae(keys["sn"], m, light.x_int, light.colour, config.observation)
-    magnitude = h.magnitude + modulus[:, None]
-
-    probability = detection_probability(h.z, supernova["m"], config.selection, simulator.detection)
-    probability = probability * host_efficiency(magnitude, config.selection, config.band_names)
-    detected = (modulus < h.faintest) & thinned & (detect < probability)
-    mag, mag_err = observe_hosts(keys["hosts"], magnitude, config.observation)
-    observations = catalogue_rows(mag, mag_err, supernova, *observe_redshifts(keys["z"], h.z, config.observation))
-    latents = Latents(
-        **{name: getattr(h, name) for name in SCALARS},
-        age_gyr=age,
-        R_V=light.R_V,
-        A_V=light.A_V,
-        x_int=light.x_int,
-        c_int=light.c_int,
-        delta_M=delta_m,
-    )
-    return (observations, latents, host), detected

@@ -22,7 +22,7 @@ def bank():
 
 @pytest.fixture(scope="session")
 def config():
-    return Config().updated(**{"size.expected_supernovae": EXPECTED, "size.capacity": 512})
+    return Config().updated(**{"size.expected_supernovae": EXPECTED, "size.capacity": 640})
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Errors of hosts and supernovae: formulas, recovered covariances, missing bands, spectroscopic redshifts."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,12 +9,17 @@ import pytest
 from scipy import stats
 
 from cigars.config import ErrorModel, ObservationConfig
-from simulators.observation import draw_variance, host_errors, observe_hosts, observe_redshifts, observe_supernovae
+from simulators.observation import draw_variance, host_errors, observe_hosts, observe_peak, observe_redshifts, observe_supernovae
 
 NUMBER = 20_000
 FITTED = tuple(ErrorModel(offset=-7.0 + 0.1 * b, slope=0.6, pivot=23, scatter=0.5, floor=0.02) for b in range(6))
 hosts = jax.jit(observe_hosts, static_argnums=2)
-supernovae = jax.jit(observe_supernovae, static_argnums=4)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def supernovae(key, m, x, c, config):
+    normals = jax.random.normal(key, (6, *m.shape))
+    return observe_supernovae(normals[:2], normals[2:], m, x, c, config)
 
 
 def _p(sample, cdf="norm") -> float:
@@ -53,6 +60,17 @@ def test_fitted_errors_follow_each_band_s_model(key, magnitude):
         faint = np.asarray(magnitude)[:, b] > 21  # where float32 resolves the variance above its floor
         assert _p(residual[faint]) > 1e-3
         assert _p(residual[faint] + 0.1) < 1e-3
+
+
+def test_the_peak_that_decides_the_detection_is_the_peak_that_is_observed(key, magnitude):
+    """Whatever the correlation of the errors, and the normals of x and c: the first row of a Cholesky factor is (1, 0, 0)."""
+    config = ObservationConfig(sn_correlation=(0.5, -0.3, 0.2))
+    m, normals = magnitude[:, 0], jax.random.normal(key, (6, NUMBER))
+    observed, variance = observe_peak(normals[:2], m, config.sn_m)
+    for others in (normals[2:], normals[2:][::-1]):
+        both = observe_supernovae(normals[:2], others, m, m, m, config)
+        np.testing.assert_allclose(both["m"], observed, rtol=3e-7)
+        np.testing.assert_allclose(both["var_m"], variance, rtol=3e-7)
 
 
 @pytest.mark.parametrize("model", ["constant", "lsst", "fitted"])
@@ -121,7 +139,7 @@ def test_supernova_variances_follow_the_specification(key):
 def test_an_impossible_correlation_is_refused(key):
     one = jnp.ones(3)
     with pytest.raises(ValueError, match=r"sn_correlation: expected a positive definite matrix"):
-        observe_supernovae(key, one, one, one, ObservationConfig(sn_correlation=(0.9, 0.9, -0.9)))
+        supernovae(key, one, one, one, ObservationConfig(sn_correlation=(0.9, 0.9, -0.9)))
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])

@@ -1,6 +1,8 @@
 """Surveys by thinning against direct sampling from the full rates, and their randomness: splits, devices, Poisson counts."""
 
 import os
+import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 from scipy import stats
 
 from cigars.config import Config
@@ -182,8 +185,67 @@ def test_eight_devices_and_a_number_they_do_not_divide(config, simulator, prior_
         assert _equal(prior_surveys, rows, slice(size))
 
 
+PROCESS = """
+import sys
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(f"127.0.0.1:{sys.argv[4]}", 2, int(sys.argv[5]))
+import jax.numpy as jnp
+import numpy as np
+from cigars.config import Config
+from simulators.simulator import build_simulator
+from simulators.survey import draw_surveys
+from tests.simulators.banks import synthetic_bank
+
+assert (jax.process_count(), jax.device_count(), len(jax.local_devices())) == (2, 4, 2)
+config = Config.model_validate_json(sys.argv[1])
+simulator = build_simulator(config, synthetic_bank())._replace(ln_total=jnp.float32(float(sys.argv[3])))
+survey = draw_surveys(jax.random.key(20251121), jnp.arange(8) + 8 * jax.process_index(), simulator, config)
+np.savez(sys.argv[2] + f"/{jax.process_index()}.npz", *(np.asarray(leaf) for leaf in jax.tree.leaves(survey)))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_of_jax_distributed_simulate_their_own_numbers(config, simulator, prior_surveys, tmp_path):
+    """Each on its own two devices, as on two hosts of a cluster: surveys are independent, so nothing is exchanged."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-c", PROCESS, config.model_dump_json(), str(tmp_path), repr(float(simulator.ln_total)), port]
+    root, environment = Path(__file__).resolve().parents[2], os.environ | {"JAX_PLATFORMS": "cpu"}
+    started = [subprocess.Popen([*command, str(i)], cwd=root, env=environment, stderr=subprocess.PIPE, text=True) for i in range(2)]
+    for process in started:
+        _, error = process.communicate(timeout=600)
+        assert process.returncode == 0, error[-3000:]
+    for i in range(2):
+        with np.load(tmp_path / f"{i}.npz") as raw:
+            rows = [raw[name] for name in raw.files]
+        assert _equal(prior_surveys, rows, slice(8 * i, 8 * i + 8))
+        assert not _equal(prior_surveys, rows, slice(8 - 8 * i, 16 - 8 * i))
+
+
+def test_surveys_in_step_are_those_in_turn(key, simulator, config):
+    """The program of an accelerator, all surveys at once, against that of a CPU: the same but for the rounding of another compilation."""
+    index, mesh = jnp.arange(24), Mesh(np.array(jax.local_devices()[:1]), ("survey",))
+    survey = jax.device_get(module._sharded(key, index, simulator, None, config, mesh, in_turn=False))
+    assert len(np.unique(survey.number)) > 12  # surveys end after different numbers of blocks
+    in_turn = jax.device_get(draw_surveys(key, index, simulator, config))
+    for ours, theirs in zip(jax.tree.leaves(survey), jax.tree.leaves(in_turn), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
+    assert _equal(survey.host, in_turn.host)
+    assert not _equal(survey.host[1:], in_turn.host[:-1])
+
+
+def test_the_simulator_names_no_kind_of_device():
+    """TPU and GPU alike: what is written for one would not run on another."""
+    root = Path(module.__file__).parent
+    texts = {p.name: p.read_text(encoding="utf-8").lower() for p in root.rglob("*.py")}
+    assert len(texts) > 20
+    assert not {name for name, text in texts.items() if re.search("cuda|nvidia|rocm|cupy|triton|pallas", text)}
+
+
 def test_overflow_is_an_error_that_names_the_numbers(draw_at):
-    with pytest.raises(SurveyOverflow, match=r"at most size.capacity = 512 objects, drew \d{4,}; set size.capacity above"):
+    with pytest.raises(SurveyOverflow, match=r"at most size.capacity = 640 objects, drew \d{4,}; set size.capacity above"):
         draw_at(FIDUCIAL._replace(dtd_logA=-11.2))
 
 
