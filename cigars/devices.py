@@ -25,6 +25,8 @@ def use_device(device: Device) -> str:
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of torch that spin starve those of JAX
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the two share the memory of a GPU
+    if "LOCAL_RANK" in os.environ:
+        os.environ["CUDA_VISIBLE_DEVICES"] = _own_gpu(int(os.environ["LOCAL_RANK"]), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     import jax
 
     from simulators.hosts import cache_folder
@@ -39,6 +41,12 @@ def use_device(device: Device) -> str:
         with suppress(RuntimeError):  # JAX runs already, as where a program calls `main` twice, and keeps its devices
             jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
     return chosen
+
+
+def _own_gpu(rank: int, visible: str) -> str:
+    """The GPU of process `rank` of those that torchrun started here: of the visible ones, or of all; one that is alone stays."""
+    among = visible.split(",")
+    return str(rank) if not visible else among[0] if len(among) == 1 else among[rank % len(among)]
 
 
 def _cuda() -> bool:

@@ -103,6 +103,7 @@ def write_mock(config: Config, catalogue: Catalogue, truth: Truth, path: Path, t
 def survey_source(config: Config, stream: str, theta: Globals | None = None, report: Reporter = _silent) -> Callable[[int, int], Survey]:
     """`source(first, count)` simulating surveys first … first + count − 1 of a named stream, arrays [survey, object, …].
 
+    Θ is drawn from the prior unless `theta` is given, as scalars or as arrays with a value for each survey that is asked for.
     On one accelerator the arrays stay there, for DLPack; on CPU devices they come as numpy, cut to the largest survey.
     """
     import jax
@@ -117,7 +118,8 @@ def survey_source(config: Config, stream: str, theta: Globals | None = None, rep
     key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(stream.encode()))
 
     def source(first: int, count: int) -> Survey:
-        survey = draw_surveys(key, jnp.arange(first, first + count), simulator, simulated, theta)
+        given = theta and Globals(*(v if np.ndim(v) == 0 else v[first : first + count] for v in theta))
+        survey = draw_surveys(key, jnp.arange(first, first + count), simulator, simulated, given)
         if len(jax.local_devices()) == 1 and jax.default_backend() != "cpu":
             return survey
         return _trimmed(jax.device_get(survey))
@@ -200,6 +202,8 @@ def train_run(
 ) -> Calibration:
     """Train the global and local posteriors of a configuration into the folder `run`, then calibrate them on fresh surveys.
 
+    Under `torchrun` the processes share every batch and the simulations (`inference.parallel`); the first writes the run.
+
     Args:
         config: what to simulate and how to train.
         run: run folder, new unless `resume`.
@@ -214,6 +218,7 @@ def train_run(
     """
     from cigars.store_reader import training_source
     from inference.fit import fit
+    from inference.parallel import joined, rank
     from inference.stages import surveys_used
     from simulators.cosmology import fiducial_distance_table
 
@@ -221,23 +226,26 @@ def train_run(
     stored = training_source(store, config, surveys_used(config.training)) if store is not None else None
     source = stored or survey_source(config, "training", report=report)
     ready = time.monotonic()
-    trained = fit(
-        source,
-        config,
-        config.marginals,
-        fiducial_distance_table(),
-        Path(run),
-        fingerprint=run_fingerprint(config),
-        configuration=config.model_dump(mode="json"),
-        device=device,
-        report=report,
-        resume=resume,
-        joint_score=joint_scores(config),
-    )
+    with joined(device):
+        first = rank() == 0
+        trained = fit(
+            source,
+            config,
+            config.marginals,
+            fiducial_distance_table(),
+            Path(run),
+            fingerprint=run_fingerprint(config),
+            configuration=config.model_dump(mode="json"),
+            device=device,
+            report=report,
+            resume=resume,
+            joint_score=joint_scores(config),
+        )
     fitted = time.monotonic()
     calibration = _calibrate(trained, source, config, report)
     seconds = {"host bank": ready - started, "training": fitted - ready, "calibration": time.monotonic() - fitted}
-    write_calibration(run, calibration, seconds)
+    if first:
+        write_calibration(run, calibration, seconds)
     return calibration
 
 

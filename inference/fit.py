@@ -20,6 +20,7 @@ from cigars.schema import DistanceTable, Marginal
 
 from .batches import Source
 from .model import FORMAT, Trained, save_run, versions
+from .parallel import from_first, rank
 from .priors import Prior
 from .score import JointScore, OneStep
 from .stages import REGRESSOR_WIDTH, Split, Stages, random_hiding, split, stream
@@ -64,7 +65,7 @@ def fit(
             another fingerprint.
         TrainingError: if a loss is not finite.
     """
-    folder = _prepare(Path(run_folder), fingerprint, resume)
+    folder = from_first(lambda: _prepare(Path(run_folder), fingerprint, resume))
     prior = Prior(marginals, device)
     run = Stages(source, config.training, config.seed, prior, distance, folder, torch.device(device), report, joint_score, config.fixed)
     held = run.held_out()
@@ -85,7 +86,8 @@ def fit(
         "number_range": sizes, "curves": {**curves, "local": local_curve}, "split": split(config.training)._asdict(),
     }  # fmt: skip
     trained = Trained(summary, members, local, meta).eval()
-    save_run(Path(run_folder), trained)
+    if rank() == 0:
+        save_run(Path(run_folder), trained)
     return trained
 
 

@@ -21,6 +21,8 @@ from .ensemble import Ensemble
 from .estimators import GlobalEstimator
 from .local import LocalEstimator, local_marginals, local_values
 from .one_step import train_one_step
+from .parallel import processes, rank, span, wait_for_all
+from .prefetch import one_ahead
 from .priors import Prior
 from .score import JointScore
 from .standardise import Standardiser, Whitening
@@ -74,10 +76,15 @@ def surveys_used(training: TrainingConfig) -> int:
 def stream(
     source: Source, first: int, total: int, batch: int, names: Sequence[str], device: str | torch.device = "cpu"
 ) -> Iterator[Packed]:
-    """Packed batches of surveys first, ..., first + total - 1; the source is always asked for whole batches, of one shape."""
-    for start in range(0, total, batch):
-        packed = pack(source(first + start, batch), names, device)
-        yield packed if start + batch <= total else select(packed, range(total - start))
+    """Packed batches of surveys first, ..., first + total - 1; the source is always asked for whole batches, of one shape.
+
+    While the caller works on a batch, the next one is in the making.
+    """
+    count = math.ceil(total / batch)
+    with one_ahead(lambda i: pack(source(first + i * batch, batch), names, device), count) as packed_batch:
+        for i in range(count):
+            packed, left = packed_batch(i), total - i * batch
+            yield packed if batch <= left else select(packed, range(left))
 
 
 def random_hiding(observations: Observations, hide_sn: float, hide_z_spec: float, generator: torch.Generator | None = None) -> Observations:
@@ -172,13 +179,15 @@ class Stages:
 
     def table(self, name: str, summary: nn.Module, first: int, total: int, keep: int) -> tuple[Tensor, Tensor, Packed, list[int]]:
         """Summaries of surveys first, ..., first + total - 1 by parts kept on disk, their Θ, `keep` objects of each, range of numbers."""
-        parts = []
+        paths = []
         for number, start in enumerate(range(0, total, PART)):
             path = self.folder / f"{name}-{number:05d}.pt"
-            if not path.exists():
+            if not path.exists() and number % processes() == rank():
                 save_checkpoint(path, self._part(name, summary, first, start, total, keep))
-            parts.append(load_checkpoint(path, self.device))
+            paths.append(path)
             self.report(name, min(start + PART, total), total)
+        wait_for_all()
+        parts = [load_checkpoint(path, self.device) for path in paths]
         table, theta, numbers = (torch.cat([p[k] for p in parts]) for k in ("summary", "theta", "number"))
         objects = join([unpack(p["objects"]) for p in parts])
         return table, theta, objects, [int(numbers.min()), int(numbers.max())]
@@ -247,18 +256,23 @@ class Stages:
         """Encoder and head together on live surveys, none of them seen twice."""
         t = self.training
         steps = max(t.surveys // t.batch_surveys, 1)
-        first = self.at.live + k * steps * t.batch_surveys
+        mine, each = span(t.batch_surveys)
+        first = self.at.live + k * steps * t.batch_surveys + mine
+
+        def simulated(step: int) -> Packed:
+            return pack(self.source(first + step * t.batch_surveys, each), self.prior.names, self.device)
 
         def batch(step: int) -> tuple[Tensor, Tensor, Packed]:
-            packed = pack(self.source(first + step * t.batch_surveys, t.batch_surveys), self.prior.names, self.device)
+            packed = next_batch(step)
             return packed.theta, summary(packed), packed
 
         every = max(steps // 20, 1)
         settings = Settings(steps, every, 0.5 * t.learning_rate, patience=t.patience, seed=self.seed + 7 * k + 3)
-        return optimise(
-            net, net.loss, batch, lambda: float(net.loss(held.theta, held_table, held).mean()), settings,
-            self.folder / f"encoder-{k}.pt", self.report, "encoder",
-        )  # fmt: skip
+        with one_ahead(simulated, steps) as next_batch:
+            return optimise(
+                net, net.loss, batch, lambda: float(net.loss(held.theta, held_table, held).mean()), settings,
+                self.folder / f"encoder-{k}.pt", self.report, "encoder",
+            )  # fmt: skip
 
     def local(self, objects: Packed, held: Packed) -> tuple[LocalEstimator, dict[str, Any]]:
         """Stage 4: the flow of each object's unknowns given its data and Θ."""

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from cigars.files import replacing
 
+from .parallel import from_first, mean_loss, rank, share
+
 __all__ = [
     "Batches",
     "History",
@@ -110,7 +112,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Any:
 
 
 def shuffled(count: int, batch: int, seed: int) -> Callable[[int], Tensor]:
-    """`rows(step)`: indices of a batch; every epoch goes once through a new permutation of `count` rows."""
+    """`rows(step)`: indices of a batch, or of this process's share of it; every epoch goes once through a new permutation."""
     per_epoch = max(count // batch, 1)
     cache: dict[int, Tensor] = {}
 
@@ -119,7 +121,7 @@ def shuffled(count: int, batch: int, seed: int) -> Callable[[int], Tensor]:
         if epoch not in cache:
             cache.clear()
             cache[epoch] = torch.randperm(count, generator=torch.Generator().manual_seed(_mix(seed, epoch)))
-        return cache[epoch][place * batch : (place + 1) * batch]
+        return share(cache[epoch][place * batch : (place + 1) * batch])
 
     return rows
 
@@ -139,7 +141,7 @@ def optimise(
     Args:
         module: what is trained; parameters that need no gradient stay.
         loss: `loss(*batches(step))`, one value an item.
-        batches: arguments of the loss by step.
+        batches: arguments of the loss by step; where several processes train together (`parallel`), those of this process's share.
         validate: mean loss over a fixed held-out set.
         settings: schedule and seed.
         checkpoint: file of the state; if it exists, training continues from it.
@@ -147,33 +149,35 @@ def optimise(
         stage: name for progress and messages.
 
     Raises:
-        TrainingError: if a loss is not finite; the last good state stays in `checkpoint`.
+        TrainingError: if a loss is not finite, in any process; the last good state stays in `checkpoint`.
     """
     weights = [p for p in module.parameters() if p.requires_grad]
     device = weights[0].device
     optimiser = torch.optim.AdamW(weights, settings.learning_rate, weight_decay=settings.weight_decay)
     history, best = History(), _copy(module)
-    if checkpoint is not None and checkpoint.exists():
-        state = load_checkpoint(checkpoint, device)
+    state = from_first(lambda: load_checkpoint(checkpoint, device) if checkpoint is not None and checkpoint.exists() else None)
+    if state is not None:
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
         history, best = History(**state["history"]), state["best"]
     began, running = time.monotonic() - history.seconds, torch.zeros((), device=device)
+    mean, first = mean_loss(module, loss), rank() == 0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         while not history.finished:
             module.train()
-            torch.manual_seed(_mix(settings.seed, history.step))
+            seed = _mix(settings.seed, history.step)
+            torch.manual_seed(seed if first else _mix(seed, rank()))  # processes drop out different units of their different items
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * _schedule(history, settings)
-            value = loss(*batches(history.step)).mean()
+            objective, value = mean(*batches(history.step))
             if not torch.isfinite(value):
-                raise TrainingError(_diagnosis(module, stage, history.step, float(value.detach()), checkpoint))
+                raise TrainingError(_diagnosis(module, stage, history.step, float(value), checkpoint))
             optimiser.zero_grad(set_to_none=True)
-            value.backward()
+            objective.backward()
             nn.utils.clip_grad_norm_(weights, settings.clip)
             optimiser.step()
             history.step += 1
-            running += value.detach()
+            running += value
             if history.step % settings.evaluate_every and history.step < settings.steps:
                 continue
             count = history.step - (history.steps[-1] if history.steps else 0)
@@ -181,7 +185,7 @@ def optimise(
             best = _copy(module) if improved else best
             running.zero_()
             report(stage, history.step, settings.steps, loss=history.train[-1], validation=history.validation[-1], best=history.best)
-            if checkpoint is not None:
+            if checkpoint is not None and first:
                 save_checkpoint(
                     checkpoint,
                     {"module": module.state_dict(), "optimiser": optimiser.state_dict(), "history": asdict(history), "best": best},
@@ -196,7 +200,7 @@ def _evaluate(module: nn.Module, validate: Callable[[], float], history: History
     """Record the validation loss and decide whether to go on; True if it is the best so far."""
     module.eval()
     with torch.no_grad():
-        value = validate()
+        value = from_first(validate)  # all must decide alike
     history.steps.append(history.step)
     history.train.append(train)
     history.validation.append(value)

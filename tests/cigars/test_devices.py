@@ -1,13 +1,18 @@
 """Devices: what is asked for is given or refused, and compiled programs are kept apart by processor."""
 
 import os
+import subprocess
+import sys
 
 import jax
+import numpy as np
 import pytest
 
 from cigars import devices
 from cigars.config import ConfigError
 from cigars.devices import Device, processor, use_device
+from cigars.runs import stored_fingerprint
+from inference.train import load_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -29,3 +34,29 @@ def test_cuda_without_a_gpu_is_refused(monkeypatch):
 def test_the_processor_is_named_the_same_every_time():
     assert processor() == processor()
     assert processor()[0]
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "1"), ("6,7", "7"), ("6", "6")])
+def test_every_process_of_torchrun_has_a_gpu_of_its_own(monkeypatch, given, used):
+    monkeypatch.setattr(devices, "_cuda", lambda: False)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given or "")
+    for _ in range(2):  # asked again, a process stays where it is
+        use_device(Device.cpu)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == used
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_run(workplace, cigars, tmp_path):
+    """The first stage, where nothing is dropped out or hidden, follows the curve of one process; the run serves like any other."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-ranks-filter", "0", "--nproc-per-node", "2"]
+    command += ["-m", "cigars", "train", str(workplace.config), "-o", str(run), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    ours, theirs = (load_checkpoint(folder / "checkpoints" / "regressor.pt")["history"] for folder in (run, workplace.run))
+    assert ours["steps"] == theirs["steps"]
+    for curve in ("train", "validation"):
+        np.testing.assert_allclose(ours[curve], theirs[curve], rtol=1e-4)
+    assert stored_fingerprint(run) == stored_fingerprint(workplace.run)
+    assert cigars("infer", run, workplace.mock, "-o", tmp_path / "posterior.nc", "--draws", 20).code == 0
