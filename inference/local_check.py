@@ -8,8 +8,8 @@ of a few numbers that matters, not by all columns of the summary. The classifier
 width and correlation, and how the shift changes from survey to survey.
 
 The null hypothesis is that truth and draws of a survey may be exchanged, so they are, at random in each survey. sbi permutes over all
-surveys instead, which tears truth and draws of a survey apart: surveys then differ between the classes, its null statistics come out some
-four times larger than those of an exact posterior, and the test almost never rejects.
+surveys instead, which tears truth and draws of a survey apart: surveys then differ between the classes, which an
+exact posterior's do not, its null statistics come out too large and the test too seldom rejects.
 """
 
 from __future__ import annotations
