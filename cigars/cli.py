@@ -1,4 +1,4 @@
-"""The command line: `cigars simulate | train | infer | report | validate | products | combine | ingest | demo | config | hosts | store`."""
+"""The command line: `cigars simulate | train | infer | report`, and what goes with them, see `cigars --help`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cigars.cli_check import check
 from cigars.cli_hosts import hosts_app
 from cigars.cli_posterior import combine, products
 from cigars.cli_store import fill_store, store_app
@@ -216,6 +217,7 @@ def report(
 
 
 app.command()(validate)
+app.command()(check)
 app.command()(products)
 app.command()(combine)
 

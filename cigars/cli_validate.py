@@ -16,9 +16,12 @@ from cigars.terminal import check_outputs, console, duration, errors
 from cigars.validate import VALIDATION
 
 if TYPE_CHECKING:
-    from cigars.validate import Validation
+    from collections.abc import Sequence
 
-__all__ = ["print_validation", "validate"]
+    from cigars.validate import Validation
+    from inference.checks import Judged
+
+__all__ = ["print_tests", "print_validation", "validate"]
 
 
 def validate(
@@ -75,15 +78,20 @@ def validate(
         raise typer.Exit(1)
 
 
-def print_validation(found: Validation) -> None:
-    """One row a test: its most extreme parameter, the band of exact posteriors, Holm's p-value, verdict."""
+def print_tests(rows: Sequence[Judged]) -> None:
+    """One row a test: its most extreme number, the band of exact ones, Holm's p-value, verdict."""
     table = Table("test", "worst", "value", "99 % band", "p (Holm)", "verdict")
-    for row in found.rows:
+    for row in rows:
         worst = row.worst
         band = f"{worst.low:.3f} to {worst.high:.3f}" if worst.low else f"up to {worst.high:.3f}"
         verdict = "[green]passes[/green]" if row.passed else "[bold red]FAILS[/bold red]"
         table.add_row(worst.test, worst.of, f"{worst.value:.3f}", band, _p(row.adjusted), verdict)
     console.print(table)
+
+
+def print_validation(found: Validation) -> None:
+    """The tests and what they say together."""
+    print_tests(found.rows)
     failed = sum(not row.passed for row in found.rows)
     said = f"{failed} of {len(found.rows)} tests fail" if failed else f"all {len(found.rows)} tests pass"
     surveys = found.record["surveys"]

@@ -1,0 +1,166 @@
+r"""Does an observed survey look like simulated ones? Statistics of whole surveys, and the typicality of single objects.
+
+Simulated are surveys at draws of the observed survey's own posterior. A posterior has already bent towards the data, so that a plain
+posterior predictive p-value is too kind; here a statistic T is instead predicted by a linear regression on what the posterior says of its
+survey, the same for the observed and for each simulated one, and only the residual is judged: with normal residuals its t and
+Hotelling's T² are exact. What the parameters can explain, they have explained.
+
+An object is typical if objects as far from their neighbours are common among simulated ones. Distances are to the k-th simulated
+neighbour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy import stats
+from scipy.spatial import cKDTree
+
+from .checks import BAND, Check
+
+__all__ = ["Typicality", "column_statistics", "false_discoveries", "odd_share", "predictive_checks", "typicality"]
+
+QUANTILES = (0.05, 0.5, 0.95)
+NEIGHBOURS = 10
+ODD = 0.01  # p-value of an object below which it counts as odd in `odd_share`
+ROUNDING = 1e-6  # of the scatter of a column: relative rank of what is a combination of others
+
+
+class Typicality(NamedTuple):
+    """Of each object: p-value; for odd ones the input without which it would be most ordinary, and the p-value that it has then."""
+
+    p_value: Float[np.ndarray, "object"]
+    reason: np.ndarray
+    relief: Float[np.ndarray, "object"]
+
+
+def column_statistics(columns: Float[np.ndarray, "object column"], names: Sequence[str]) -> dict[str, float]:
+    """Mean, sd and quantiles of every column over the objects that have it; nan where fewer than two do."""
+    out = {}
+    for name, values in zip(names, columns.T, strict=True):
+        seen = values[np.isfinite(values)].astype(np.float64)
+        enough = len(seen) > 1
+        out[f"{name}: mean"] = float(seen.mean()) if enough else np.nan
+        out[f"{name}: sd"] = float(seen.std()) if enough else np.nan
+        for q, value in zip(QUANTILES, np.quantile(seen, QUANTILES) if enough else [np.nan] * len(QUANTILES), strict=True):
+            out[f"{name}: {q:.0%} quantile"] = float(value)
+    return out
+
+
+def predictive_checks(
+    names: Sequence[str],
+    simulated: Float[np.ndarray, "survey statistic"],
+    known: Float[np.ndarray, "survey parameter"],
+    observed: Float[np.ndarray, "statistic"],
+    observed_known: Float[np.ndarray, "parameter"],
+) -> list[Check]:
+    """Each statistic of the observed survey given what its posterior says (test "statistics"), and all at once ("all statistics").
+
+    Args:
+        names: of the statistics.
+        simulated: statistics of surveys simulated at draws of the observed posterior.
+        known: posterior means of the same surveys.
+        observed, observed_known: of the observed survey.
+
+    Raises:
+        ValueError: if there are not enough surveys for the regression, or a statistic is not finite.
+    """
+    surveys, parameters = known.shape
+    if not np.isfinite(simulated).all() or not np.isfinite(observed).all():
+        bad = [n for n, s, o in zip(names, simulated.T, observed, strict=True) if not (np.isfinite(s).all() and np.isfinite(o))]
+        raise ValueError(
+            f"statistics: expected finite values in every survey, got others for {', '.join(bad[:4])}; leave these columns out"
+        )
+    freedom = surveys - parameters - 1
+    if freedom <= len(names) + 1:
+        raise ValueError(
+            f"surveys: expected more than {len(names) + parameters + 2} to judge {len(names)} statistics, got {surveys}; simulate more"
+        )
+    centre, scale = known.mean(0), known.std(0) + 1e-12
+    design = np.concatenate([np.ones((surveys, 1)), (known - centre) / scale], 1)
+    at = np.concatenate([[1.0], (observed_known - centre) / scale])
+    inverse = np.linalg.pinv(design.T @ design)
+    weight = inverse @ design.T @ simulated
+    residuals, residual = simulated - design @ weight, observed - at @ weight
+    leverage = 1 + at @ inverse @ at
+    spread = np.sqrt((residuals**2).sum(0) / freedom * leverage)
+    value = residual / np.where(spread > 0, spread, 1.0)
+    edge = float(stats.t.ppf(0.5 + BAND / 2, freedom))
+    p = 2 * stats.t.sf(np.abs(value), freedom)
+    checks = [Check("statistics", name, float(v), -edge, edge, float(q)) for name, v, q in zip(names, value, p, strict=True)]
+    return [*checks, _hotelling(residuals / np.where(spread > 0, spread, 1.0), value, leverage, freedom)]
+
+
+def _hotelling(residuals: np.ndarray, value: np.ndarray, leverage: float, freedom: int) -> Check:
+    """Hotelling's T² of the standardised residual, along the directions in which simulated surveys scatter."""
+    covariance = residuals.T @ residuals / freedom * leverage
+    power, direction = np.linalg.eigh(covariance)
+    kept = power > ROUNDING * power.max()
+    size = int(kept.sum())
+    squared = float((((direction.T @ value)[kept]) ** 2 / power[kept]).sum())
+    share = (freedom - size + 1) / (size * freedom)
+    high = float(stats.f.ppf(BAND, size, freedom - size + 1)) / share
+    p = float(stats.f.sf(squared * share, size, freedom - size + 1))
+    return Check("all statistics", f"{size} directions", squared / size, 0.0, high / size, p)
+
+
+def typicality(
+    observed: Float[np.ndarray, "object input"],
+    simulated: Float[np.ndarray, "simulated input"],
+    judged: Float[np.ndarray, "judged input"],
+    names: Sequence[str],
+    suspects: float = ODD,
+) -> Typicality:
+    """How ordinary each observed object is among simulated ones, and which input makes it odd.
+
+    Args:
+        observed: standardised inputs; all arrays without missing values.
+        simulated: objects that neighbours are looked for among.
+        judged: other simulated objects, whose distances give the p-values.
+        names: of the inputs.
+        suspects: p-value below which the reason is looked for; others have none.
+    """
+    every = list(range(len(names)))
+    distance, others = _distances(simulated, every, observed, judged)
+    common = np.sort(others)
+    p = (len(common) - np.searchsorted(common, distance, side="left") + 1) / (len(common) + 1)
+    reason, relief = np.full(len(observed), "", dtype=object), np.zeros(len(observed))
+    odd = np.flatnonzero(p < suspects)
+    if len(odd):
+        # each input left out in turn, for the odd ones alone; how common a distance is depends on what is left
+        ranks = []
+        for k in every:
+            near, others = _distances(simulated, every[:k] + every[k + 1 :], observed[odd], judged)
+            ranks.append((others[:, None] >= near).mean(0))
+        reason[odd], relief[odd] = np.asarray(names, dtype=object)[np.argmax(ranks, 0)], np.max(ranks, 0)
+    return Typicality(p, reason, relief)
+
+
+def _distances(simulated: np.ndarray, inputs: list[int], *rows: np.ndarray) -> list[np.ndarray]:
+    """Distance of rows to their k-th simulated neighbour, in units in which the simulated objects have covariance 1."""
+    among = simulated[:, inputs].astype(np.float64)
+    power, direction = np.linalg.eigh(np.cov(among.T))
+    kept = power > ROUNDING * power.max()
+    frame = direction[:, kept] / np.sqrt(power[kept])
+    tree = cKDTree(among @ frame)
+    return [np.asarray(tree.query(some[:, inputs].astype(np.float64) @ frame, NEIGHBOURS)[0])[:, -1] for some in rows]
+
+
+def odd_share(p_values: Float[np.ndarray, "object"]) -> Check:
+    """Share of objects with p below 1 % (test "odd objects"): binomial, given Θ the objects are independent."""
+    odd, count = int((p_values < ODD).sum()), len(p_values)
+    low, high = stats.binom.interval(BAND, count, ODD)
+    return Check("odd objects", f"p < {ODD:g}", odd / count, low / count, high / count, float(stats.binomtest(odd, count, ODD).pvalue))
+
+
+def false_discoveries(p_values: Float[np.ndarray, "object"], share: float) -> Bool[np.ndarray, "object"]:
+    """Which to call odd so that on average at most this share of those called are ordinary (Benjamini & Hochberg 1995)."""
+    order = np.argsort(p_values)
+    passed = p_values[order] <= share * np.arange(1, len(p_values) + 1) / len(p_values)
+    called = np.zeros(len(p_values), bool)
+    if passed.any():
+        called[order[: int(np.flatnonzero(passed).max()) + 1]] = True
+    return called

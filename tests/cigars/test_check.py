@@ -1,0 +1,80 @@
+"""`check` passes a mock of the model, rejects one that is not, and names the objects that are odd."""
+
+import json
+
+import numpy as np
+import pytest
+from astropy.table import Table
+
+from cigars.catalogue import CatalogueError, read_catalogue, write_catalogue
+from cigars.check import check
+from cigars.config import ConfigError
+
+SURVEYS = 112
+BANDS = tuple("ugrizy")
+
+
+@pytest.fixture(scope="module")
+def found(workplace, catalogue):
+    """The mock of the shared run, which the model made."""
+    return check(workplace.run, catalogue, surveys=SURVEYS)
+
+
+def changed(catalogue, **leaves):
+    return catalogue._replace(observations=catalogue.observations._replace(**leaves))
+
+
+def test_a_mock_of_the_model_passes(found, catalogue):
+    assert found.passed, found.rows
+    assert {row.worst.test for row in found.rows} == {"statistics", "all statistics", "network summary", "odd objects"}
+    assert len(found.objects["p_value"]) == len(catalogue.id)
+    assert found.record["outside"] == 0
+
+
+def test_the_odd_object_is_named_with_its_reason(workplace, catalogue, found):
+    o, row = catalogue.observations, 7
+    x = np.array(o.x)
+    x[row] = 5.5  # stretches have a spread of one
+    wrong = check(workplace.run, changed(catalogue, x=x), surveys=SURVEYS)
+    assert wrong.objects["p_value"][row] < found.objects["p_value"][row]
+    assert wrong.objects["p_value"][row] < 0.01
+    assert wrong.objects["reason"][row] in ("x", "outside the range of the training")
+
+
+def test_rows_may_come_in_any_order(workplace, catalogue, found):
+    from cigars.catalogue import select
+
+    order = np.random.default_rng(0).permutation(len(catalogue.id))
+    other = check(workplace.run, select(catalogue, order), surveys=SURVEYS)
+    assert np.array_equal(other.objects["p_value"], found.objects["p_value"][order])
+    for one, two in zip(other.rows, found.rows, strict=True):
+        assert one.worst.of == two.worst.of
+        assert one.worst.value == pytest.approx(two.worst.value, rel=1e-6)
+
+
+def test_a_wrong_zero_point_is_rejected_and_the_command_says_so(workplace, catalogue, cigars, refused, tmp_path):
+    mag = catalogue.observations.mag.copy()
+    mag[:, 1] += 0.5
+    wrong, out, table = tmp_path / "wrong.fits", tmp_path / "check.json", tmp_path / "odd.fits"
+    write_catalogue(wrong, changed(catalogue, mag=mag), BANDS, {})
+    arguments = ["check", wrong, "--run", workplace.run, "-o", out, "--objects", table, "--surveys", SURVEYS, "--device", "cpu"]
+    said = cigars(*arguments)
+    assert said.code == 1, said
+    assert "does NOT look like what the model simulates" in said.out.replace("\n", " ")
+    content, rows = json.loads(out.read_text()), Table.read(table)
+    assert content["passed"] is False
+    tests = {test["worst"]["test"]: test for test in content["tests"]}
+    assert not tests["all statistics"]["passed"]
+    assert {"u - g", "g - r"} & {tests["statistics"]["worst"]["of"].split(":")[0]}
+    assert {"fingerprint", "catalogue", "versions", "seed"} <= set(content)
+    assert list(rows["id"]) == list(read_catalogue(wrong, BANDS).id)
+    assert int(rows["odd"].sum()) == content["odd"] == len(content["odd_objects"])
+    assert "exists already" in refused(*arguments)
+
+
+def test_bad_input_is_refused(workplace, catalogue, refused):
+    with pytest.raises(ConfigError, match="expected more than"):
+        check(workplace.run, catalogue, surveys=20)
+    with pytest.raises(CatalogueError, match="in the range of the training, got none"):
+        check(workplace.run, changed(catalogue, mag=catalogue.observations.mag + 50), surveys=SURVEYS)
+    assert "expected --run FOLDER or --pretrained NAME, got neither" in refused("check", workplace.mock)

@@ -1,0 +1,133 @@
+"""Checks of the model on linear-Gaussian surveys and Gaussian objects, where each must pass, and on wrong ones, which it must reject."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from inference.checks import judge
+from inference.misspecification import column_statistics, false_discoveries, odd_share, predictive_checks, typicality
+
+SURVEYS, PARAMETERS, STATISTICS = 200, 3, 12
+NAMES = [f"t{k}" for k in range(STATISTICS)]
+REPEATS = 200
+LEVEL = 0.05
+
+
+def surveys(rng, count, centre=0.0, shift=0.0, parameters=PARAMETERS):
+    """Statistics linear in Θ with correlated noise, and estimates of Θ with errors of their own that share that noise."""
+    mix = np.random.default_rng(1).normal(size=(STATISTICS, STATISTICS)) / STATISTICS**0.5
+    slope = np.random.default_rng(2).normal(size=(PARAMETERS, STATISTICS))
+    theta = centre + rng.normal(size=(count, PARAMETERS))
+    noise = rng.normal(size=(count, STATISTICS)) @ mix
+    return theta @ slope + noise + shift, theta + 0.3 * noise[:, :PARAMETERS]
+
+
+def rejected(rng, **wrong):
+    simulated, known = surveys(rng, SURVEYS)
+    observed, estimate = surveys(rng, 1, **wrong)
+    checks = predictive_checks(NAMES, simulated, known, observed[0], estimate[0])
+    return [checks[-1].p_value < LEVEL, min(c.p_value for c in checks[:-1]) * STATISTICS < LEVEL, checks[0].p_value < LEVEL]
+
+
+def test_a_survey_of_the_model_is_rejected_as_often_as_stated():
+    """Binomial, 5 standard errors; Bonferroni over correlated statistics is below its level."""
+    rng = np.random.default_rng(3)
+    all_at_once, any_one, first = np.mean([rejected(rng) for _ in range(REPEATS)], 0)
+    error = 5 * (LEVEL * (1 - LEVEL) / REPEATS) ** 0.5
+    assert abs(all_at_once - LEVEL) < error
+    assert abs(first - LEVEL) < error
+    assert any_one < LEVEL + error
+
+
+def test_what_the_parameters_explain_is_not_held_against_the_model():
+    """An observed Θ of 1.5 sd from the simulated ones moves every statistic, and the estimate with it."""
+    rng = np.random.default_rng(4)
+    rate = np.mean([rejected(rng, centre=1.5)[0] for _ in range(REPEATS)])
+    assert abs(rate - LEVEL) < 5 * (LEVEL * (1 - LEVEL) / REPEATS) ** 0.5
+
+
+def test_what_they_do_not_explain_is_rejected():
+    rng = np.random.default_rng(5)
+    shift = np.zeros(STATISTICS)
+    shift[5] = 4.0
+    assert np.mean([rejected(rng, shift=shift)[0] for _ in range(50)]) > 0.9
+
+
+def test_a_combination_of_other_statistics_changes_nothing():
+    rng = np.random.default_rng(6)
+    simulated, known = surveys(rng, SURVEYS)
+    observed, estimate = surveys(rng, 1)
+
+    def doubled(rows):
+        return np.concatenate([rows, rows[:, :2] + rows[:, 2:4]], 1)
+
+    one = predictive_checks(NAMES, simulated, known, observed[0], estimate[0])[-1]
+    two = predictive_checks([*NAMES, "a", "b"], doubled(simulated), known, doubled(observed)[0], estimate[0])[-1]
+    assert two.p_value == pytest.approx(one.p_value, rel=1e-6)
+
+
+def test_too_few_surveys_and_missing_statistics_are_refused():
+    rng = np.random.default_rng(7)
+    simulated, known = surveys(rng, STATISTICS + PARAMETERS + 2)
+    with pytest.raises(ValueError, match="simulate more"):
+        predictive_checks(NAMES, simulated, known, simulated[0], known[0])
+    simulated, known = surveys(rng, SURVEYS)
+    simulated[0, 3] = np.nan
+    with pytest.raises(ValueError, match="for t3; leave these columns out"):
+        predictive_checks(NAMES, simulated, known, simulated[1], known[0])
+
+
+INPUTS = ["colour", "copy", "light"]
+
+
+def objects(rng, count):
+    """Two inputs that lie on a narrow line, and one of its own."""
+    colour, light = rng.normal(size=(2, count))
+    return np.stack([colour, colour + 0.01 * rng.normal(size=count), light], 1)
+
+
+@pytest.fixture(scope="module")
+def pools():
+    rng = np.random.default_rng(8)
+    return objects(rng, 8000), objects(rng, 8000)
+
+
+def test_simulated_objects_are_typical(pools):
+    p = typicality(objects(np.random.default_rng(9), 4000), *pools, INPUTS).p_value
+    assert stats.kstest(p, "uniform").pvalue > 1e-3  # the pool of 8,000 adds a noise of its own
+    check = odd_share(p)
+    assert check.low <= check.value <= check.high
+
+
+def test_an_object_off_the_line_is_odd_and_the_input_is_named(pools):
+    """Each is well within the range of every single input."""
+    odd = np.array([[0.5, 0.8, 0.0], [0.0, 0.0, 7.0]])
+    found = typicality(odd, *pools, INPUTS)
+    assert (found.p_value < 1e-3).all()
+    assert found.reason[0] in ("colour", "copy")
+    assert found.reason[1] == "light"
+    assert (found.relief > 0.05).all()
+
+
+def test_a_share_of_odd_objects_is_found(pools):
+    rng = np.random.default_rng(10)
+    mixed = objects(rng, 1000)
+    mixed[:50, 1] += 0.3
+    found = typicality(mixed, *pools, INPUTS)
+    called = false_discoveries(found.p_value, 0.1)
+    assert called[:50].sum() >= 45
+    assert called[50:].sum() <= 0.1 / 0.9 * 50 + 5 * (0.1 * 55) ** 0.5  # expected false ones, 5 standard deviations
+    assert not judge([odd_share(found.p_value)], 0.01)[0].passed
+
+
+def test_no_object_is_called_where_none_is_odd():
+    assert not false_discoveries(np.linspace(0.01, 1, 100), 0.1).any()
+
+
+def test_statistics_of_a_column_ignore_what_is_missing():
+    values = np.array([1.0, 2.0, np.nan, 3.0])
+    found = column_statistics(np.stack([values, np.full(4, np.nan)], 1), ["a", "b"])
+    assert found["a: mean"] == 2.0
+    assert found["a: sd"] == pytest.approx((2 / 3) ** 0.5)
+    assert found["a: 50% quantile"] == 2.0
+    assert np.isnan(found["b: mean"])
