@@ -94,16 +94,17 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Any:
     """Read a checkpoint; tensors and plain values alone are accepted, so a file cannot run code.
 
     Raises:
-        ValueError: if the file is damaged or holds anything else.
+        OSError: if there is no such file, or it cannot be read.
+        ValueError: if it is damaged or holds anything else.
     """
+    content = io.BytesIO(path.read_bytes())  # at once: a damaged archive raises errors of every kind, OSError too
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(content) as archive:
             damaged = archive.testzip()  # torch itself reads flipped bits as numbers
         if damaged:
             raise zipfile.BadZipFile(damaged)
-        return torch.load(path, map_location=device, weights_only=True)
-    except OSError:
-        raise
+        content.seek(0)
+        return torch.load(content, map_location=device, weights_only=True)
     except Exception as error:
         raise ValueError(
             f"{path}: expected a whole file of tensors, got a damaged or another one ({type(error).__name__}); "
