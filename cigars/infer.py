@@ -11,7 +11,6 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["assemble", "draw_hosts", "gathered", "hide", "infer"]
 
-PACKAGES = ("cigars-sn", "jax", "numpyro", "torch", "sbi", "numpy", "astropy")
 Blocks = Iterator[tuple[slice, np.ndarray]]
 
 
@@ -187,9 +185,11 @@ def assemble(
     """Draws of Θ [draw, parameter] and of the objects [draw, object, unknown] (None leaves them out), and the catalogue, for ArviZ."""
     import arviz
 
+    from inference.model import versions
+
     attributes = {
         "config": config.model_dump_json(),
-        "versions": json.dumps(_versions()),
+        "versions": json.dumps(versions()),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **record,
     }
@@ -207,13 +207,3 @@ def assemble(
     data.posterior.attrs.update(attributes)
     data.attrs.update(attributes)
     return data
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

@@ -20,7 +20,7 @@ from cigars.infer import hide, infer
 from cigars.ingest import ingest
 from cigars.posterior_file import read_posterior, save_posterior
 from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
-from cigars.schema import FIDUCIAL, Globals, Latents, Survey
+from cigars.schema import FIDUCIAL, RANDOM_STREAM, Globals, Latents, Survey
 from cigars.scores import joint_scores
 from cigars.validate import VALIDATION, read_validation
 
@@ -143,10 +143,10 @@ def _first(survey: Survey) -> Survey:
 
 
 def run_fingerprint(config: Config) -> str:
-    """Identity of a training: configuration and the data behind the hosts' photometry."""
+    """Identity of a training: configuration, the data behind the hosts' photometry, and the random stream of the simulator."""
     from simulators.hosts import bank_fingerprint
 
-    return fingerprint(config, bank_fingerprint(config.hosts))
+    return fingerprint(config, bank_fingerprint(config.hosts), RANDOM_STREAM)
 
 
 def train(

@@ -16,6 +16,7 @@ __all__ = [
     "GLOBALS",
     "LATENTS",
     "LOCALS",
+    "RANDOM_STREAM",
     "Column",
     "DistanceTable",
     "Galaxies",
@@ -27,6 +28,10 @@ __all__ = [
     "column",
     "concatenate",
 ]
+
+RANDOM_STREAM = 2
+"""Raised whenever the simulator makes another survey of the same key: a part of fingerprints, so that a store or a training begun with the
+simulator of before is not continued."""
 
 Array = Any  # a numpy, JAX or torch array: the schema does not choose the framework
 

@@ -170,7 +170,7 @@ def _to(trained: Trained, device: str | torch.device) -> Trained:
 def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
     out = {"python": platform.python_version()}
-    for name in ("cigars-sn", "torch", "sbi", "zuko", "numpy", "jax", "numpyro"):
+    for name in ("cigars-sn", "torch", "sbi", "zuko", "numpy", "jax", "numpyro", "astropy"):
         try:
             out[name] = version(name)
         except PackageNotFoundError:
