@@ -2,12 +2,14 @@ r"""How well does a run recover redshifts and hosts, and how much does the light
 
 On fresh mocks at the fiducial Θ, each inferred as a catalogue would be: NMAD, outliers (> 0.15) and bias of Δz/(1+z), rms of the posterior
 means, spread of the pulls, and a Kolmogorov-Smirnov test of the probability integral transforms of every unknown, all objects together.
-The objects of a mock share the errors of Θ, so that their transforms depend on each other;
-at the true Θ, where the test is made too, they do not.
+The objects of a mock share the errors of Θ, so that their transforms depend on each other, and at one Θ alone no posterior owes uniform
+ones. So the test is made at the true Θ too, and on one object of each of many surveys from the prior, each with draws of its own survey's
+posterior of Θ: these transforms are independent, and uniform if the joint posterior is right.
 Beside it photometric redshifts of the same objects from host magnitudes alone: a random forest, a neural spline flow, both trained on
 `--objects` simulated ones, and the run itself with the light hidden.
 
-usage: python benchmarks/host_posteriors.py RUN [--mocks 10] [--draws 200] [--objects 400000] [--output benchmarks/host_posteriors.json]
+usage: python benchmarks/host_posteriors.py RUN [--mocks 10] [--draws 200] [--objects 400000] [--surveys 10000] [--output FILE]
+(RUN may be the posterior that comes along, cigars/pretrained_runs/lsst)
 """
 
 from __future__ import annotations
@@ -45,6 +47,27 @@ def drawn(trained: Any, packed: Any, draws: int, at_truth: bool = False) -> np.n
         theta = one.theta.expand(draws, -1) if at_truth else GlobalPosterior(trained).sample(draws, one, seed=k)[:, 0]
         parts.append(local.sample(one.observations, theta, seed=k).numpy())
     return np.concatenate(parts, 1)
+
+
+def from_prior(trained: Any, config: Any, surveys: int, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """Joint draws [draw, object, unknown] and truths of one random object of each of many fresh surveys of the prior."""
+    import torch
+
+    from cigars.pipeline import survey_source
+    from inference.batches import pack, select, subset
+    from inference.local import local_values
+    from inference.posterior import GlobalPosterior, LocalPosterior
+
+    source, batch = survey_source(config, f"{STREAM}-prior"), config.training.batch_surveys
+    posterior, local, parts, truths = GlobalPosterior(trained), LocalPosterior(trained), [], []
+    for first in range(0, surveys, batch):
+        packed = pack(source(first, batch), trained.names)
+        theta = posterior.sample(draws, packed, seed=first)
+        one = subset(packed, 1, torch.Generator().manual_seed(first))
+        for k in range(min(batch, surveys - first)):
+            parts.append(local.sample(select(one, [k]).observations, theta[:, k], seed=first + k).numpy())
+        truths.append(local_values(one.latents).double().numpy())
+    return np.concatenate(parts, 1), np.concatenate(truths)[:surveys]
 
 
 def hidden(packed: Any) -> Any:
@@ -138,6 +161,8 @@ def main() -> None:
     parser.add_argument("--mocks", type=int, default=10)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--objects", type=int, default=400_000)
+    parser.add_argument("--surveys", type=int, default=10_000, help="of the prior, one object of each; 0 leaves them out")
+    parser.add_argument("--exposure", type=float, default=1.0, help="of the mocks, relative to the configured size")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     from cigars.runs import run_config
@@ -146,7 +171,7 @@ def main() -> None:
     from inference.model import load_run
 
     config, trained = run_config(arguments.run), load_run(arguments.run)
-    packed = mocks(config, arguments.mocks)
+    packed = mocks(config.updated(**{"size.exposure": (arguments.exposure,) * 2}), arguments.mocks)
     truth, start = local_values(packed.latents).double().numpy(), time.monotonic()
     draws = drawn(trained, packed, arguments.draws).astype(np.float64)
     seconds = time.monotonic() - start
@@ -156,6 +181,9 @@ def main() -> None:
     }
     given = drawn(trained, packed, arguments.draws, at_truth=True).astype(np.float64)
     rows["unknowns at the true Θ"] = {name: judged(given[..., k], truth[:, k]) for k, name in enumerate(LOCALS)}
+    if arguments.surveys:
+        joint, own = from_prior(trained, config, arguments.surveys, arguments.draws)
+        rows["unknowns, one object of each survey of the prior"] = {n: judged(joint[..., k], own[:, k]) for k, n in enumerate(LOCALS)}
     dark = drawn(trained, hidden(packed), arguments.draws)[..., 0].astype(np.float64)
     rows["redshifts"]["the same without supernova light"] = redshifts(dark.mean(0), truth[:, 0])
     if arguments.objects:
