@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--objects", type=int, default=400_000)
     parser.add_argument("--surveys", type=int, default=10_000, help="of the prior, one object of each; 0 leaves them out")
-    parser.add_argument("--exposure", type=float, default=1.0, help="of the mocks, relative to the configured size")
+    parser.add_argument("--exposure", type=float, default=1.0, help="of all surveys, relative to the configured size")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     from cigars.runs import run_config
@@ -170,8 +170,8 @@ def main() -> None:
     from inference.local import local_values
     from inference.model import load_run
 
-    config, trained = run_config(arguments.run), load_run(arguments.run)
-    packed = mocks(config.updated(**{"size.exposure": (arguments.exposure,) * 2}), arguments.mocks)
+    config, trained = run_config(arguments.run).updated(**{"size.exposure": (arguments.exposure,) * 2}), load_run(arguments.run)
+    packed = mocks(config, arguments.mocks)
     truth, start = local_values(packed.latents).double().numpy(), time.monotonic()
     draws = drawn(trained, packed, arguments.draws).astype(np.float64)
     seconds = time.monotonic() - start
