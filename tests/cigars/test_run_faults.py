@@ -73,14 +73,18 @@ def test_a_damaged_marker_is_one_line(refused, workplace, unfinished):
 
 
 @pytest.mark.slow
-def test_a_killed_training_continues_to_the_same_run(cigars, workplace, tmp_path):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)], ids=["kill -9", "Ctrl-C"])
+def test_a_training_that_is_ended_continues_to_the_same_run(cigars, workplace, tmp_path, sent, code):
     command = ["train", workplace.config, "-o", tmp_path / "run", "--device", "cpu"]
     process = subprocess.Popen([sys.executable, "-m", "cigars", *map(str, command)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (tmp_path / "run/checkpoints/regressor.pt").exists():
         time.sleep(0.05)
     time.sleep(0.5)
-    process.kill()
+    process.send_signal(sent)
     said = process.communicate(timeout=60)[1]
-    assert process.returncode == -signal.SIGKILL, said
+    assert process.returncode == code, said
+    if sent == signal.SIGINT:
+        assert "Traceback" not in said
+        assert "--resume" in said
     assert cigars(*command, "--resume").code == 0
     assert finished(tmp_path / "run") == finished(workplace.run)
