@@ -26,6 +26,7 @@ from cigars.schema import Globals
 
 COUNT_SAMPLE, NEURAL = 1 << 13, 4000
 PRUNED_AT, LOST = 24, 1e-3
+FEWEST_HOSTS = 5  # that share an object's probability, below which its redshift is left out of the comparison
 
 
 def exact(theta: np.ndarray, matches: Any, simulator: Any, config: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -72,12 +73,12 @@ def pruning_error(theta: np.ndarray, full: Any, pruned: Any, config: Any) -> flo
     return float(np.abs(change - change.mean()).max())
 
 
-def hosts_per_object(theta: np.ndarray, matches: Any, config: Any) -> float:
-    """Median over the objects of how many hosts share its probability: exp of the entropy."""
+def hosts_per_object(theta: np.ndarray, matches: Any, config: Any) -> np.ndarray:
+    """How many hosts share each object's probability: exp of the entropy [object]."""
     from simulators.likelihood import host_probabilities
 
     p = np.asarray(host_probabilities(Globals(*(leaf[0] for leaf in stacked(theta[:1], config))), matches, config), float)
-    return float(np.median(np.exp(-(p * np.log(np.maximum(p, 1e-30))).sum(-1))))
+    return np.exp(-(p * np.log(np.maximum(p, 1e-30))).sum(-1))
 
 
 def moments(values: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -115,14 +116,17 @@ def compare(trained: Any, one: Any, simulator: Any, config: Any, draws: int, see
     weight = np.exp(ln_w) / np.exp(ln_w).sum()
     true = one.theta[0].double().numpy()
     (mean, sd), (exact_mean, exact_sd) = moments(neural, flat), moments(theta, weight)
+    hosts = hosts_per_object(theta, matches, config)
+    many = hosts >= FEWEST_HOSTS  # the others are recognised, and their exact redshifts have hardly a width
+    neural_z, z_given, z_variance = neural_z[:, many], z_given[:, many], z_variance[:, many]
     z, z_sd, r = redshifts(neural_z, np.zeros_like(neural_z), neural[:, k], flat)
     exact_z, exact_z_sd, exact_r = redshifts(z_given, z_variance, theta[:, k], weight)
     rng = np.random.default_rng(seed)
     again = [np.bincount(rng.integers(draws, size=draws), minlength=draws) * weight for _ in range(100)]
     scatter = np.std([redshifts(z_given, z_variance, theta[:, k], w / w.sum())[2] for w in again], axis=0)
     return {
-        "objects": len(z), "pairs": [int((m.place >= 0).sum()) for m in (full, matches)],
-        "pruning_error": pruning_error(theta[-8:], full, matches, config), "hosts_per_object": hosts_per_object(theta, matches, config),
+        "objects": len(hosts), "recognised": int((~many).sum()), "pairs": [int((m.place >= 0).sum()) for m in (full, matches)],
+        "pruning_error": pruning_error(theta[-8:], full, matches, config), "hosts_per_object": float(np.median(hosts)),
         "effective_draws": effective_number(ln_p - ln_q), "nats": float(weight @ ln_w - np.log(np.exp(ln_w).mean())),
         "pull": ((true - mean) / sd).tolist(), "exact_pull": ((true - exact_mean) / exact_sd).tolist(),
         "shift": ((mean - exact_mean) / exact_sd).tolist(), "exact_sd": exact_sd.tolist(),
@@ -152,6 +156,7 @@ def summary(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
         "slope_ours_on_exact": float(np.polyfit(exact, ours, 1)[0]),
     }
     means = {k: float(np.mean([r[k] for r in rows])) for k in ("nats", "z_width_ratio", "z_shift_rms")}
+    means["recognised"] = sum(r["recognised"] for r in rows)
     return {"parameters": parameters, "correlation": correlation, **means, "effective_draws": [round(r["effective_draws"]) for r in rows]}
 
 
@@ -181,7 +186,8 @@ def main() -> None:
         rows.append(compare(trained, select(packed, [k]), simulator, config, arguments.draws, seed=k))
         r = rows[-1]
         print(
-            f"mock {k}: {r['objects']} objects of {r['hosts_per_object']:.0f} hosts each, pairs {r['pairs']}, "
+            f"mock {k}: {r['objects']} objects of {r['hosts_per_object']:.0f} hosts each, "
+            f"{r['recognised']} of fewer than {FEWEST_HOSTS}, pairs {r['pairs']}, "
             f"pruning {r['pruning_error']:.3f}, {r['effective_draws']:.0f} effective draws, {r['nats']:.2f} nats, "
             f"largest shift {np.abs(r['shift']).max():.2f}, "
             f"widths {min(r['width_ratio']):.2f}-{max(r['width_ratio']):.2f}, redshift widths {r['z_width_ratio']:.3f}, "
