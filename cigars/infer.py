@@ -20,6 +20,7 @@ from cigars.catalogue import Catalogue, select
 from cigars.config import Config, ConfigError
 from cigars.files import refuse_existing
 from cigars.host_summaries import Summaries, write_summaries
+from cigars.memory import gives_back
 from cigars.posterior_file import check_memory, check_room, read_posterior, writing
 from cigars.runs import run_config
 from cigars.schema import LOCALS, Observations
@@ -44,6 +45,7 @@ def hide(observations: Observations, what: Sequence[str]) -> Observations:
     return observations._replace(**blank)
 
 
+@gives_back
 def infer(
     run: str | Path,
     catalogue: Catalogue,
@@ -174,7 +176,7 @@ def _warn_piled_up(run: str | Path, catalogue: Catalogue, theta: Mapping[str, np
         warnings.warn(
             f"{run}: the posterior of {', '.join(names)} is cut by the box that was made {made}; train {remedy}",
             TargetWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return record.target
 

@@ -18,6 +18,7 @@ from cigars.catalogue import Catalogue, Truth, catalogue_from_survey, truth_from
 from cigars.config import Config, ConfigError, TrainingConfig, fingerprint, load_config
 from cigars.infer import hide, infer
 from cigars.ingest import ingest
+from cigars.memory import gives_back
 from cigars.posterior_file import read_posterior, save_posterior
 from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
 from cigars.schema import FIDUCIAL, RANDOM_STREAM, Globals, Latents, Survey
@@ -149,6 +150,7 @@ def run_fingerprint(config: Config) -> str:
     return fingerprint(config, bank_fingerprint(config.hosts), RANDOM_STREAM)
 
 
+@gives_back
 def train(
     config: Config,
     run: str | Path,

@@ -111,8 +111,11 @@ def _whole(posterior: arviz.InferenceData) -> bytes:
 def read_posterior(path: str | Path) -> arviz.InferenceData:
     """A posterior in a file, its draws read when they are needed; raises FileError where the file is not one."""
     import arviz
+    import h5py
 
     try:
+        with h5py.File(path) as file:  # what this refuses, h5netcdf would leave half open and complain of when it is collected
+            file.attrs.get("_nc3_strict")
         data = arviz.from_netcdf(str(path))
         Config.model_validate_json(data.posterior.attrs["config"])
     except Exception as error:  # HDF5 raises whatever a damaged file makes of it

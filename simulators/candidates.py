@@ -149,9 +149,12 @@ def _modulus_limits(config: Config, simulator: Simulator, z: np.ndarray, grey: t
         return fiducial + grey[0], fiducial + grey[1]
     flat = config.supernovae.cosmology != "LCDM"
     corners = [_corner(c, flat) for c in itertools.product(*(_bounds(config, name) for name in ("Om0", "Ode0", "w0", "wa")))]
-    at = jax.jit(lambda theta: transverse_modulus(theta, jnp.asarray(z, jnp.float32), config.hosts.z_max))
-    moduli = np.stack([np.asarray(at(corner), np.float64) for corner in dict.fromkeys(corners)])
+    at = jnp.asarray(z, jnp.float32)
+    moduli = np.stack([np.asarray(_jitted_modulus(corner, at, config.hosts.z_max), np.float64) for corner in dict.fromkeys(corners)])
     return moduli.min(0), moduli.max(0)
+
+
+_jitted_modulus = jax.jit(transverse_modulus, static_argnums=2)  # one for all catalogues, as `hosts._jitted_ln_rate` for all banks
 
 
 def _corner(values: tuple[float, ...], flat: bool) -> Globals:

@@ -67,8 +67,7 @@ class HostBank(NamedTuple):
 
 def fiducial_rate(bank: HostBank) -> np.ndarray:
     """R⁰ of each host per unit DTD amplitude at the fiducial slope, SNe / yr, float64."""
-    rate = jax.jit(lambda ln_mass, z: _ln_rate(ln_mass, z))
-    return np.exp(np.asarray(rate(jnp.asarray(bank.ln_mass), jnp.asarray(bank.z)), np.float64))
+    return np.exp(np.asarray(_jitted_ln_rate(jnp.asarray(bank.ln_mass), jnp.asarray(bank.z)), np.float64))
 
 
 def effective_number(bank: HostBank) -> float:
@@ -162,6 +161,9 @@ def _ln_mass(galaxies: Galaxies) -> Array:
 
 def _ln_rate(ln_mass: Float[Array, "host bin"], z: Float[Array, "host"]) -> Float[Array, "host"]:
     return jax.nn.logsumexp(ln_rate_per_bin(ln_mass, ln_bin_ages(z), FIDUCIAL.dtd_slope), axis=-1)
+
+
+_jitted_ln_rate = jax.jit(_ln_rate)  # one for all banks: a function made at each call compiles at each call
 
 
 def write_bank(path: Path, bank: HostBank) -> None:

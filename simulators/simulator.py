@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -90,11 +89,9 @@ def _nearest_modulus(config: Config, z: np.ndarray) -> np.ndarray:
     corners = np.array(np.meshgrid(*bounds)).reshape(4, -1)
     if config.supernovae.cosmology != "LCDM":
         corners[1] = 1 - corners[0]
-    thetas = FIDUCIAL._replace(**dict(zip(names, corners.astype(np.float32), strict=True)))
-    modulus = jax.vmap(
-        lambda om, ode, w0, wa: transverse_modulus(FIDUCIAL._replace(Om0=om, Ode0=ode, w0=w0, wa=wa), jnp.asarray(z), config.hosts.z_max)
-    )
-    return np.min(np.asarray(modulus(thetas.Om0, thetas.Ode0, thetas.w0, thetas.wa)), 0) - 1e-3
+    thetas = [FIDUCIAL._replace(**dict(zip(names, c, strict=True))) for c in np.unique(corners.astype(np.float32), axis=1).T]
+    # one after the other: JAX would keep what a vmap outside jit makes of a function, of every call
+    return np.min([np.asarray(transverse_modulus(theta, jnp.asarray(z), config.hosts.z_max)) for theta in thetas], 0) - 1e-3
 
 
 def transverse_modulus(theta: Globals, z: Array, z_max: float) -> Array:

@@ -1,7 +1,9 @@
 """The functions of the package: what they are called, and that mocks, trainings and truths do not mix."""
 
+import logging
 from importlib import import_module
 
+import jax
 import numpy as np
 import pytest
 
@@ -54,3 +56,16 @@ def test_a_mock_never_repeats_a_training_survey(workplace):
     assert np.isin(both(catalogue.observations), both(pipeline.survey_source(one_size(config), "mock", FIDUCIAL)(0, 1).observations)).all()
     again = pipeline.survey_source(config, "training")(0, 32)
     np.testing.assert_array_equal(survey.observations.m, again.observations.m)
+
+
+def test_another_seed_compiles_nothing(workplace, tmp_path, caplog):
+    """The programs of the shared mock and run serve every seed: a process that goes on and on would keep the others."""
+    small = {"training.surveys": 32, "training.objects": 1000, "training.flow_epochs": 1}
+    config = load_config(workplace.config, **small, seed=7)
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        pipeline.simulate(config)
+        pipeline.train(config, tmp_path / "run")
+        compiled = [record.message for record in caplog.records if record.message.startswith("Compiling")]
+        assert not compiled
+        jax.jit(lambda x: x + 1)(1.0)
+    assert caplog.records[-1].message.startswith(("Compiling", "Finished XLA compilation"))

@@ -1,5 +1,8 @@
 """Room is asked for before the work, blocks make the file that the whole would, and a failure leaves nothing behind."""
 
+import gc
+import sys
+
 import numpy as np
 import pytest
 
@@ -71,3 +74,17 @@ def test_what_exists_stays(tmp_path):
     with pytest.raises(FileError, match="exists already"):
         save_posterior(path, synthetic(11).to_arviz())
     assert path.read_bytes() == before
+
+
+def test_a_file_without_a_root_is_refused_in_silence(tmp_path, monkeypatch):
+    """Its address, byte 64 of HDF5's first superblock, is damaged: h5netcdf stops half open, and its remains must not speak either."""
+    path = save_posterior(tmp_path / "p.nc", synthetic(10).to_arviz())
+    content = bytearray(path.read_bytes())
+    content[64] ^= 1
+    path.write_bytes(content)
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    with pytest.raises(FileError, match="expected a posterior"):
+        read_posterior(path)
+    gc.collect()
+    assert not said

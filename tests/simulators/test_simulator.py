@@ -1,5 +1,10 @@
 """The prepared bank: what is packed is what is unpacked, and no host that a cosmology of the prior shows is dropped."""
 
+import gc
+import logging
+import weakref
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,6 +13,7 @@ from cigars.config import Config
 from cigars.schema import FIDUCIAL
 from simulators.hosts import fiducial_rate
 from simulators.simulator import SCALARS, build_simulator, transverse_modulus, unpack
+from simulators.survey import prepare
 from tests.simulators import banks
 
 
@@ -81,3 +87,26 @@ def test_transverse_modulus_is_that_of_astropy(bank):
     ours = np.asarray(transverse_modulus(theta, jnp.asarray(bank.z), 1.2), float)
     np.testing.assert_allclose(ours, banks.transverse_modulus(theta, bank.z), atol=3e-5)  # 1e-5 in distance and float32 at 44
     assert not np.allclose(ours, banks.transverse_modulus(theta._replace(Om0=0.401), bank.z), atol=3e-5)
+
+
+def test_to_prepare_a_bank_again_compiles_nothing_and_leaves_nothing_behind(bank, config, caplog):
+    """Else a process that simulates under ever other seeds grows; a function made anew at each call is compiled, and remembered, anew."""
+
+    def traces(call) -> tuple[int, int]:
+        """Programs compiled by a second call, and weak references left by a third."""
+        call()
+        with jax.log_compiles(), caplog.at_level(logging.WARNING):
+            caplog.clear()
+            call()
+        before = _weak_references()
+        call()
+        return sum(r.message.startswith("Compiling") for r in caplog.records), _weak_references() - before
+
+    assert traces(lambda: prepare(config, bank)) == (0, 0)
+    assert traces(lambda: jax.jit(lambda z: z + 1)(bank.z))[0] == 1
+    assert traces(lambda: jax.vmap(lambda om: transverse_modulus(FIDUCIAL._replace(Om0=om), bank.z, 1.2))(bank.z[:3]))[1] > 0
+
+
+def _weak_references() -> int:
+    gc.collect()
+    return sum(type(o) is weakref.ReferenceType for o in gc.get_objects())
