@@ -23,17 +23,19 @@ class Convergence(NamedTuple):
     @property
     def said(self) -> str:
         """In one line."""
-        return (
-            f"R̂ at most {max(self.r_hat.values()):.3f}, at least {min(self.n_eff.values()):.0f} effective draws, "
-            f"{self.divergences} divergence{'' if self.divergences == 1 else 's'}"
-        )
+        largest, fewest = max(self.r_hat.values()), min(self.n_eff.values())
+        return f"R̂ at most {largest:.3f}, at least {fewest:.0f} effective draws, {self._diverged}"
 
     @property
     def complaint(self) -> str:
         """What is wrong with them; empty if nothing is."""
         apart = [f"{name} {value:.2f}" for name, value in self.r_hat.items() if not value <= R_HAT]
-        parts = [f"R̂ above {R_HAT}: {', '.join(apart)}"] * bool(apart) + [f"{self.divergences} divergences"] * (self.divergences > 0)
+        parts = [f"R̂ above {R_HAT}: {', '.join(apart)}"] * bool(apart) + [self._diverged] * (self.divergences > 0)
         return "; ".join(parts)
+
+    @property
+    def _diverged(self) -> str:
+        return f"{self.divergences} divergence{'' if self.divergences == 1 else 's'}"
 
 
 def convergence(posterior: arviz.InferenceData) -> Convergence | None:

@@ -12,7 +12,6 @@ from scipy import stats
 
 import cigars
 from cigars.catalogue import Catalogue, CatalogueError, select, write_catalogue
-from cigars.cli import main
 from cigars.config import Config, ConfigError, to_toml
 from cigars.convergence import Convergence, convergence
 from cigars.exact import infer_exact
@@ -332,26 +331,10 @@ def test_objects_without_light_are_named(setting):
         infer_exact(setting.config, changed(setting.catalogue, m=m))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["--method", "exact", "{config}"], "expected a configuration and a catalogue, got one name"),
-        (["--method", "exact", "{config}", "{mock}", "--pretrained", "lsst"], "expected no --pretrained with --method exact"),
-        (["--method", "exact", "nope", "{mock}"], "got 'nope'"),
-        (["--method", "exact", "{config}", "nowhere.fits"], "nowhere.fits"),
-        (["--method", "exact", "{config}", "{mock}", "--set", "size.capcity=3"], "nearest valid key"),
-        (["--method", "exact", "{config}", "{mock}", "--hide", "sn"], "expected supernova light"),
-        (["--method", "exact", "{config}", "{mock}", "--max-pairs", "20"], "expected at most 20 pairs"),
-        (["--method", "magic", "{config}", "{mock}"], "--method"),
-        (["{config}", "{mock}", "--chains", "3"], "expected --method exact with --chains, got networks"),
-        (["{config}", "{mock}", "--set", "seed=3"], "expected --method exact with --set, got networks"),
-    ],
-)
-def test_bad_commands_are_one_line_and_write_nothing(refused, files, tmp_path, arguments, says):
-    config, mock = files
+def test_the_command_refuses_the_same_in_one_line(refused, files, tmp_path):
     before = sorted(tmp_path.iterdir())
-    said = refused("infer", *(a.format(config=config, mock=mock) for a in arguments), "-o", tmp_path / "p.nc", "--device", "cpu")
-    assert says in said
+    said = refused("infer", "--method", "exact", *files, "--max-pairs", 20, "-o", tmp_path / "p.nc", "--device", "cpu")
+    assert "expected at most 20 pairs" in said
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -359,7 +342,3 @@ def test_an_output_that_exists_is_kept(refused, files, tmp_path):
     (tmp_path / "p.nc").write_text("precious")
     assert "exists already" in refused("infer", "--method", "exact", *files, "-o", tmp_path / "p.nc")
     assert (tmp_path / "p.nc").read_text() == "precious"
-
-
-def test_main_is_what_the_command_runs():
-    assert main(["infer", "--help"]) == 0
