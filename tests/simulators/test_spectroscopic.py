@@ -17,13 +17,13 @@ from simulators.spectroscopic import sample_spectroscopic
 from simulators.survey import draw_surveys, prepare
 
 SURVEYS, EXPECTED, CAPACITY, SAMPLE = 50, 60.0, 512, 1 << 13
-FREE = {"M0": (-19.8, -19.2), "sigma_int": (0.02, 0.2)}
-NODES = {"M0": 61, "sigma_int": 13}
+FREE = {"dtd_logA": (-12.45, -11.85), "M0": (-19.8, -19.2), "sigma_int": (0.02, 0.2)}
+NODES = {"dtd_logA": 61, "M0": 61, "sigma_int": 13}
 
 
 @pytest.fixture(scope="module")
 def narrow(config):
-    """Two free parameters, about 60 supernovae a survey."""
+    """Three free parameters, about 60 supernovae a survey."""
     fixed = {f"prior.{name}": {"fixed": getattr(FIDUCIAL, name)} for name in FIDUCIAL._fields if name not in FREE}
     free = {f"prior.{name}": {"uniform": list(limits)} for name, limits in FREE.items()}
     return config.updated(**fixed, **free, **{"size.expected_supernovae": EXPECTED, "size.capacity": CAPACITY})
@@ -55,7 +55,8 @@ def spectra(surveys, k: int, simulator, config) -> Matches:
 
 
 def at(values) -> Globals:
-    free = dict(zip(FREE, values, strict=True))
+    """Θ at values of M_0 and σ_0."""
+    free = dict(zip(("M0", "sigma_int"), values, strict=True))
     return Globals(*(jnp.asarray(free.get(name, value), jnp.float32) for name, value in FIDUCIAL._asdict().items()))
 
 
@@ -122,25 +123,28 @@ def test_it_is_calibrated_on_surveys_of_the_prior_and_wrong_ones_are_rejected(ke
     nodes = {
         name: low + (high - low) * (np.arange(n) + 0.5) / n for (name, (low, high)), n in zip(FREE.items(), NODES.values(), strict=True)
     }
-    grid = jnp.asarray(list(itertools.product(*nodes.values())), jnp.float32)
+    grid = jnp.asarray(list(itertools.product(nodes["M0"], nodes["sigma_int"])), jnp.float32)
     every = [padded(spectra(surveys, k, exposed, narrow), most) for k in range(SURVEYS)]
     total = jax.jit(lambda grid: jax.lax.map(lambda v: expected_count(at(v), exposed, narrow, SAMPLE), grid))(grid)
     over = jax.jit(lambda m, grid: jax.lax.map(lambda v: ln_rates(at(v), m, narrow).sum(), grid))
     rates = np.stack([np.asarray(over(matches, grid), float) for matches in every])
-    right = Ranks(rates - np.asarray(total, float)[None], nodes, truth)
+    above = math.log(10) * (nodes["dtd_logA"] - FIDUCIAL.dtd_logA)[:, None]  # rates and counts are proportional to the amplitude
+    rates = (rates[:, None] + surveys.number[:, None, None] * above).reshape(SURVEYS, -1)
+    expected = (np.exp(above) * np.asarray(total, float)).ravel()
+    right = Ranks(rates - expected, nodes, truth)
     assert min(right.p_values()) > 0.01 / len(FREE), right.p_values()
     # standard errors of a mean and a variance of pulls
     assert np.abs(right.pull.mean(0)).max() < 4 / math.sqrt(SURVEYS)
     assert np.abs(right.pull.var(0) - 1).max() < 4 * math.sqrt(2 / SURVEYS)
-    without_selection = Ranks(rates, nodes, truth)
+    without_selection = Ranks(rates - expected.mean(), nodes, truth)
     assert min(without_selection.p_values()) < 1e-4
-    doubled = Ranks(rates - np.asarray(total, float)[None], nodes, truth * [1, 0.5])  # a posterior of twice the scatter
+    doubled = Ranks(rates - expected, nodes, truth * [1, 1, 0.5])  # a posterior of twice the scatter
     assert min(doubled.p_values()) < 1e-4
 
 
 @pytest.mark.slow  # the sampler compiles for a minute
 def test_draws_are_those_of_the_likelihood_on_a_grid(key, narrow, exposed):
-    config = narrow.updated(**{"prior.sigma_int": {"fixed": 0.1}})
+    config = narrow.updated(**{"prior.dtd_logA": {"fixed": -12.15}, "prior.sigma_int": {"fixed": 0.1}})
     surveys = jax.device_get(draw_surveys(key, jnp.arange(1), exposed, config, FIDUCIAL))
     seen = surveys.observed[0]
     observations, hosts = Observations(*(leaf[0][seen] for leaf in surveys.observations)), surveys.host[0][seen]
