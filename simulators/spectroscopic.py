@@ -3,27 +3,58 @@ r"""The spectroscopic limit: posterior of Θ where the host of every supernova i
 $\ln L(\Theta) = \sum_i \ln \lambda(m_i, x_i, c_i, h_i \mid \Theta) - \Lambda(\Theta)$: the rate of the known host in the place of the sum
 over hosts of `simulators.likelihood`, and Λ, the expected count, integrates over selection. Host magnitudes are not used. No
 posterior from photometry alone can be narrower, which makes this a floor for any of them.
+
+The information of a Poisson process is $\int \lambda\, s s^T$ with the score $s = \nabla \ln\lambda$, so that the sum of $s s^T$ over the objects of a
+survey estimates it, and the widths, without the expected count (Streit 10, chapter 4).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int
 
 from cigars.schema import FIDUCIAL, Globals, Observations
 from simulators.candidates import known_hosts
 from simulators.counts import count_correction
 from simulators.exact import ExactPosterior, sample_exact
+from simulators.likelihood import ln_rates
 from simulators.simulator import Simulator
 
 if TYPE_CHECKING:
     from cigars.config import Config
 
-__all__ = ["sample_spectroscopic"]
+__all__ = ["information", "sample_spectroscopic"]
 
 SAMPLE, LARGE = 1 << 13, 1 << 19  # of the expected count at every step, and at the one Θ that corrects it
+
+
+def information(
+    observations: Observations, hosts: Int[np.ndarray, "sn"], simulator: Simulator, config: Config, near: Globals = FIDUCIAL
+) -> Float[np.ndarray, "parameter parameter"]:
+    """Information on the free parameters at Θ, priors of kind "normal" included: the inverse of the covariance that can be reached.
+
+    Parameters in the order of `config.marginals`; arguments as for `sample_spectroscopic`.
+    """
+    matches, names = known_hosts(observations, hosts, simulator, config), tuple(config.marginals)
+    theta = Globals(*(jnp.asarray(value, jnp.float32) for value in near))
+    flat = config.supernovae.cosmology != "LCDM"
+    theta = theta._replace(Ode0=1 - theta.Om0) if flat else theta
+
+    @jax.jit
+    def along(step: Globals) -> Float[Array, "sn"]:
+        return jax.jvp(lambda t: ln_rates(t, matches, config), (theta,), (step,))[1]
+
+    def direction(name: str) -> Globals:
+        unit = {field: jnp.float32(field == name) for field in Globals._fields}
+        return Globals(**unit | ({"Ode0": -unit["Om0"]} if flat else {}))
+
+    score = np.stack([np.asarray(along(direction(name)), np.float64) for name in names], -1)
+    prior = [marginal.scale**-2 if marginal.kind == "normal" else 0.0 for marginal in config.marginals.values()]
+    return score.T @ score + np.diag(prior)
 
 
 def sample_spectroscopic(

@@ -13,7 +13,7 @@ from cigars.schema import FIDUCIAL, Globals, Observations
 from simulators.candidates import Matches, known_hosts
 from simulators.counts import correct, count_correction, expected_count
 from simulators.likelihood import ln_likelihood, ln_rates
-from simulators.spectroscopic import sample_spectroscopic
+from simulators.spectroscopic import information, sample_spectroscopic
 from simulators.survey import draw_surveys, prepare
 
 SURVEYS, EXPECTED, CAPACITY, SAMPLE = 50, 60.0, 512, 1 << 13
@@ -60,6 +60,25 @@ def at(values) -> Globals:
     return Globals(*(jnp.asarray(free.get(name, value), jnp.float32) for name, value in FIDUCIAL._asdict().items()))
 
 
+@pytest.mark.slow  # compiles for long
+def test_the_information_is_the_curvature_of_ln_l(key, narrow, exposed):
+    config = narrow.updated(**{"prior.sigma_int": {"fixed": 0.1}, "prior.dtd_logA": {"normal": [-12.15, 0.1]}})
+    surveys = jax.device_get(draw_surveys(key, jnp.arange(8), exposed, config, FIDUCIAL))
+    pool = Observations(*(leaf[surveys.observed] for leaf in surveys.observations))
+    found = information(pool, surveys.host[surveys.observed], exposed, config)
+    number = int(surveys.number.sum())
+    assert found[0, 0] == pytest.approx(number * math.log(10) ** 2 + 100, rel=1e-4)  # the amplitude's score is ln 10 an object
+    matches = known_hosts(pool, surveys.host[surveys.observed], exposed, config)
+    value = lambda m0: float(ln_likelihood(at([m0, 0.1]), matches, exposed, config, 8.0, SAMPLE))  # noqa: E731
+    curvature = -(value(-19.46) - 2 * value(-19.5) + value(-19.54)) / 0.04**2
+    # five standard errors of two sums over the objects, each of terms whose squares are about 3 times their mean squared
+    error = 5 * math.sqrt(2 * 3 / number)
+    assert found[1, 1] == pytest.approx(curvature, rel=error)
+    assert error < 0.6
+    assert found[1, 1] != pytest.approx(curvature / 4, rel=error)  # widths off by two
+
+
+@pytest.mark.slow  # compiles for long
 def test_an_object_without_a_pair_is_padding(key, narrow, exposed):
     surveys = jax.device_get(draw_surveys(key, jnp.arange(1), exposed, narrow, FIDUCIAL))
     plain = spectra(surveys, 0, exposed, narrow)
