@@ -4,8 +4,8 @@ $\ln L(\Theta) = \sum_i \ln \lambda(m_i, x_i, c_i, h_i \mid \Theta) - \Lambda(\T
 over hosts of `simulators.likelihood`, and Λ, the expected count, integrates over selection. Host magnitudes are not used. No
 posterior from photometry alone can be narrower, which makes this a floor for any of them.
 
-The information of a Poisson process is $\int \lambda\, s s^T$ with the score $s = \nabla \ln\lambda$, so that the sum of $s s^T$ over the objects of a
-survey estimates it, and the widths, without the expected count (Streit 10, chapter 4).
+The information of a Poisson process is $\int \lambda\, s s^T$ with the score $s = \nabla \ln\lambda$: the sum of $s s^T$ over the objects
+of a survey estimates it, and so the widths, without the expected count (Streit 10, chapter 4).
 """
 
 from __future__ import annotations
