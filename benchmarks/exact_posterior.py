@@ -36,6 +36,7 @@ def exact(theta: np.ndarray, matches: Any, simulator: Any, config: Any) -> tuple
 
     from cigars.report.statistics import prior_distribution
     from simulators.counts import expected_count
+    from simulators.exact import stacked
     from simulators.likelihood import ln_terms
 
     z = simulator.table[matches.row, 0]
@@ -54,18 +55,9 @@ def exact(theta: np.ndarray, matches: Any, simulator: Any, config: Any) -> tuple
     return ln_l + prior, mean, variance
 
 
-def stacked(theta: np.ndarray, config: Any) -> Any:
-    """Θ [draw, parameter] as `Globals` of leaves [draw]."""
-    import jax
-    import jax.numpy as jnp
-
-    from simulators.exact import _globals
-
-    return jax.vmap(lambda t: _globals(t, config))(jnp.asarray(theta, jnp.float32))
-
-
 def pruning_error(theta: np.ndarray, full: Any, pruned: Any, config: Any) -> float:
     """Largest change of ln L by the pruning, less its mean, over Θ at which it was not made."""
+    from simulators.exact import stacked
     from simulators.likelihood import ln_rates
 
     at = [Globals(*values) for values in zip(*stacked(theta, config), strict=True)]
@@ -75,6 +67,7 @@ def pruning_error(theta: np.ndarray, full: Any, pruned: Any, config: Any) -> flo
 
 def hosts_per_object(theta: np.ndarray, matches: Any, config: Any) -> np.ndarray:
     """How many hosts share each object's probability: exp of the entropy [object]."""
+    from simulators.exact import stacked
     from simulators.likelihood import host_probabilities
 
     p = np.asarray(host_probabilities(Globals(*(leaf[0] for leaf in stacked(theta[:1], config))), matches, config), float)
@@ -100,6 +93,7 @@ def compare(trained: Any, one: Any, simulator: Any, config: Any, draws: int, see
     from cigars.importance import effective_number
     from inference.posterior import GlobalPosterior, LocalPosterior
     from simulators.candidates import candidates
+    from simulators.exact import stacked
     from simulators.pruning import prune
 
     posterior, k = GlobalPosterior(trained), list(config.marginals).index("Om0")

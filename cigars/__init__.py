@@ -1,9 +1,8 @@
 """CIGaRS: cosmology from type Ia supernovae and the photometry of their hosts, by simulation-based inference.
 
 The steps are five functions, `simulate`, `train`, `infer`, `report` and `ingest`, on a configuration from `load_config`;
-each is what the command of the same name calls; `load_posterior` gives a posterior to ask; `cigars.pretrained` names the runs
-that come with the package. Nothing is
-imported before it is asked for (PEP 562).
+each is what the command of the same name calls; `infer_exact` is `infer --method exact`; `load_posterior` gives a posterior to
+ask; `cigars.pretrained` names the runs that come with the package. Nothing is imported before it is asked for (PEP 562).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-__all__ = ["infer", "ingest", "load_config", "load_posterior", "report", "simulate", "train"]
+__all__ = ["infer", "infer_exact", "ingest", "load_config", "load_posterior", "report", "simulate", "train"]
 HOMES = {"load_config": "cigars.config", "load_posterior": "cigars.posterior"}  # the others are steps of the pipeline
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cigars.cli_check import check
 from cigars.cli_hosts import hosts_app
+from cigars.cli_infer import infer
 from cigars.cli_posterior import combine, products
 from cigars.cli_store import fill_store, store_app
 from cigars.cli_validate import validate
@@ -58,7 +59,6 @@ Settings = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of the random streams, in place of the configuration's.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="cpu, cuda, or auto: cuda where there is one.")]
-PosteriorSeed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the draws.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 
 
@@ -143,57 +143,7 @@ def train(
     console.print(f"trained {chosen.name} in {duration(time.monotonic() - started)}; run folder {output}")
 
 
-@app.command()
-def infer(
-    first: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that `cigars train` made; left out with --pretrained.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Posterior to write, NetCDF (ArviZ InferenceData).")],
-    second: Annotated[Path | None, typer.Argument(metavar="CATALOGUE", help="Catalogue: .fits, .parquet, .ecsv or .csv.")] = None,
-    pretrained: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A posterior that comes with the package, in place of a run folder.")
-    ] = None,
-    draws: Annotated[int, typer.Option(min=1, max=1_000_000, help="Joint posterior draws.")] = 1000,
-    hide: Annotated[
-        list[str] | None, typer.Option(metavar="z_spec|sn", help="Leave out spectroscopic redshifts or supernova light.")
-    ] = None,
-    exposure: Annotated[
-        float | None, typer.Option(min=0, help="Area × time of the survey relative to the size that the run was configured for.")
-    ] = None,
-    drop_outside: Annotated[
-        bool, typer.Option("--drop-outside", help="Leave out objects beyond the range of the training instead of refusing.")
-    ] = False,
-    hosts: Annotated[
-        Path | None, typer.Option(help="Table of every host's posterior, .fits, .parquet or .ecsv; OUTPUT-hosts.fits by default.")
-    ] = None,
-    seed: PosteriorSeed = 0,
-    device: DeviceOption = Device.auto,
-    overwrite: Overwrite = False,
-) -> None:
-    """Joint posterior of the global parameters and of every host and supernova in a catalogue."""
-    from cigars import pipeline
-    from cigars.catalogue import read_catalogue
-    from cigars.pretrained import exposure as meant
-
-    hosts = hosts or output.with_name(f"{output.stem}-hosts.fits")
-    check_outputs([output], overwrite)
-    check_tables([hosts], overwrite)
-    if hosts == output:
-        raise ConfigError(f"--hosts: expected another file than the posterior {output}, got the same")
-    run, catalogue = _run_and_catalogue(first, second, pretrained)
-    table = read_catalogue(catalogue, pipeline.run_config(run).band_names)
-    pipeline.hide(table.observations, hide or ())
-    torch_device = use_device(device)
-    command = shlex.join(["cigars", *sys.argv[1:]])
-    if exposure is None:
-        exposure = meant(pretrained) if pretrained else 1.0
-    with one_line_warnings(), progress_bars(errors) as bars:
-        posterior = pipeline.infer(
-            run, table, draws=draws, seed=seed, device=torch_device, hidden=hide or (), drop_outside=drop_outside,
-            exposure=exposure, output=output, hosts=hosts, overwrite=overwrite, command=command, report=bars,
-        )  # fmt: skip
-    print_parameters(posterior)
-    kept = posterior["posterior"].sizes["object"]
-    left = f"; {len(table.id) - kept} outside the range of the training were left out" if kept < len(table.id) else ""
-    console.print(f"posterior of {kept} objects in {output}, a row for each in {hosts}{left}")
+app.command()(infer)
 
 
 @app.command()
@@ -287,17 +237,6 @@ def config_show(config: ConfigArgument, settings: Settings = None) -> None:
     from cigars.config import to_toml
 
     console.print(to_toml(pipeline.configured(config, settings or ())), markup=False, highlight=False, soft_wrap=True)
-
-
-def _run_and_catalogue(first: Path, second: Path | None, pretrained: str | None) -> tuple[Path, Path]:
-    from cigars.pretrained import path
-
-    if pretrained is not None and second is None:
-        return path(pretrained), first
-    if pretrained is None and second is not None:
-        return first, second
-    expected, got = ("a run folder and a catalogue", "one name") if second is None else ("a catalogue alone with --pretrained", "two names")
-    raise ConfigError(f"infer: expected {expected}, got {got}; give RUN CATALOGUE, or --pretrained NAME CATALOGUE")
 
 
 def _values(assignments: Sequence[str]) -> dict[str, float]:

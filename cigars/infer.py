@@ -184,7 +184,10 @@ def _warn_piled_up(run: str | Path, catalogue: Catalogue, theta: Mapping[str, np
 def assemble(
     names: Sequence[str], theta: np.ndarray, local: np.ndarray | None, catalogue: Catalogue, config: Config, record: Mapping[str, Any]
 ) -> arviz.InferenceData:
-    """Draws of Θ [draw, parameter] and of the objects [draw, object, unknown] (None leaves them out), and the catalogue, for ArviZ."""
+    """Draws of Θ [draw, parameter] and of the objects [draw, object, unknown] (None leaves them out), and the catalogue, for ArviZ.
+
+    Both may have chains as an axis before the draws.
+    """
     import arviz
 
     from inference.model import versions
@@ -195,9 +198,11 @@ def assemble(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **record,
     }
-    posterior = {name: theta[None, :, i] for i, name in enumerate(names)}
+    theta = theta if theta.ndim == 3 else theta[None]
+    posterior = {name: theta[..., i] for i, name in enumerate(names)}
     if local is not None:
-        posterior |= {name: local[None, :, :, i] for i, name in enumerate(LOCALS)}
+        local = local if local.ndim == 4 else local[None]
+        posterior |= {name: local[..., i] for i, name in enumerate(LOCALS)}
     observed = catalogue.observations._asdict()
     data = arviz.from_dict(
         posterior=posterior,

@@ -16,6 +16,7 @@ import numpy as np
 
 from cigars.catalogue import Catalogue, Truth, catalogue_from_survey, truth_from_survey, write_catalogue, write_truth
 from cigars.config import Config, ConfigError, TrainingConfig, fingerprint, load_config
+from cigars.exact import infer_exact
 from cigars.infer import hide, infer
 from cigars.ingest import ingest
 from cigars.memory import gives_back
@@ -32,6 +33,7 @@ __all__ = [
     "configured",
     "hide",
     "infer",
+    "infer_exact",
     "ingest",
     "read_calibration",
     "read_posterior",

@@ -268,6 +268,8 @@ class Posterior:
     def _trained(self) -> Any:
         from inference.model import load_run
 
+        if self.attributes.get("method") == "exact":
+            raise FileError("posterior: expected one of networks, got one by the exact likelihood, of which only the draws are known")
         where = self._run or self.attributes.get("run")
         if where is None or not Path(where).is_dir():
             raise FileError(

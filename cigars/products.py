@@ -61,7 +61,7 @@ def brightness(posterior: Posterior, axis: str, bins: int = 12) -> Table:
     Args:
         posterior: with objects.
         axis: one of `HOST_AXES`.
-        bins: of equal numbers of draws.
+        bins: of equal numbers of draws; fewer where the hosts of the draws are few and repeat.
 
     Raises:
         ValueError: for another axis.
@@ -69,12 +69,13 @@ def brightness(posterior: Posterior, axis: str, bins: int = 12) -> Table:
     if axis not in HOST_AXES:
         raise ValueError(f"brightness: expected an axis of {', '.join(HOST_AXES)}, got {axis!r}")
     x = posterior[axis].astype(np.float64)
-    edges = np.quantile(x, np.linspace(0.002, 0.998, bins + 1))
+    edges = _filled(x, np.quantile(x, np.linspace(0.002, 0.998, bins + 1)))
+    bins = len(edges) - 1
     where = np.clip(np.searchsorted(edges, x) - 1, -1, bins)
     parts = {name: value - value.mean(1, keepdims=True) for name, value in _shifts(posterior).items()}
     parts = {"delta_M": sum(parts.values()), **parts}
     means = {name: _binned(value, where, bins) for name, value in parts.items()}
-    table = {"low": edges[:-1], "high": edges[1:], "centre": _binned(x, where, bins).mean(0)}
+    table = {"low": edges[:-1], "high": edges[1:], "centre": np.nanmean(_binned(x, where, bins), 0)}
     table |= {f"delta_M_{k}": v for k, v in _band(means["delta_M"]).items()}
     for name in list(parts)[1:]:
         table |= {f"{name}_{k}": v for k, v in _band(means[name]).items() if k in ("mean", "q16", "q84")}
@@ -157,6 +158,13 @@ def _moduli(z: Float[ndarray, "draw object"], theta: dict[str, ndarray]) -> Floa
     """μ(z_ik; Θ_k), interpolated in ln z: smooth."""
     grid = np.geomspace(max(float(z.min()), 1e-4) * 0.99, float(z.max()) * 1.01, 300)
     return np.stack([np.interp(np.log(np.maximum(z[k], 1e-4)), np.log(grid), _modulus(grid, theta, k)) for k in range(len(z))])
+
+
+def _filled(values: Float[ndarray, "draw object"], edges: ndarray) -> ndarray:
+    """The edges of bins that hold a draw, an empty one joined to the next; what lies on the lowest edge is inside."""
+    edges = np.append(np.nextafter(edges[0], -np.inf), edges[1:])
+    number = np.histogram(np.searchsorted(edges, values) - 1, np.arange(len(edges)) - 0.5)[0]
+    return np.append(edges[0], edges[1:][number > 0])
 
 
 def _binned(values: Float[ndarray, "draw object"], where: ndarray, bins: int) -> Float[ndarray, "draw bin"]:

@@ -22,6 +22,9 @@ NAMES = {
     "local": "local posterior",
     "calibration": "calibration",
     "infer": "hosts drawn",
+    "pairs": "hosts of each object",
+    "pilot": "pilot chains",
+    "exact": "exact chains",
 }
 
 

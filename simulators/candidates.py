@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -18,12 +19,23 @@ from jaxtyping import Array, Float, Int
 
 from cigars.schema import FIDUCIAL, Globals, Observations
 from simulators.selection import detection_probability
-from simulators.simulator import Hosts, Simulator, transverse_modulus, unpack
+from simulators.simulator import Simulator, transverse_modulus, unpack
 
 if TYPE_CHECKING:
     from cigars.config import Config, ErrorModel
 
-__all__ = ["BATCH", "Matches", "candidates", "informative_errors", "places", "whole_batches"]
+__all__ = [
+    "BATCH",
+    "Matches",
+    "Reach",
+    "candidates",
+    "check_covered",
+    "informative_errors",
+    "known_hosts",
+    "places",
+    "reach",
+    "whole_batches",
+]
 
 BATCH = 1 << 10  # pairs at a time: what stays in a cache
 
@@ -44,6 +56,13 @@ class Matches(NamedTuple):
     row: Int[Array, "sn candidate"]  # row of the bank, any in the padding
 
 
+class Reach(NamedTuple):
+    """How a bank covers one object."""
+
+    hosts: int  # that it can have
+    distance: float  # σ by which the nearest that can show it misses its photometry and spectroscopic redshift
+
+
 def candidates(
     observations: Observations, simulator: Simulator, config: Config, *, sigmas: float = 6.0, grey: tuple[float, float] | None = None
 ) -> Matches:
@@ -62,13 +81,12 @@ def candidates(
     Raises:
         ValueError: for a variant of the model without this likelihood, and for objects without data or without any host.
     """
-    _check_covered(config)
-    o = Observations(*(np.asarray(leaf, np.float64) for leaf in observations))
+    check_covered(config)
+    o = _double(observations)
     light, noise = _light(o, config)
-    bank: Any = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), unpack(simulator.table, len(config.hosts.bands)))
+    bank = _bank(simulator, config)
     limits = _modulus_limits(config, simulator, bank.z, grey)
-    ln_weight = np.asarray(simulator.ln_weight, np.float64)
-    ln_weight = ln_weight - np.log(np.exp(ln_weight).sum()) - bank.ln_rate0 + float(simulator.ln_total)
+    ln_weight = _ln_weight(simulator, bank)
     found = [_match(i, o, bank, limits, ln_weight, sigmas) for i in range(len(o.m))]
     rows, ln_fixed, offset = (np.concatenate(columns) for columns in zip(*found, strict=True))
     owner = np.repeat(np.arange(len(o.m)), [len(f[0]) for f in found])
@@ -76,6 +94,80 @@ def candidates(
     rows, ln_fixed, offset, owner, seen = (v[seen > 0] for v in (rows, ln_fixed, offset, owner, seen))
     if len(none := np.setdiff1d(np.arange(len(o.m)), owner)):
         raise ValueError(f"object {none[0]}: expected a host that can show it at m = {o.m[none[0]]:.2f}, got none; check the selection")
+    precision = np.nansum(np.where(np.isfinite(o.mag), o.mag_err, np.nan) ** -2, -1)
+    return _matches(o, light, noise, precision, simulator, rows, owner, ln_fixed + np.log(seen), offset)
+
+
+def known_hosts(observations: Observations, rows: Int[np.ndarray, "sn"], simulator: Simulator, config: Config) -> Matches:
+    """Each object with the one host that is known to be its own, as by a spectrum; host magnitudes and z_spec are not used.
+
+    Args:
+        observations: the detected objects of one survey, leaves [sn] or [sn, band], no padding.
+        rows: of `simulator.table`, the host of each: `Survey.host` of a mock.
+        simulator: as `survey.prepare` gives it.
+        config: of the same simulator.
+
+    Raises:
+        ValueError: as `candidates`, and for rows that the table does not have.
+    """
+    check_covered(config, photometry=False)
+    o, rows = _double(observations), np.asarray(rows)
+    light, noise = _light(o, config)
+    if rows.shape != o.m.shape or rows.min() < 0 or rows.max() >= len(simulator.table):
+        raise ValueError(f"known hosts: expected a row below {len(simulator.table)} for each of {len(o.m)} objects, got {rows}")
+    bank = _bank(simulator, config)
+    seen = _detection(bank.z[rows], o.m, config, simulator)
+    if not (seen > 0).all():
+        raise ValueError(f"known hosts: expected objects that can be detected, got {int((seen == 0).sum())} others; leave them out")
+    nothing, owner = np.zeros(len(rows)), np.arange(len(rows))
+    return _matches(o, light, noise, nothing, simulator, rows, owner, _ln_weight(simulator, bank)[rows] + np.log(seen), nothing)
+
+
+def reach(
+    observations: Observations, simulator: Simulator, config: Config, *, sigmas: float = 6.0, grey: tuple[float, float] | None = None
+) -> Iterator[Reach]:
+    """How many hosts `candidates` would find for each object in turn, and how far the nearest is, without keeping them.
+
+    Raises:
+        ValueError: for a variant of the model without this likelihood, and for objects without data.
+    """
+    check_covered(config)
+    o = _double(observations)
+    _light(o, config)
+    bank = _bank(simulator, config)
+    limits, z = _modulus_limits(config, simulator, bank.z, grey), jnp.asarray(bank.z, jnp.float32)
+    shows = jax.jit(lambda m: detection_probability(z, jnp.broadcast_to(m, z.shape), config.selection, simulator.detection) > 0)
+    for i in range(len(o.m)):
+        least, seen = _distances(i, o, bank, limits).least, np.asarray(shows(jnp.float32(o.m[i])))
+        near = seen & (least <= least.min() + sigmas**2)
+        yield Reach(int(near.sum()), float(np.sqrt(least[seen].min())) if seen.any() else math.inf)
+
+
+def _double(observations: Observations) -> Observations:
+    return Observations(*(np.asarray(leaf, np.float64) for leaf in observations))
+
+
+def _bank(simulator: Simulator, config: Config) -> Any:
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), unpack(simulator.table, len(config.hosts.bands)))
+
+
+def _ln_weight(simulator: Simulator, bank: Any) -> np.ndarray:
+    """ln of T / p of each host, which its rate per unit amplitude is multiplied by."""
+    ln_weight = np.asarray(simulator.ln_weight, np.float64)
+    return ln_weight - np.log(np.exp(ln_weight).sum()) - bank.ln_rate0 + float(simulator.ln_total)
+
+
+def _matches(
+    o: Observations,
+    light: np.ndarray,
+    noise: np.ndarray,
+    precision: np.ndarray,
+    simulator: Simulator,
+    rows: np.ndarray,
+    owner: np.ndarray,
+    ln_fixed: np.ndarray,
+    offset: np.ndarray,
+) -> Matches:
     place = places(owner)
     row, host = np.unique(rows, return_inverse=True)
     real, whole = functools.partial(jnp.asarray, dtype=jnp.float32), functools.partial(jnp.asarray, dtype=jnp.int32)
@@ -83,22 +175,23 @@ def candidates(
         m=real(o.m),
         light=real(light),
         noise=real(noise),
-        precision=real(np.nansum(np.where(np.isfinite(o.mag), o.mag_err, np.nan) ** -2, -1)),
+        precision=real(precision),
         hosts=simulator.table[row],
         host=whole(whole_batches(host)),
         owner=whole(whole_batches(owner)),
-        ln_fixed=real(whole_batches(ln_fixed + np.log(seen))),
+        ln_fixed=real(whole_batches(ln_fixed)),
         grey=real(whole_batches(offset)),
         place=whole(place),
         row=whole(rows[place]),
     )
 
 
-def _check_covered(config: Config) -> None:
+def check_covered(config: Config, photometry: bool = True) -> None:
+    """Raise ValueError in one line for a variant of the model without this likelihood, of the light alone or of `photometry` too."""
     o = config.observation
     if config.supernovae.dust == "local":
         raise ValueError("exact likelihood: expected supernovae.dust 'independent' or 'host', got 'local'; use simulation-based inference")
-    if o.host_errors != "constant":  # errors that follow the true magnitude are themselves data on it
+    if photometry and o.host_errors != "constant":  # errors that follow the true magnitude are themselves data on it
         raise ValueError(
             f"exact likelihood: expected observation.host_errors 'constant', got {o.host_errors!r}; use simulation-based inference"
         )
@@ -171,10 +264,16 @@ def _bounds(config: Config, name: str) -> tuple[float, float]:
     return max(marginal.low, marginal.loc - 5 * marginal.scale), min(marginal.high, marginal.loc + 5 * marginal.scale)
 
 
-def _match(
-    i: int, o: Observations, bank: Hosts, limits: tuple[np.ndarray, np.ndarray], ln_weight: np.ndarray, sigmas: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the bank that object i can have, the ln of their fixed factors and their grey offsets."""
+class _Distances(NamedTuple):
+    """How far every host of a bank is from one object."""
+
+    grey: np.ndarray  # weighted mean of mag − M_h, mag
+    chi2: np.ndarray  # of the colours and the spectroscopic redshift
+    least: np.ndarray  # the same with the grey offset at its best within the limits
+    ln_constant: float
+
+
+def _distances(i: int, o: Observations, bank: Any, limits: tuple[np.ndarray, np.ndarray]) -> _Distances:
     band = np.isfinite(o.mag[i]) & np.isfinite(o.mag_err[i])
     weight, offset = o.mag_err[i, band] ** -2, o.mag[i, band] - bank.magnitude[:, band]
     grey = offset @ weight / max(weight.sum(), np.finfo(float).tiny)
@@ -184,9 +283,16 @@ def _match(
         chi2 = chi2 + ((o.z_spec[i] - bank.z) / o.z_spec_err[i]) ** 2
         ln_constant -= 0.5 * math.log(2 * math.pi) + math.log(o.z_spec_err[i])
     outside = np.maximum(np.maximum(limits[0] - grey, grey - limits[1]), 0.0)
-    least = chi2 + weight.sum() * outside**2
-    rows = np.nonzero(least <= least.min() + sigmas**2)[0]
-    return rows, (ln_weight - 0.5 * chi2)[rows] + ln_constant, grey[rows]
+    return _Distances(grey, chi2, chi2 + weight.sum() * outside**2, ln_constant)
+
+
+def _match(
+    i: int, o: Observations, bank: Any, limits: tuple[np.ndarray, np.ndarray], ln_weight: np.ndarray, sigmas: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the bank that object i can have, the ln of their fixed factors and their grey offsets."""
+    d = _distances(i, o, bank, limits)
+    rows = np.nonzero(d.least <= d.least.min() + sigmas**2)[0]
+    return rows, (ln_weight - 0.5 * d.chi2)[rows] + d.ln_constant, d.grey[rows]
 
 
 def places(owner: Int[np.ndarray, "pair"]) -> Int[np.ndarray, "sn candidate"]:

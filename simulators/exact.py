@@ -7,6 +7,7 @@ by the no-U-turn sampler (Hoffman & Gelman 14), then the host of each object giv
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -15,19 +16,21 @@ import numpy as np
 import numpyro
 from jaxtyping import Array, Float, Int, Key
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+from numpyro.distributions import biject_to
 from numpyro.infer import MCMC, NUTS, init_to_value
 
 from cigars.schema import FIDUCIAL, Globals, Marginal, Observations
 from simulators.candidates import Matches, candidates
-from simulators.counts import SAMPLE
+from simulators.counts import SAMPLE, CountCorrection
 from simulators.likelihood import draw_hosts, ln_likelihood
 from simulators.model import globals_model
+from simulators.priors import distribution
 from simulators.simulator import Simulator
 
 if TYPE_CHECKING:
     from cigars.config import Config
 
-__all__ = ["ExactPosterior", "sample_exact"]
+__all__ = ["ExactPosterior", "sample_exact", "stacked"]
 
 
 class ExactPosterior(NamedTuple):
@@ -52,16 +55,20 @@ def sample_exact(
     seed: int = 0,
     exposure: float = 1.0,
     sample: int = SAMPLE,
+    correction: CountCorrection | None = None,
+    pilot: ExactPosterior | None = None,
 ) -> ExactPosterior:
-    """Posterior of the free parameters of `config` and of the hosts, by chains one after the other.
+    """Posterior of the free parameters of `config` and of the hosts, by chains each on a device of its own or one after the other.
 
     Args:
-        observations: the detected objects of one survey without padding, or what `likelihood.candidates` makes of them.
+        observations: the detected objects of one survey without padding, or what `candidates.candidates` makes of them.
         simulator: the bank, as `survey.prepare` gives it.
         config: of the same simulator; its prior is that of Θ.
         draws, warmup: kept and adapting steps of each chain.
         exposure: of the survey, relative to the configured size.
         sample: size of the fixed sample behind the expected count.
+        correction: of that count by a larger sample, see `counts.count_correction`.
+        pilot: an earlier posterior near this one: chains begin at draws of it, with steps of its shape; by default at the fiducial Θ.
 
     Raises:
         ValueError: where `likelihood.candidates` does, and if no parameter is free.
@@ -69,15 +76,20 @@ def sample_exact(
     if not config.marginals:
         raise ValueError("exact posterior: expected at least one free parameter, got none; give one a prior that is not fixed")
     matches = observations if isinstance(observations, Matches) else candidates(observations, simulator, config)
-    chain_key, host_key = jax.random.split(jax.random.key(seed))
-    kernel = NUTS(functools.partial(_model, config, sample), dense_mass=True, init_strategy=init_to_value(values=_start(config)))
+    chain_key, host_key, start_key = jax.random.split(jax.random.key(seed), 3)
+    begin = _from_pilot(start_key, pilot, config, chains) if pilot is not None else _Begin(None, None)
+    kernel = NUTS(
+        functools.partial(_model, config, sample), dense_mass=True, init_strategy=init_to_value(values=_start(config)),
+        inverse_mass_matrix=begin.inverse_mass,
+    )  # fmt: skip
+    apart = chains > 1 and jax.local_device_count() >= chains
     mcmc = MCMC(
         kernel, num_warmup=warmup, num_samples=draws, num_chains=chains,
-        chain_method=functools.partial(functools.partial, jax.lax.map),  # one after the other, compiled once
+        chain_method="parallel" if apart else functools.partial(functools.partial, jax.lax.map),  # compiled once
         progress_bar=False, jit_model_args=True,
     )  # fmt: skip
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # numpyro mixes both
-        mcmc.run(chain_key, matches, simulator, exposure, extra_fields=("diverging",))
+        mcmc.run(chain_key, matches, simulator, exposure, correction, extra_fields=("diverging",), init_params=begin.parameters)
     drawn = mcmc.get_samples(group_by_chain=True)
     theta = np.stack([np.asarray(drawn[name]) for name in config.marginals], -1)
     return ExactPosterior(
@@ -86,12 +98,30 @@ def sample_exact(
         r_hat=np.asarray(split_gelman_rubin(theta)),
         n_eff=np.asarray(effective_sample_size(theta)),
         divergences=int(np.sum(mcmc.get_extra_fields()["diverging"])),
-        hosts=np.asarray(_draw_hosts(host_key, jnp.asarray(theta.reshape(-1, theta.shape[-1])), matches, config)),
+        hosts=np.asarray(_draw_hosts(host_key, stacked(theta, config), matches, config)),
     )
 
 
-def _model(config: Config, sample: int, matches: Matches, simulator: Simulator, exposure: float) -> None:
-    numpyro.factor("survey", ln_likelihood(globals_model(config), matches, simulator, config, exposure, sample))
+def _model(
+    config: Config, sample: int, matches: Matches, simulator: Simulator, exposure: float, correction: CountCorrection | None
+) -> None:
+    numpyro.factor("survey", ln_likelihood(globals_model(config), matches, simulator, config, exposure, sample, correction))
+
+
+class _Begin(NamedTuple):
+    """Where chains begin, in the unbounded coordinates of the sampler: parameters [chain] by name, and their covariance."""
+
+    parameters: dict[str, Array] | None
+    inverse_mass: Float[Array, "parameter parameter"] | None
+
+
+def _from_pilot(key: Key[Array, ""], pilot: ExactPosterior, config: Config, chains: int) -> _Begin:
+    flat = jnp.asarray(pilot.theta.reshape(-1, len(pilot.names)), jnp.float32)
+    free = {name: biject_to(distribution(config.marginals[name]).support).inv(flat[:, k]) for k, name in enumerate(pilot.names)}
+    columns = np.stack([np.asarray(free[name], np.float64) for name in sorted(free)], -1)  # numpyro's order
+    row = jax.random.choice(key, len(flat), (chains,), replace=False)
+    begin = {name: values[row] if chains > 1 else values[row[0]] for name, values in free.items()}
+    return _Begin(begin, jnp.asarray(np.atleast_2d(np.cov(columns.T)), jnp.float32))
 
 
 def _start(config: Config) -> dict[str, Array]:
@@ -108,16 +138,16 @@ def _middle(marginal: Marginal, fiducial: float) -> float:
 
 
 @jax.jit(static_argnames=("config",))
-def _draw_hosts(key: Key[Array, ""], theta: Float[Array, "draw parameter"], matches: Matches, config: Config) -> Int[Array, "draw sn"]:
-    def one(args: tuple[Array, Array]) -> Int[Array, "sn"]:
-        key, free = args
-        return draw_hosts(key, _globals(free, config), matches, config)
-
-    return jax.lax.map(one, (jax.random.split(key, len(theta)), theta))
+def _draw_hosts(key: Key[Array, ""], theta: Globals, matches: Matches, config: Config) -> Int[Array, "draw sn"]:
+    keys = jax.random.split(key, len(theta.Om0))
+    return jax.lax.map(lambda args: draw_hosts(args[0], args[1], matches, config), (keys, theta))
 
 
-def _globals(free: Float[Array, "parameter"], config: Config) -> Globals:
-    values = {**FIDUCIAL._asdict(), **config.fixed, **dict(zip(config.marginals, free, strict=True))}
+def stacked(theta: Float[np.ndarray, "*draws parameter"], config: Config) -> Globals:
+    """Draws of the free parameters as whole Θ, leaves [draw], with what the configuration fixes or the cosmology implies."""
+    free = dict(zip(config.marginals, np.asarray(theta, np.float32).reshape(-1, len(config.marginals)).T, strict=True))
+    values = {**FIDUCIAL._asdict(), **config.fixed, **free}
     if config.supernovae.cosmology != "LCDM":
         values["Ode0"] = 1 - values["Om0"]
-    return Globals(**{name: jnp.asarray(value, jnp.float32) for name, value in values.items()})
+    number = math.prod(np.shape(theta)[:-1])
+    return Globals(**{name: jnp.broadcast_to(jnp.asarray(value, jnp.float32), (number,)) for name, value in values.items()})

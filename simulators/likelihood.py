@@ -34,7 +34,7 @@ from scipy.special import erfcx
 from cigars.schema import Globals
 from simulators.candidates import BATCH, Matches, informative_errors
 from simulators.constants import LN10
-from simulators.counts import SAMPLE, SOFTNESS, expected_count
+from simulators.counts import SAMPLE, SOFTNESS, CountCorrection, correct, expected_count
 from simulators.rates import age_bounds_gyr, ln_bin_ages, ln_rate_per_bin
 from simulators.simulator import Hosts, Simulator, transverse_modulus, unpack
 from simulators.supernovae import A_V_MEAN, COLOUR_SD, R_V_LOW, R_V_MEAN, R_V_SD, host_dust
@@ -42,7 +42,7 @@ from simulators.supernovae import A_V_MEAN, COLOUR_SD, R_V_LOW, R_V_MEAN, R_V_SD
 if TYPE_CHECKING:
     from cigars.config import Config
 
-__all__ = ["draw_hosts", "host_probabilities", "ln_likelihood", "ln_rates", "ln_terms"]
+__all__ = ["draw_hosts", "host_probabilities", "light_model", "ln_likelihood", "ln_rates", "ln_terms"]
 
 AGE_NODES, R_V_NODES = (1, 2, 3, 5, 3), 4  # nodes of each age bin: the fourth is several Gyr wide
 MILLS_SCALE = 0.35
@@ -50,20 +50,30 @@ MILLS_SCALE = 0.35
 
 @jax.jit(static_argnames=("config", "sample"))
 def ln_likelihood(
-    theta: Globals, matches: Matches, simulator: Simulator, config: Config, exposure: float = 1.0, sample: int = SAMPLE
+    theta: Globals,
+    matches: Matches,
+    simulator: Simulator,
+    config: Config,
+    exposure: float = 1.0,
+    sample: int = SAMPLE,
+    correction: CountCorrection | None = None,
 ) -> Float[Array, ""]:
     """ln L of a survey at Θ (scalars), up to a constant: differentiable in every parameter.
 
-    `exposure` is relative to the configured size, `sample` the size of the fixed sample behind the expected count.
+    `exposure` is relative to the configured size, `sample` the size of the fixed sample behind the expected count, which a
+    `correction` of a larger one improves.
     """
-    expected = exposure * expected_count(theta, simulator, config, sample)
-    return jnp.sum(ln_rates(theta, matches, config)) + len(matches.m) * jnp.log(jnp.asarray(exposure, jnp.float32)) - expected
+    expected = expected_count(theta, simulator, config, sample)
+    expected = exposure * (expected if correction is None else correct(expected, theta, correction))
+    number = jnp.sum(jnp.any(matches.place >= 0, -1), dtype=jnp.float32)  # the others are padding
+    return jnp.sum(ln_rates(theta, matches, config)) + number * jnp.log(jnp.asarray(exposure, jnp.float32)) - expected
 
 
 @jax.jit(static_argnames=("config",))
 def ln_rates(theta: Globals, matches: Matches, config: Config) -> Float[Array, "sn"]:
-    """ln λ(d_i | Θ) of each object for an exposure of 1."""
-    return jax.nn.logsumexp(ln_terms(theta, matches, config), -1)
+    """ln λ(d_i | Θ) of each object for an exposure of 1; 0 for one without a pair, which is padding."""
+    none = jnp.all(matches.place < 0, -1, keepdims=True)
+    return jax.nn.logsumexp(jnp.where(none, -math.log(matches.place.shape[-1]), ln_terms(theta, matches, config)), -1)
 
 
 @jax.jit(static_argnames=("config",))
@@ -111,15 +121,19 @@ class _Quadratic(NamedTuple):
     ue: Array
 
 
-def _quadratic(theta: Globals, matches: Matches, config: Config) -> _Quadratic:
+def light_model(theta: Globals, config: Config) -> tuple[Float[Array, "v 3"], Float[Array, "v"], Float[Array, "v"]]:
+    """How the light v depends on the standard normals of stretch, colour and scatter (columns), on κ, and on the colour excess."""
     slopes = [model.slope for model in informative_errors(config).values()]
-    size = 3 + len(slopes)
-    h, e = jnp.asarray([1.0, 0.0, 0.0, *slopes], jnp.float32), jnp.zeros(size, jnp.float32).at[2].set(1.0)
+    h, e = jnp.asarray([1.0, 0.0, 0.0, *slopes], jnp.float32), jnp.zeros(3 + len(slopes), jnp.float32).at[2].set(1.0)
     zero, one = jnp.zeros((), jnp.float32), jnp.ones((), jnp.float32)
-    # columns: standard normals of stretch, colour and scatter; rows: m, x, c and the ln variances that follow m
     m = jnp.stack([theta.alpha + theta.beta * theta.alpha_c, COLOUR_SD * theta.beta, theta.sigma_int])
     x, c = jnp.stack([one, zero, zero]), jnp.stack([theta.alpha_c, COLOUR_SD * one, zero])
-    mixing = jnp.stack([m, x, c, *(slope * m for slope in slopes)])
+    return jnp.stack([m, x, c, *(slope * m for slope in slopes)]), h, e
+
+
+def _quadratic(theta: Globals, matches: Matches, config: Config) -> _Quadratic:
+    mixing, h, e = light_model(theta, config)
+    size = len(h)
     root = jnp.linalg.cholesky(matches.noise + (mixing @ mixing.T)[None])
     right = jnp.stack(jnp.broadcast_arrays(matches.light, h[None], e[None]), -1)
     white = jax.scipy.linalg.solve_triangular(root, right, lower=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float
 
 from cigars.schema import Globals
 from simulators.candidates import Matches, places, whole_batches
@@ -18,7 +19,7 @@ from simulators.likelihood import host_probabilities
 if TYPE_CHECKING:
     from cigars.config import Config
 
-__all__ = ["prune"]
+__all__ = ["kept", "lowered", "pair_count", "prune", "subset"]
 
 
 def prune(matches: Matches, theta: Globals, config: Config, lost: float = 1e-5) -> Matches:
@@ -33,13 +34,22 @@ def prune(matches: Matches, theta: Globals, config: Config, lost: float = 1e-5) 
     Raises:
         ValueError: unless 0 < lost < 1.
     """
+    return subset(matches, kept(matches, theta, config, lost))
+
+
+def kept(matches: Matches, theta: Globals, config: Config, lost: float = 1e-5) -> Bool[np.ndarray, "sn candidate"]:
+    """Which pairs `prune` keeps."""
     if not 0 < lost < 1:
         raise ValueError(f"prune: expected 0 < lost < 1, got {lost}; 1e-5 changes ln L by less than 1e-5 an object")
-    place = np.asarray(matches.place)
-    keep = np.zeros(place.shape, bool)
+    keep = np.zeros(matches.place.shape, bool)
     for values in zip(*theta, strict=True):
         keep |= _largest(np.asarray(host_probabilities(Globals(*values), matches, config), np.float64), lost)
-    keep &= place >= 0
+    return keep & (np.asarray(matches.place) >= 0)
+
+
+def subset(matches: Matches, keep: Bool[np.ndarray, "sn candidate"]) -> Matches:
+    """The pairs that a mask names, at least one of every object."""
+    place = np.asarray(matches.place)
     pair, owner = place[keep], np.nonzero(keep)[0]
     column = np.broadcast_to(np.arange(place.shape[1]), place.shape)[keep]
     used, host = np.unique(np.asarray(matches.host)[pair], return_inverse=True)
@@ -53,6 +63,18 @@ def prune(matches: Matches, theta: Globals, config: Config, lost: float = 1e-5) 
         place=jnp.asarray(new, jnp.int32),
         row=jnp.asarray(np.asarray(matches.row)[owner, column][new], jnp.int32),
     )
+
+
+def lowered(matches: Matches, keep: Bool[np.ndarray, "sn candidate"], theta: Globals, config: Config) -> Float[np.ndarray, "draw"]:
+    """By how much ln L of the pairs that a mask names is below that of all, at each Θ (leaves [draw])."""
+    draws = zip(*theta, strict=True)
+    inside = [np.where(keep, np.asarray(host_probabilities(Globals(*t), matches, config), np.float64), 0.0).sum(-1) for t in draws]
+    return -np.log(np.maximum(inside, np.finfo(float).tiny)).sum(-1)
+
+
+def pair_count(matches: Matches) -> int:
+    """How many pairs of object and host there are."""
+    return int((np.asarray(matches.place) >= 0).sum())
 
 
 def _largest(probability: np.ndarray, lost: float) -> np.ndarray:

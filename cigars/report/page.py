@@ -18,6 +18,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from cigars.convergence import convergence
 from cigars.report import sections
 from cigars.report.inputs import ReportInputs, attribute
 from cigars.report.sections import Plot
@@ -102,7 +103,9 @@ def _title(inputs: ReportInputs) -> str:
 def _provenance(inputs: ReportInputs) -> list[tuple[str, str]]:
     sizes = inputs.posterior["posterior"].sizes
     entries = [(key, attribute(inputs, key)) for key in ("command", "created", "fingerprint", "seed")]
-    return [e for e in entries if e[1]] + [("posterior draws", f"{sizes['chain'] * sizes['draw']:,}")]
+    chains = convergence(inputs.posterior)
+    said = [("method", "exact likelihood, by Hamiltonian Monte Carlo"), ("chains", f"{sizes['chain']}: {chains.said}")] if chains else []
+    return [e for e in entries if e[1]] + said + [("posterior draws", f"{sizes['chain'] * sizes['draw']:,}")]
 
 
 def _tree(text: str) -> dict[str, Any]:

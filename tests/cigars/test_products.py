@@ -59,6 +59,14 @@ def test_metallicity_that_follows_mass_mimics_a_step_and_the_parts_add_up():
         brightness(synthetic(5), "z")
 
 
+def test_hosts_that_repeat_leave_no_bin_empty():
+    mass = np.random.default_rng(4).choice([9.0, 9.8, 10.1, 11.0], (40, 5), p=[0.05, 0.6, 0.3, 0.05])
+    table = brightness(synthetic(40, objects=5, local={"mass_log10_msun": mass}), "mass_log10_msun")
+    assert 2 <= len(table) <= 4
+    assert all(np.isfinite(table[name]).all() for name in table.colnames)
+    assert np.all(np.diff(table["low"]) > 0)
+
+
 def test_the_delay_time_distribution_is_a_power_law_with_a_log_normal_band():
     table = dtd(synthetic(20_000, dtd_logA=(-12.15, 0.05), dtd_slope=(-1.34, 0.1)))
     t = np.asarray(table["delay_gyr"])

@@ -1,0 +1,141 @@
+"""`cigars infer`: the posterior of a catalogue, by the networks of a run or by the exact likelihood."""
+
+from __future__ import annotations
+
+import enum
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cigars.config import Config, ConfigError
+from cigars.convergence import convergence
+from cigars.devices import Device, use_device
+from cigars.exact_checks import MAX_PAIRS
+from cigars.progress import progress_bars
+from cigars.terminal import check_outputs, check_tables, console, duration, errors, one_line_warnings, print_parameters
+
+__all__ = ["infer"]
+
+
+class Method(enum.StrEnum):
+    """How a posterior is found."""
+
+    networks = "networks"
+    exact = "exact"
+
+
+def infer(
+    first: Annotated[
+        Path,
+        typer.Argument(metavar="RUN|CONFIG", help="Run folder that `cigars train` made; left out with --pretrained. exact: or a preset."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Posterior to write, NetCDF (ArviZ InferenceData).")],
+    second: Annotated[Path | None, typer.Argument(metavar="CATALOGUE", help="Catalogue: .fits, .parquet, .ecsv or .csv.")] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A posterior that comes with the package, in place of a run folder.")
+    ] = None,
+    method: Annotated[
+        Method, typer.Option(help="networks, or exact: the likelihood itself by Hamiltonian Monte Carlo, for small catalogues.")
+    ] = Method.networks,
+    draws: Annotated[int, typer.Option(min=1, max=1_000_000, help="Joint posterior draws, in all.")] = 1000,
+    hide: Annotated[
+        list[str] | None, typer.Option(metavar="z_spec|sn", help="Leave out spectroscopic redshifts or supernova light.")
+    ] = None,
+    exposure: Annotated[
+        float | None, typer.Option(min=0, help="Area × time of the survey relative to the size that the run was configured for.")
+    ] = None,
+    drop_outside: Annotated[
+        bool,
+        typer.Option("--drop-outside", help="Leave out objects beyond the range of the training, or of the bank, instead of refusing."),
+    ] = False,
+    hosts: Annotated[
+        Path | None, typer.Option(help="Table of every host's posterior, .fits, .parquet or .ecsv; OUTPUT-hosts.fits by default.")
+    ] = None,
+    chains: Annotated[int | None, typer.Option(min=1, max=64, help="exact: chains; 2 unless given.")] = None,
+    warmup: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help="exact: steps of each chain before its draws; 300 unless given.")
+    ] = None,
+    max_pairs: Annotated[
+        int | None, typer.Option(min=1, help=f"exact: most pairs of object and host to attempt; {MAX_PAIRS:,} unless given.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="exact: change one key of the configuration.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the draws.")] = 0,
+    device: Annotated[Device, typer.Option("--device", help="cpu, cuda, or auto: cuda where there is one.")] = Device.auto,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Joint posterior of the global parameters and of every host and supernova in a catalogue."""
+    from cigars import pipeline
+    from cigars.catalogue import read_catalogue
+
+    hosts = hosts or output.with_name(f"{output.stem}-hosts.fits")
+    check_outputs([output], overwrite)
+    check_tables([hosts], overwrite)
+    if hosts == output:
+        raise ConfigError(f"--hosts: expected another file than the posterior {output}, got the same")
+    given = {"chains": chains, "warmup": warmup, "max_pairs": max_pairs}
+    own: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {
+        "draws": draws, "seed": seed, "hidden": hide or (), "drop_outside": drop_outside, "output": output, "hosts": hosts,
+        "overwrite": overwrite, "command": shlex.join(["cigars", *sys.argv[1:]]),
+    }  # fmt: skip
+    if method is Method.exact:
+        config, catalogue = _config_and_catalogue(first, second, pretrained, settings or ())
+        table = read_catalogue(catalogue, config.band_names)
+        pipeline.hide(table.observations, hide or ())
+        use_device(device)
+        with one_line_warnings(), progress_bars(errors) as bars:
+            posterior = pipeline.infer_exact(config, table, exposure=1.0 if exposure is None else exposure, report=bars, **own, **options)
+    else:
+        if wrong := [f"--{name.replace('_', '-')}" for name in own] + ["--set"] * bool(settings):
+            raise ConfigError(f"infer: expected --method exact with {', '.join(wrong)}, got networks; leave them out or add it")
+        run, catalogue = _run_and_catalogue(first, second, pretrained)
+        table = read_catalogue(catalogue, pipeline.run_config(run).band_names)
+        pipeline.hide(table.observations, hide or ())
+        torch_device = use_device(device)
+        exposed = _meant(pretrained) if exposure is None else exposure
+        with one_line_warnings(), progress_bars(errors) as bars:
+            posterior = pipeline.infer(run, table, device=torch_device, exposure=exposed, report=bars, **options)
+    print_parameters(posterior)
+    if (found := convergence(posterior)) is not None:
+        console.print(f"{found.said}; {duration(float(posterior['posterior'].attrs['seconds']))}")
+    kept = posterior["posterior"].sizes["object"]
+    of = "the bank of hosts" if method is Method.exact else "the training"
+    left = f"; {len(table.id) - kept} outside the range of {of} were left out" if kept < len(table.id) else ""
+    console.print(f"posterior of {kept} objects in {output}, a row for each in {hosts}{left}")
+
+
+def _meant(pretrained: str | None) -> float:
+    from cigars.pretrained import exposure
+
+    return exposure(pretrained) if pretrained else 1.0
+
+
+def _run_and_catalogue(first: Path, second: Path | None, pretrained: str | None) -> tuple[Path, Path]:
+    from cigars.pretrained import path
+
+    if pretrained is not None and second is None:
+        return path(pretrained), first
+    if pretrained is None and second is not None:
+        return first, second
+    expected, got = ("a run folder and a catalogue", "one name") if second is None else ("a catalogue alone with --pretrained", "two names")
+    raise ConfigError(f"infer: expected {expected}, got {got}; give RUN CATALOGUE, or --pretrained NAME CATALOGUE")
+
+
+def _config_and_catalogue(first: Path, second: Path | None, pretrained: str | None, settings: list[str] | tuple) -> tuple[Config, Path]:
+    """Configuration of a preset, a TOML file or a run folder, and the catalogue."""
+    from cigars import pipeline
+
+    if pretrained is not None:
+        raise ConfigError("infer: expected no --pretrained with --method exact, which needs no network; give CONFIG CATALOGUE")
+    if second is None:
+        raise ConfigError("infer: expected a configuration and a catalogue, got one name; give CONFIG CATALOGUE with --method exact")
+    if not first.is_dir():
+        return pipeline.configured(str(first), settings), second
+    if settings:
+        raise ConfigError("infer: expected no --set with a run folder, whose configuration is used as it is; give a preset or a TOML file")
+    return pipeline.run_config(first), second

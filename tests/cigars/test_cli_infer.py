@@ -1,0 +1,49 @@
+"""Which arguments `cigars infer` takes with which method; the rest is one line."""
+
+import numpy as np
+import pytest
+
+from cigars.catalogue import write_catalogue
+from tests.cigars.catalogues import make_catalogue
+
+BANDS = tuple("ugrizy")
+
+
+@pytest.fixture
+def mock(tmp_path):
+    path, catalogue = tmp_path / "mock.fits", make_catalogue(3)
+    o = catalogue.observations
+    six = o._replace(mag=np.tile(o.mag, 3), mag_err=np.tile(o.mag_err, 3))
+    write_catalogue(path, catalogue._replace(observations=six), BANDS, {})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--method", "exact", "demo"], "expected a configuration and a catalogue, got one name"),
+        (["--method", "exact", "demo", "{mock}", "--pretrained", "lsst"], "expected no --pretrained with --method exact"),
+        (["--method", "exact", "nope", "{mock}"], "got 'nope'"),
+        (["--method", "exact", "{folder}", "{mock}"], "expected a finished training"),
+        (["--method", "exact", "{folder}", "{mock}", "--set", "seed=3"], "expected no --set with a run folder"),
+        (["--method", "exact", "demo", "nowhere.fits"], "nowhere.fits"),
+        (["--method", "exact", "demo", "{mock}", "--set", "size.capcity=3"], "nearest valid key"),
+        (["--method", "exact", "demo", "{mock}", "--hide", "sn"], "expected supernova light"),
+        (["--method", "exact", "demo", "{mock}", "--hide", "u"], "hide: expected of"),
+        (["--method", "exact", "demo", "{mock}", "--exposure", "0"], "exposure: expected a number above zero"),
+        (["--method", "exact", "demo", "{mock}", "--draws", "5"], "at least four draws a chain"),
+        (["--method", "exact", "demo", "{mock}", "--chains", "0"], "--chains"),
+        (["--method", "exact", "demo", "{mock}", "--set", "supernovae.dust='local'"], "got 'local'"),
+        (["--method", "magic", "demo", "{mock}"], "--method"),
+        (["demo", "{mock}", "--chains", "3"], "expected --method exact with --chains, got networks"),
+        (["demo", "{mock}", "--set", "seed=3"], "expected --method exact with --set, got networks"),
+        (["demo", "{mock}"], "expected a finished training"),
+    ],
+)
+def test_bad_commands_are_one_line_and_write_nothing(refused, mock, tmp_path, arguments, says):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    said = refused("infer", *(a.format(mock=mock, folder=folder) for a in arguments), "-o", tmp_path / "p.nc", "--device", "cpu")
+    assert says in said
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,0 +1,29 @@
+"""Chains that can be believed are told from others."""
+
+import json
+
+import arviz
+import numpy as np
+
+from cigars.convergence import Convergence, convergence
+
+
+def test_good_chains_have_no_complaint():
+    good = Convergence({"Om0": 1.01, "M0": 1.05}, {"Om0": 400.0, "M0": 321.4}, 0)
+    assert good.complaint == ""
+    assert good.said == "R̂ at most 1.050, at least 321 effective draws, 0 divergences"
+
+
+def test_bad_ones_are_named():
+    bad = Convergence({"Om0": 1.2, "M0": 1.0, "beta": float("nan")}, {"Om0": 9.0, "M0": 300.0, "beta": 2.0}, 1)
+    assert bad.complaint == "R̂ above 1.05: Om0 1.20, beta nan; 1 divergence"
+    assert "1 divergence" in bad.said
+    assert "1 divergences" not in bad.said
+
+
+def test_posteriors_of_networks_have_no_chains():
+    data = arviz.from_dict(posterior={"Om0": np.zeros((1, 4))})
+    assert convergence(data) is None
+    found = Convergence({"Om0": 1.0}, {"Om0": 4.0}, 0)
+    data.posterior.attrs.update(method="exact", r_hat=json.dumps(found.r_hat), n_eff=json.dumps(found.n_eff), divergences=0)
+    assert convergence(data) == found
