@@ -95,7 +95,7 @@ class GaussianSurvey:
         return total @ weight, np.asarray(survey.number, float)[:, None, None] * (self.response.T @ weight)
 
     def ln_evidence(self, survey: Survey) -> np.ndarray:
-        r"""ln of the evidence of the model with these `free` parameters over L(Θ_0) [survey]: $b (P_0 + J)^{-1} b / 2 - \ln|1 + P_0^{-1} J| / 2$."""
+        r"""ln of evidence over L(Θ_0) of the model of these `free` ones [survey]: $b (P_0 + J)^{-1} b / 2 - \ln|1 + P_0^{-1} J| / 2$."""
         linear, information = self.ln_likelihood_terms(survey)
         linear, information = linear[:, self.free], information[:, self.free][:, :, self.free]
         prior = np.diag(PRIOR_SD[self.free] ** -2.0)

@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 
 from cigars.cli_check import check
+from cigars.cli_compare import compare
 from cigars.cli_hosts import hosts_app
 from cigars.cli_posterior import combine, products
 from cigars.cli_store import fill_store, store_app
@@ -218,6 +219,7 @@ def report(
 
 app.command()(validate)
 app.command()(check)
+app.command()(compare)
 app.command()(products)
 app.command()(combine)
 

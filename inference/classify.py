@@ -1,9 +1,10 @@
 r"""Bayes factors by classification: which model made a survey, from its summary.
 
-A classifier of surveys of several models, trained by the log loss on as many of each, tends to $p(k \mid s) = p(s \mid k) / \sum_j p(s \mid j)$:
-differences of its logits are log Bayes factors, $\ln K_{kj} = \ln p(s \mid k) - \ln p(s \mid j)$, each evidence an average over the model's own
-prior (Hermans+20; Radev+21; Jeffrey & Wandelt 24). With unequal numbers $n_k$ the logits carry the odds of the training, and $\ln n_k$ is
-taken off. It is the evidence of the summary: what the summary loses of the data, the Bayes factor lacks.
+A classifier of surveys of several models, trained by the log loss on as many of each, tends to
+$p(k \mid s) = p(s \mid k) / \sum_j p(s \mid j)$, so that differences of its logits are log Bayes factors,
+$\ln K_{kj} = \ln p(s \mid k) - \ln p(s \mid j)$, each evidence an average over the model's own prior (Hermans+20; Radev+21;
+Jeffrey & Wandelt 24). With unequal numbers $n_k$ of surveys the odds of the training, $\ln n_k$, are no part of them. It is
+the evidence of the summary: what the summary loses of the data, the Bayes factor lacks.
 
 Estimates of a parameter that is fixed in one model and free in another are nearly normal in both, so that the logits start from the
 quadratic discriminant of linear estimates, $\ln N(f; \mu_k, \Sigma_k)$, and a small network learns what is left.
@@ -31,7 +32,8 @@ EPOCHS = 60
 BATCH = 128
 RATE = 3e-3
 WEIGHT_DECAY = 1.0
-PENALTY = 30.0  # of the ridge regressions, in surveys
+PER_COMPONENT = 10  # surveys for each component of the summary
+PENALTIES = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 1e5)  # of the ridge regressions, in surveys
 CLIP = 6.0
 SIZES = 2  # the last columns of every summary: ln(1 + N) and the log exposure
 BINS = 10  # of probability, for the expected calibration error
@@ -77,6 +79,7 @@ class ModelClassifier(nn.Module):
 
     share: Tensor
     projection: Tensor
+    marks: Tensor
     centre: Tensor
     root: Tensor
 
@@ -88,11 +91,13 @@ class ModelClassifier(nn.Module):
         self.whitening, self.drop, self.members = whitening, nn.Dropout(dropout), members
         self.register_buffer("share", share)
         self.register_buffer("projection", torch.zeros(components, estimates))
+        self.register_buffer("marks", torch.zeros(components, models - 1))
         self.register_buffer("centre", torch.zeros(members, models, 1, estimates))
         self.register_buffer("root", torch.eye(estimates).expand(members, models, -1, -1).clone())  # of Σ_k⁻¹, upper
-        sizes = (estimates + models + SIZES + components, width, width)
+        sizes = (estimates + models + models - 1 + SIZES + components, width, width)
         self.layers = nn.ModuleList([_Stacked(members, a, b) for a, b in pairwise(sizes)])
         self.last = _Stacked(members, width, 2 * models, scale=0.0)
+        self.direct = _Stacked(members, models - 1, models, scale=0.0)
 
     @classmethod
     def fit(cls, data: Labelled, resampled: Int[Tensor, "member survey"], share: Tensor) -> ModelClassifier:
@@ -101,16 +106,16 @@ class ModelClassifier(nn.Module):
         Where no prior differs, of the model itself; not of both, as moments that tell models apart by a parameter's square are not normal.
         """
         some = torch.randperm(len(data.model)).to(data.model.device)  # the first rows fix the components: of every model
-        whitening = Whitening.fit(data.summary[some])
+        whitening = _leading(Whitening.fit(data.summary[some]), max(len(some) // PER_COMPONENT, 2))
         w = whitening(data.summary).double()
-        target = (data.theta if data.theta.shape[1] else nn.functional.one_hot(data.model, len(share))[:, 1:]).double()
-        target = (target - target.mean(0)) / target.std(0).clamp(min=1e-12)
-        weight = torch.linalg.solve(w.T @ w + PENALTY * torch.eye(w.shape[1], dtype=w.dtype, device=w.device), w.T @ target)
-        basis, values, _ = torch.linalg.svd(weight, full_matrices=False)
-        basis = basis[:, values > 1e-3 * values[0]]
+        which = _ridge(w, _standard(nn.functional.one_hot(data.model, len(share))[:, 1:]))
+        weight, left_out = _ridge(w, _standard(data.theta)) if data.theta.shape[1] else which
+        basis, values, turn = torch.linalg.svd(weight, full_matrices=False)
+        kept = values > 1e-3 * values[0]
+        basis, f = basis[:, kept], left_out @ (turn[kept].T / values[kept])
         net = cls(whitening, basis.shape[1], share, len(resampled)).to(w.device)
         net.projection.copy_(basis)
-        f = w @ basis
+        net.marks.copy_(which[0] / which[1].std(0).clamp(min=1e-6))
         for member, rows in enumerate(resampled):
             for model in range(len(share)):
                 of = f[rows[data.model[rows] == model]]
@@ -120,7 +125,7 @@ class ModelClassifier(nn.Module):
         return net
 
     def discriminant(self, f: Float[Tensor, "member survey estimate"]) -> tuple[Tensor, Tensor]:
-        """Of ln N(f; μ_k, Σ_k) the part quadratic in f and the rest, both [member, survey, model], the quadratic one relative to the least."""
+        """Of ln N(f; μ_k, Σ_k) the part quadratic in f, relative to the largest, and the rest: both [member, survey, model]."""
         u = (f[:, None] - self.centre) @ self.root
         square = (u**2).sum(-1).transpose(1, 2)
         rest = self.root.diagonal(dim1=-2, dim2=-1).log().sum(-1)[:, None]
@@ -132,13 +137,13 @@ class ModelClassifier(nn.Module):
         w, size = self.whitening(summary), ((summary[..., -SIZES:] - mean) / sd).clamp(-CLIP, CLIP)
         if summary.ndim == 2:
             w, size = (leaf.expand(self.members, *leaf.shape) for leaf in (w, size))
-        f = w @ self.projection
+        f, g = w @ self.projection, (w @ self.marks).clamp(-CLIP, CLIP)
         square, rest = self.discriminant(f)
-        h = torch.cat([f, torch.asinh(square), size, self.drop(w)], -1)
+        h = torch.cat([f, torch.asinh(square), g, size, self.drop(w)], -1)
         for layer in self.layers:
             h = nn.functional.silu(layer(h))
         ln_factor, more = self.last(h).chunk(2, -1)
-        return square * ln_factor.clamp(-2, 2).exp() + rest + more
+        return square * ln_factor.clamp(-2, 2).exp() + rest + more + self.direct(g)
 
     def loss(self, summary: Float[Tensor, "member survey column"], model: Int[Tensor, "member survey"]) -> Float[Tensor, "survey"]:
         """Log loss, a proper score, averaged over the members."""
@@ -149,6 +154,36 @@ class ModelClassifier(nn.Module):
     def ln_evidence(self, summary: Float[Tensor, "survey column"]) -> Float[Tensor, "member survey model"]:
         """ln evidence of each model for each survey, up to a constant of the survey: for equal prior odds, whatever the shares were."""
         return self.logits(summary)
+
+
+def _standard(target: Tensor) -> Tensor:
+    target = target.double()
+    return (target - target.mean(0)) / target.std(0).clamp(min=1e-12)
+
+
+def _leading(whitening: Whitening, most: int) -> Whitening:
+    """The first components alone: of few surveys the last ones are wildly off for fresh surveys."""
+    kept = whitening.projection[:, :most]
+    out = Whitening(*kept.shape).to(kept.device)
+    out.load_state_dict({**whitening.state_dict(), "projection": kept})
+    return out
+
+
+def _ridge(x: Float[Tensor, "row column"], y: Float[Tensor, "row target"]) -> tuple[Tensor, Tensor]:
+    """Weights [column, target] of the ridge regression whose predictions of rows left out are best, and these predictions [row, target].
+
+    A row left out is predicted by y − (y − ŷ)/(1 − h), h its leverage (Allen 74): what a regression makes of the rows it has seen would
+    pass for a narrower law than fresh surveys follow.
+    """
+    u, s, v = torch.linalg.svd(x, full_matrices=False)
+    projected, found = u.T @ y, []
+    for penalty in PENALTIES:
+        kept = s**2 / (s**2 + penalty)
+        leverage = (u**2 @ kept)[:, None].clamp(max=0.999)
+        left_out = y - (y - u @ (kept[:, None] * projected)) / (1 - leverage)
+        found.append((float(((y - left_out) ** 2).mean()), penalty, left_out))
+    _, penalty, left_out = min(found, key=lambda one: one[0])
+    return v.T @ ((s / (s**2 + penalty))[:, None] * projected), left_out
 
 
 class _Stacked(nn.Module):

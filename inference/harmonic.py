@@ -1,9 +1,10 @@
 r"""Evidence from posterior draws: the harmonic mean with a learned target.
 
-For any normalised density φ, $E_{p(\Theta \mid D)}[\varphi(\Theta) / (L(\Theta) \pi(\Theta))] = 1/Z$ (Gelfand & Dey 94). With φ the prior that is
-the original harmonic mean, of infinite variance; the estimate is good where φ lies inside the posterior. φ is learned from half of the
-draws and the mean is taken over the other half, then the halves change places (McEwen+21, arXiv:2111.12720): a spline flow, whose normal base
-is shrunk to the variance `temperature` < 1, so that its tails fall faster than the posterior's (Polanska+24, arXiv:2405.05969).
+For any normalised density φ, $E_{p(\Theta \mid D)}[\varphi(\Theta) / (L(\Theta) \pi(\Theta))] = 1/Z$ (Gelfand & Dey 94).
+With φ the prior that is the original harmonic mean, of infinite variance; the estimate is good where φ lies inside the posterior. φ is
+learned from half of the draws and the mean is taken over the other half, then the halves change places (McEwen+21, arXiv:2111.12720):
+a spline flow, whose normal base is shrunk to the variance `temperature` < 1, so that its tails fall faster than those of the posterior
+(Polanska+24, arXiv:2405.05969).
 
 The authors' package `harmonic` is not used: it is of JAX, which this side never loads, fixes one old setuptools, and comes with a nightly
 build of TensorFlow Probability.

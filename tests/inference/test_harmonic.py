@@ -52,7 +52,7 @@ def test_the_posterior_need_not_be_normal():
 
 def test_a_target_wider_than_the_posterior_is_refused(survey):
     """The base of four times the variance: the estimate is off by more than the right one's error, and its weights have no variance."""
-    draws, ln_posterior, exact = posterior(survey, 0, FREE[0])
+    draws, ln_posterior, _ = posterior(survey, 0, FREE[0])
     with pytest.raises(HeavyTail, match="finite variance, got a Pareto shape of"):
         harmonic_mean(draws, ln_posterior, temperature=4.0)
 
