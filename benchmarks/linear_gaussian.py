@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,15 @@ class GaussianSurvey:
         size: mean number of objects.
         fixed: every survey has exactly `size`.
         seed: of the response matrices and the draws.
+        free: parameters that are drawn; the others stay at the prior's mean, as in a nested model.
+        stream: of the draws; surveys of different streams are independent.
     """
 
-    def __init__(self, size: int = 60, fixed: bool = False, seed: int = 1) -> None:
+    def __init__(
+        self, size: int = 60, fixed: bool = False, seed: int = 1, free: Sequence[str] = tuple(MARGINALS), stream: int | None = None
+    ) -> None:
         rng = np.random.default_rng(seed)
+        self.free, self.stream = [k in free for k in MARGINALS], [seed] if stream is None else [seed, stream]
         self.size, self.fixed, self.seed, self.capacity = size, fixed, seed, size if fixed else size + 8 * int(size**0.5 + 1)
         self.response = rng.normal(size=(5, 3)) / PRIOR_SD * 0.7
         seen = rng.normal(size=(5, len(SPREAD) - 1)) / SPREAD[:-1] * 0.4
@@ -55,10 +61,10 @@ class GaussianSurvey:
 
     def __call__(self, first: int, count: int) -> Survey:
         """Surveys by number; survey i is the same in every call."""
-        return _stack([self._one(np.random.default_rng([self.seed, first + k])) for k in range(count)])
+        return _stack([self._one(np.random.default_rng([*self.stream, first + k])) for k in range(count)])
 
     def _one(self, rng: np.random.Generator) -> Survey:
-        theta = PRIOR_MEAN + PRIOR_SD * rng.normal(size=3)
+        theta = PRIOR_MEAN + PRIOR_SD * rng.normal(size=3) * self.free
         n = self.size if self.fixed else int(min(rng.poisson(self.size), self.capacity))
         seen, noise, hidden = (rng.normal(size=(self.capacity, k)) for k in (len(SPREAD) - 1, 5, 1))
         local = CENTRE + SPREAD * np.column_stack([seen, hidden])
@@ -75,14 +81,26 @@ class GaussianSurvey:
         return Survey(values, observations, Latents(**truth), observed, np.zeros(self.capacity, np.int32), np.int32(n), np.float32(1))
 
     def posterior(self, survey: Survey) -> tuple[np.ndarray, np.ndarray]:
-        """Exact mean [survey, 3] and covariance [survey, 3, 3] of Θ."""
+        """Exact mean [survey, 3] and covariance [survey, 3, 3] of Θ, all of it free."""
+        linear, information = self.ln_likelihood_terms(survey)
+        covariance = np.linalg.inv(np.diag(PRIOR_SD**-2.0) + information)
+        return PRIOR_MEAN + np.einsum("sij,sj->si", covariance, linear), covariance
+
+    def ln_likelihood_terms(self, survey: Survey) -> tuple[np.ndarray, np.ndarray]:
+        """b [survey, 3] and J [survey, 3, 3] of ln L(Θ) - ln L(Θ_0) = b δ - δ J δ / 2, δ = Θ - Θ_0."""
         o = survey.observations
         y = np.concatenate([o.mag, np.stack([o.m, o.x, o.c], -1)], -1).astype(float) - ZERO
         total = np.where(survey.observed[..., None], y, 0.0).sum(1)
         weight = np.linalg.solve(self.covariance, self.response)
-        information = np.asarray(survey.number, float)[:, None, None] * (self.response.T @ weight)
-        covariance = np.linalg.inv(np.diag(PRIOR_SD**-2.0) + information)
-        return PRIOR_MEAN + np.einsum("sij,sj->si", covariance, total @ weight), covariance
+        return total @ weight, np.asarray(survey.number, float)[:, None, None] * (self.response.T @ weight)
+
+    def ln_evidence(self, survey: Survey) -> np.ndarray:
+        r"""ln of evidence over L(Θ_0) of the model of these `free` ones [survey]: $b (P_0 + J)^{-1} b / 2 - \ln|1 + P_0^{-1} J| / 2$."""
+        linear, information = self.ln_likelihood_terms(survey)
+        linear, information = linear[:, self.free], information[:, self.free][:, :, self.free]
+        prior = np.diag(PRIOR_SD[self.free] ** -2.0)
+        gained = np.linalg.slogdet(prior + information)[1] - np.linalg.slogdet(prior)[1]
+        return 0.5 * (np.einsum("si,si->s", linear, np.linalg.solve(prior + information, linear[..., None])[..., 0]) - gained)
 
     def local_posterior(self, survey: Survey) -> tuple[np.ndarray, np.ndarray]:
         """Exact mean [survey, capacity, 8] and covariance [8, 8] of the unknowns of each object at the true Θ."""

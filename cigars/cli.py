@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 
 from cigars.cli_check import check
+from cigars.cli_compare import compare
 from cigars.cli_hosts import hosts_app
 from cigars.cli_infer import infer
 from cigars.cli_posterior import combine, products
@@ -168,6 +169,7 @@ def report(
 
 app.command()(validate)
 app.command()(check)
+app.command()(compare)
 app.command()(products)
 app.command()(combine)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from scipy.special import logsumexp
 
 from cigars.catalogue import Catalogue
 from cigars.config import Config, Prior
@@ -198,12 +199,33 @@ class Posterior:
         Raises:
             ValueError: for a parameter that is not free, values that the prior excludes, or where fewer than 50 draws are effective.
         """
+        theta, ln_weight = self._at_fixed("conditional", fixed, seed)
+        said = ", ".join(f"{k}={v:g}" for k, v in fixed.items())
+        return self._weighted(theta, ln_weight, f"conditional on {said}", draws or self.draws, seed)
+
+    def ln_marginal(self, fixed: Mapping[str, float], seed: int = 0) -> tuple[float, float]:
+        """ln of the marginal density q(fixed | D) of some parameters, and its standard error, each scaled to a standard normal prior.
+
+        The integral over the others of the density of the networks, by the importance sampling of `conditional`; raises as that does.
+        """
+        _, ln_weight = self._at_fixed("marginal density", fixed, seed, scaled=True)
+        effective = effective_number(ln_weight)
+        if effective < FEWEST:
+            raise ValueError(
+                f"marginal density: expected at least {FEWEST:.0f} effective draws, got {effective:.1f}; the value is too far out"
+            )
+        return float(logsumexp(ln_weight) - np.log(len(ln_weight))), float((1 / effective - 1 / len(ln_weight)) ** 0.5)
+
+    def _at_fixed(
+        self, what: str, fixed: Mapping[str, float], seed: int, scaled: bool = False
+    ) -> tuple[Float[ndarray, "draw parameter"], Float[ndarray, "draw"]]:
+        """Proposals of Θ with some parameters fixed, and ln of q(Θ | D) over the proposal; `scaled` counts the fixed ones in η too."""
         import torch
 
-        self._refuse_weighted("conditional")
+        self._refuse_weighted(what)
         if unknown := [n for n in fixed if n not in self.names] or not fixed:
-            raise ValueError(f"conditional: expected values of {', '.join(self.names)}, got {unknown if fixed else 'none'}")
-        prior, draws = self._trained.prior, draws or self.draws
+            raise ValueError(f"{what}: expected values of {', '.join(self.names)}, got {unknown if fixed else 'none'}")
+        prior = self._trained.prior
         pool = torch.as_tensor(self._fresh(POOL, seed), dtype=torch.float32)
         eta = prior.transform.inv(pool).double().numpy()
         at = [self.names.index(n) for n in fixed]
@@ -211,14 +233,13 @@ class Posterior:
         row = pool.mean(0)
         row[at] = torch.tensor(list(fixed.values()), dtype=torch.float32)
         if not bool(torch.isfinite(prior.log_prob(row))):
-            raise ValueError(f"conditional: expected values within the prior, got {fixed}")
+            raise ValueError(f"{what}: expected values within the prior, got {dict(fixed)}")
         target = prior.transform.inv(row).double().numpy()[at]
         proposed, ln_proposal = _student_t(eta, at, rest, target, seed)
         theta = prior.transform(torch.as_tensor(proposed, dtype=torch.float32))
-        jacobian = prior.transform.log_abs_det_jacobian(torch.as_tensor(proposed, dtype=torch.float32), theta)[:, rest].sum(-1)
-        ln_weight = self.log_prob(theta.numpy()) + jacobian.double().numpy() - ln_proposal
-        said = ", ".join(f"{k}={v:g}" for k, v in fixed.items())
-        return self._weighted(theta.numpy(), ln_weight, f"conditional on {said}", draws, seed)
+        jacobian = prior.transform.log_abs_det_jacobian(torch.as_tensor(proposed, dtype=torch.float32), theta)
+        counted = jacobian if scaled else jacobian[:, rest]
+        return theta.numpy(), self.log_prob(theta.numpy()) + counted.sum(-1).double().numpy() - ln_proposal
 
     def reweight(self, prior: Mapping[str, Prior | Mapping[str, Any]], seed: int = 0) -> Posterior:
         """The posterior under another prior of some parameters, such as `reweight({"Om0": {"normal": [0.3, 0.02]}})`.

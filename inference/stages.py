@@ -27,12 +27,12 @@ from .priors import Prior
 from .score import JointScore
 from .standardise import Standardiser, Whitening
 from .summaries import LocalRegressor, Moments, local_targets
-from .train import History, Report, Settings, load_checkpoint, optimise, save_checkpoint, shuffled
+from .train import History, Report, Settings, load_checkpoint, optimise, save_checkpoint, shuffled, silent
 
 if TYPE_CHECKING:
     from cigars.config import TrainingConfig
 
-__all__ = ["LOCAL_RATE", "REGRESSOR_WIDTH", "Split", "Stages", "random_hiding", "split", "stream", "surveys_used", "unpack"]
+__all__ = ["LOCAL_RATE", "REGRESSOR_WIDTH", "Split", "Stages", "random_hiding", "split", "stream", "summarised", "surveys_used", "unpack"]
 
 REGRESSOR_WIDTH = 96
 PART = 1024  # surveys a file of summaries
@@ -303,6 +303,33 @@ class Stages:
             self.folder / "local.pt", self.report, "local",
         )  # fmt: skip
         return net, _curve(history)
+
+
+def summarised(
+    name: str,
+    source: Source,
+    summary: nn.Module,
+    names: Sequence[str],
+    first: int,
+    total: int,
+    batch: int,
+    folder: Path,
+    device: str | torch.device = "cpu",
+    report: Report = silent,
+) -> dict[str, Tensor]:
+    """`summary`, `theta` and `number` of surveys first, ..., first + total - 1, by parts kept on disk as `name`-00000.pt and so on."""
+    parts = []
+    for place, start in enumerate(range(0, total, PART)):
+        path, count = folder / f"{name}-{place:05d}.pt", min(PART, total - start)
+        if not path.exists():
+            rows = []
+            for packed in stream(source, first + start, count, batch, names, device):
+                rows.append({"summary": summary(packed), "theta": packed.theta, "number": packed.number})
+                report(name, start + sum(len(r["number"]) for r in rows), total)
+            save_checkpoint(path, {k: torch.cat([r[k] for r in rows]) for k in rows[0]})
+        parts.append(load_checkpoint(path, device))
+        report(name, start + count, total)
+    return {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
 
 
 def _curve(history: History) -> dict[str, Any]:

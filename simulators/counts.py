@@ -31,7 +31,7 @@ from simulators.supernovae import draw_dust, mean_absolute_magnitude
 if TYPE_CHECKING:
     from cigars.config import Config
 
-__all__ = ["CountCorrection", "correct", "count_correction", "expected_count", "with_exposure"]
+__all__ = ["CountCorrection", "correct", "count_correction", "expected_count", "sky_rate", "with_exposure"]
 
 SAMPLE = 1 << 17
 SOFTNESS = 0.02  # mag for thresholds, dex for the mass step
@@ -101,3 +101,9 @@ def with_exposure(simulator: Simulator, config: Config, population: float) -> Si
         fiducial = Globals(*(jnp.asarray(v, jnp.float32) for v in FIDUCIAL))
         years = size.expected_supernovae / float(expected_count(fiducial, simulator, config))
     return simulator._replace(ln_total=simulator.ln_total + math.log(years))
+
+
+def sky_rate(simulator: Simulator, config: Config, population: float) -> float:
+    """Expected catalogued supernovae per square degree and year at the fiducial Θ; the simulator is that of one year, as built."""
+    fiducial = Globals(*(jnp.asarray(v, jnp.float32) for v in FIDUCIAL))
+    return float(expected_count(fiducial, simulator, config)) * galaxies_per_deg2(config.hosts.z_max) / population

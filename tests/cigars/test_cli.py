@@ -27,6 +27,7 @@ COMMANDS = [
     "ingest",
     "products",
     "combine",
+    "compare",
     "demo",
     "config",
     "config show",

@@ -1,0 +1,108 @@
+"""`cigars compare`: which of several models made a catalogue?"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from cigars.compare import COMPARISON, LIKELY
+from cigars.config import ConfigError
+from cigars.devices import Device, use_device
+from cigars.progress import progress_bars
+from cigars.terminal import check_outputs, console, duration, errors, stopped
+
+if TYPE_CHECKING:
+    from cigars.compare import Comparison
+
+__all__ = ["compare"]
+
+
+def compare(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="The first model: a preset or a TOML file.")],
+    catalogue: Annotated[Path, typer.Argument(help="Catalogue of supernovae and hosts.")],
+    against: Annotated[
+        list[str],
+        typer.Option(metavar="KEY=VALUE|FILE", help="Another model: changes of the first, `;` between several, or a preset or TOML file."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make, for checkpoints and the result.")],
+    result: Annotated[Path | None, typer.Option("--json", help="JSON to write; comparison.json in the folder by default.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of every model.")] = None,
+    surveys: Annotated[int, typer.Option(min=40, help="Surveys of each model to learn from.")] = 2000,
+    run: Annotated[Path | None, typer.Option(help="Run folder whose summary to use; by default moments, in minutes.")] = None,
+    posterior: Annotated[
+        Path | None, typer.Option(help="Posterior of the catalogue under the first model, for Savage-Dickey ratios of nested models.")
+    ] = None,
+    exposure: Annotated[float, typer.Option(min=0, help="Of the catalogue, relative to the configured size.")] = 1.0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue, or ask a finished comparison about another catalogue.")] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of surveys and networks.")] = 0,
+    device: Annotated[Device, typer.Option("--device", help="cpu, cuda, or auto: cuda where there is one.")] = Device.auto,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the JSON if it exists.")] = False,
+) -> None:
+    """Bayes factors of other models against the first, by classification of simulated surveys, for equal prior odds.
+
+    Each model is averaged over its own prior. ln K > 0 favours the other model; about 1 is hardly worth mentioning, 5 is strong.
+    """
+    from cigars.catalogue import read_catalogue
+    from cigars.compare import alternative, compare, write_comparison
+    from cigars.config import load_config
+    from cigars.posterior import load_posterior
+
+    result, started = result or output / COMPARISON, time.monotonic()
+    if result.exists() and not overwrite:
+        check_outputs([result], overwrite)
+    first = load_config(config, settings or ())
+    models = {first.name: first}
+    for changes in against:
+        if changes in models:
+            raise ConfigError(f"--against: expected different models, got {changes!r} twice")
+        models[changes] = alternative(config, changes, settings or ())
+    table = read_catalogue(catalogue, first.band_names)
+    joint = load_posterior(posterior) if posterior else None
+    torch_device = use_device(device)
+    try:
+        with progress_bars(errors) as bars:
+            found = compare(
+                models, table, output, surveys=surveys, run=run, exposure=exposure, seed=seed, device=torch_device, resume=resume,
+                report=bars,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        words = [w for w in sys.argv[1:] if w != "--resume"]
+        stopped(shlex.join(["cigars", *words, "--resume"]))
+        raise typer.Exit(130) from None
+    ratios = _ratios(joint, models, seed) if joint else {}
+    found = found._replace(record={**found.record, "savage_dickey": {k: v._asdict() for k, v in ratios.items()}})
+    write_comparison(result, found, overwrite)
+    _print(found, ratios)
+    console.print(f"{duration(time.monotonic() - started)}; every number in {result}")
+
+
+def _ratios(joint, models, seed):  # type: ignore[no-untyped-def]
+    from cigars.savage_dickey import nested_values, savage_dickey
+
+    first, *_ = models.values()
+    values = {name: nested_values(first, config) for name, config in models.items()}
+    return {name: savage_dickey(joint, at, seed=seed) for name, at in values.items() if at}
+
+
+def _print(found: Comparison, ratios) -> None:  # type: ignore[no-untyped-def]
+    table = Table("model", "ln K", "±", "probability", "calibration slope", *(["Savage-Dickey"] if ratios else []))
+    for row in found.rows:
+        ratio = [f"{r.ln_k:+.2f} ± {r.error:.2f}" if (r := ratios.get(row.model)) else ""] if ratios else []
+        if row.calibration is None:
+            table.add_row(row.model, "0", "", f"{row.probability:.3f}", "", *ratio)
+            continue
+        beyond = "" if abs(row.ln_k) < row.tested else " beyond what was tested"
+        slope = f"{row.calibration.slope:.2f} ± {row.calibration.slope_error:.2f}"
+        table.add_row(row.model, f"{row.ln_k:+.2f}{beyond}", f"{row.error:.2f}", f"{row.probability:.3f}", slope, *ratio)
+    console.print(table)
+    console.print(f"ln K against {found.rows[0].model}, above zero for the other model; probabilities for equal prior odds of all of them")
+    if wrong := [row.model for row in found.rows if row.calibration and not row.calibration.passed]:
+        console.print(f"[yellow]not calibrated within 3 standard errors: {', '.join(wrong)}; simulate more --surveys[/yellow]")
+    if found.likely < LIKELY:
+        console.print(f"[yellow]the catalogue is unlike the surveys of every model (p = {found.likely:.2g}); see `cigars check`[/yellow]")

@@ -1,0 +1,341 @@
+r"""Which of several models made a catalogue: Bayes factors by classification of surveys simulated from each.
+
+As many surveys of every model, from its own prior, go through one summary, and an ensemble of classifiers gives
+$\ln K = \ln p(s \mid M_k) - \ln p(s \mid M_0)$ of the catalogue (`inference.classify`), for equal prior odds.
+The survey is the same in all models: bands, and area times duration, which is known; where a model makes more supernovae, it expects more.
+
+Fresh surveys say whether ln K is calibrated, and whether the catalogue is like those of any of the models at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cigars.catalogue import Catalogue, select
+from cigars.config import Config, ConfigError, fingerprint, load_config
+from cigars.files import replacing
+from cigars.runs import run_config, stored_fingerprint
+from cigars.schema import Survey
+from cigars.targets import as_survey, check_exposure, check_trained, target_hash
+
+if TYPE_CHECKING:
+    from inference.classify import Calibration, Labelled, ModelClassifier
+
+__all__ = ["COMPARISON", "Comparison", "Row", "alternative", "compare", "on_one_survey", "write_comparison"]
+
+COMPARISON = "comparison.json"
+MARKER = "comparison-begun.json"
+HELD, TEST = 0.25, 0.5  # surveys to stop by and to judge on, of those to learn from
+OBJECTS, HELD_SURVEYS = 100_000, 64  # of all models together: for the regressor behind the moments, and to stop it by
+FIRST = 1_000_000  # number of the first survey that is classified; those before teach the regressor
+LIKELY = 0.01  # share of simulated surveys as unusual as the catalogue below which no model is a good one
+Reporter = Callable[..., None]
+Source = Callable[[int, int], Survey]
+
+
+class Row(NamedTuple):
+    """One model against the first: ln K and its standard error, probability among all models, calibration on fresh surveys.
+
+    `error` is the spread of the classifiers and, times ln K, the error of the calibration's slope. `tested` is the largest |ln K| that the
+    fresh surveys can say anything of.
+    """
+
+    model: str
+    ln_k: float
+    error: float
+    probability: float
+    calibration: Calibration | None
+    tested: float
+
+
+class Comparison(NamedTuple):
+    """What `compare` found; `likely` is the share of simulated surveys of the likeliest model that are as unusual as the catalogue."""
+
+    rows: list[Row]
+    likely: float
+    record: Mapping[str, Any]
+
+
+def alternative(source: str | Path, changes: str, settings: Sequence[str] = ()) -> Config:
+    """A variant of a configuration: `key=value` changes with `;` between them, or another preset or TOML file.
+
+    Raises ConfigError as `load_config`.
+    """
+    if "=" not in changes:
+        return load_config(changes, settings)
+    return load_config(source, [*settings, *(change.strip() for change in changes.split(";") if change.strip())])
+
+
+def on_one_survey(models: Mapping[str, Config]) -> dict[str, Config]:
+    """The models with the size of the first: the same area and duration, whatever number of supernovae each expects in them.
+
+    Raises:
+        ConfigError: for fewer than two models, two that are the same, or bands or observations that differ.
+    """
+    first, *others = models.values()
+    if not others:
+        raise ConfigError("compare: expected at least two models, got one; add --against KEY=VALUE or --against FILE.toml")
+    rate, out, seen = None, {}, {}  # type: ignore[var-annotated]
+    for name, config in models.items():
+        if config.hosts.bands != first.hosts.bands:
+            raise ConfigError(f"{name}: expected the bands {list(first.hosts.bands)} of the first model, got {list(config.hosts.bands)}")
+        sized = config.model_copy(update={"size": first.size})
+        if first.size.expected_supernovae is not None and _counted(config) != _counted(first):
+            rate = rate or _sky_rate(first)
+            number = first.size.expected_supernovae * _sky_rate(sized) / rate
+            sized = sized.updated(**{"size.expected_supernovae": number})
+        same = seen.setdefault(_identity(sized), name)
+        if same != name:
+            raise ConfigError(f"{name}: expected a model that differs from {same!r}, got the same; change what is simulated")
+        out[name] = sized
+    return out
+
+
+def _identity(config: Config) -> str:
+    return fingerprint(config.model_copy(update={"name": "", "seed": 0, "training": type(config.training)()}))
+
+
+def _counted(config: Config) -> tuple[Any, ...]:
+    """All that the expected number at the fiducial Θ depends on."""
+    return config.hosts, config.supernovae.dust, config.selection, config.observation.sn_m
+
+
+def _sky_rate(config: Config) -> float:
+    from simulators.counts import sky_rate
+    from simulators.hosts import load_bank
+    from simulators.simulator import build_simulator
+
+    bank = load_bank(config.hosts)
+    return sky_rate(build_simulator(config, bank), config, float(bank.population))
+
+
+def compare(
+    models: Mapping[str, Config],
+    catalogue: Catalogue,
+    folder: str | Path,
+    *,
+    surveys: int = 2000,
+    run: str | Path | None = None,
+    exposure: float = 1.0,
+    seed: int = 0,
+    device: str = "cpu",
+    resume: bool = False,
+    report: Reporter = lambda *_, **__: None,
+) -> Comparison:
+    """Bayes factors of models against the first of them, for a catalogue.
+
+    Args:
+        models: configuration by name; the size of the survey and the training of the regressor are those of the first.
+        catalogue: objects in the bands of the models.
+        folder: receives checkpoints, new unless `resume`; finished, it answers for other catalogues at once.
+        surveys: of each model to learn from; three quarters of as many are simulated besides, to stop by and to judge on.
+        run: folder that `train` made in the same bands, whose summary is used beside its moments; without, moments by a regressor
+            trained on objects of all models.
+        exposure: of the catalogue, relative to the configured size.
+        seed: of the surveys and the networks.
+        device: torch device.
+        resume: continue what is in the folder.
+        report: progress.
+
+    Raises:
+        ConfigError: for models that cannot be compared, too few surveys, or a folder that is not new or holds another comparison.
+        CatalogueError: for a catalogue or an exposure unlike the simulations.
+        TrainingError: if a loss is not finite.
+    """
+    import torch
+
+    from inference.batches import pack
+    from inference.classify import train_classifier
+    from inference.model import versions
+
+    if surveys < 40:
+        raise ConfigError(f"compare: expected at least 40 surveys of each model, got {surveys}; 2,000 are usual")
+    models = on_one_survey(models)
+    first = next(iter(models.values()))
+    check_exposure(exposure, first)
+    checkpoints = _prepare(Path(folder), _comparison_fingerprint(models, surveys, run, seed), resume)
+    sources = [_source(config, seed, report) for config in models.values()]
+    summary = _summary(models, sources, run, checkpoints, seed, device, report)
+    sizes = [surveys, max(round(HELD * surveys), 10), max(round(TEST * surveys), 20)]
+    parts, numbers = _labelled(models, sources, summary, sizes, checkpoints, first.training.batch_surveys, device, report)
+    train, held, test = parts
+    net, history = train_classifier(train, held, len(models), seed=seed, checkpoint=checkpoints / "classifier.pt", report=report)
+    ordered = select(catalogue, np.argsort(catalogue.id))
+    survey = as_survey(ordered.observations, exposure)
+    check_trained(_Known(device, _Objects(summary.standardiser), {"number_range": numbers}), survey, first)
+    with torch.no_grad():
+        observed = summary(pack(survey, device=device))
+    rows = _rows(list(models), net, test, observed)
+    record = {
+        "models": {name: config.model_dump(mode="json") for name, config in models.items()}, "surveys": sizes, "seed": seed,
+        "expected_supernovae": {name: config.size.expected_supernovae for name, config in models.items()},
+        "run": None if run is None else str(run), "exposure": exposure, "catalogue": target_hash(catalogue), "objects": len(catalogue.id),
+        "summary_columns": int(train.summary.shape[1]), "log_loss": history.best, "log_loss_of_guessing": math.log(len(models)),
+        "fingerprint": _comparison_fingerprint(models, surveys, run, seed), "versions": versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    return Comparison(rows, _likely(net, test, observed, rows), record)
+
+
+class _Objects(NamedTuple):
+    standardiser: Any
+
+
+class _Known(NamedTuple):
+    """What a range check asks of a trained model."""
+
+    device: str
+    local: _Objects
+    meta: dict[str, Any]
+
+
+def _comparison_fingerprint(models: Mapping[str, Config], surveys: int, run: str | Path | None, seed: int) -> str:
+    from cigars.pipeline import run_fingerprint
+
+    return fingerprint([run_fingerprint(c) for c in models.values()], surveys, None if run is None else stored_fingerprint(run), seed)
+
+
+def _prepare(folder: Path, identity: str, resume: bool) -> Path:
+    """The folder of checkpoints, new or of this comparison."""
+    marker = folder / MARKER
+    if marker.exists() or (folder / "checkpoints").exists():
+        if not resume:
+            raise ConfigError(f"folder {folder}: expected a new folder, got one with a training; continue with --resume or name another")
+        try:
+            found = json.loads(marker.read_text())["fingerprint"]
+        except (OSError, ValueError, LookupError, TypeError):
+            found = "another folder"
+        if found != identity:
+            raise ConfigError(f"folder {folder}: expected the comparison {identity}, got {found}; resume with the models it began with")
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    with replacing(marker, overwrite=True) as partial:
+        partial.write_text(json.dumps({"fingerprint": identity}))
+    return folder / "checkpoints"
+
+
+def _source(config: Config, seed: int, report: Reporter) -> Source:
+    """Surveys of one model in a stream of its own."""
+    from cigars.pipeline import survey_source
+
+    return survey_source(config.model_copy(update={"seed": seed}), f"compare-{_identity(config)}", report=report)
+
+
+def _summary(
+    models: Mapping[str, Config], sources: Sequence[Source], run: str | Path | None, folder: Path, seed: int, device: str, report: Reporter
+) -> Any:
+    """The summary that all models share: of a run and its moments, or moments by a regressor trained on objects of all models."""
+    import torch
+
+    from inference.joined_summary import JoinedSummary
+    from inference.model import load_run
+    from inference.priors import Prior
+    from inference.stages import Stages
+    from simulators.cosmology import fiducial_distance_table
+
+    first = next(iter(models.values()))
+    if run is not None:
+        if run_config(run).hosts.bands != first.hosts.bands:
+            raise ConfigError(f"run folder {run}: expected the bands {list(first.hosts.bands)}, got {list(run_config(run).hosts.bands)}")
+        return JoinedSummary(load_run(Path(run), device).summary)
+    t = first.training
+    training = t.model_copy(
+        update={
+            "encoder": "moments", "objects": min(t.objects, OBJECTS), "surveys": FIRST // 2, "validation_surveys": HELD_SURVEYS,
+        }
+    )  # fmt: skip
+
+    def in_turn(start: int, count: int) -> Survey:
+        return sources[start // count % len(sources)](start, count)
+
+    stages = Stages(in_turn, training, seed, Prior(first.marginals), fiducial_distance_table(), folder, torch.device(device), report)
+    return stages.summary(stages.held_out())
+
+
+def _labelled(
+    models: Mapping[str, Config],
+    sources: Sequence[Source],
+    summary: Any,
+    sizes: Sequence[int],
+    folder: Path,
+    batch: int,
+    device: str,
+    report: Reporter,
+) -> tuple[list[Labelled], list[int]]:
+    """Summaries of surveys of every model, to learn from, to stop by and to judge on, kept on disk by parts; range of their numbers."""
+    import torch
+
+    from inference.classify import Labelled
+    from inference.stages import summarised
+
+    names, total = _differing(models), sum(sizes)
+    parts = []
+    for k, source in enumerate(sources):
+
+        def said(stage: str, done: int, of: int, k: int = k, **metrics: float) -> None:
+            report("surveys of models", k * total + done, len(sources) * total)
+
+        parts.append(summarised(f"model-{k}", source, summary, names, FIRST, total, batch, folder, device, said))
+    edges = np.cumsum([0, *sizes])
+    out = []
+    for a, b in pairwise(edges):
+        summaries, theta = (torch.cat([part[name][a:b] for part in parts]) for name in ("summary", "theta"))
+        model = torch.arange(len(sources), device=theta.device).repeat_interleave(int(b - a))
+        out.append(Labelled(summaries, model, theta))
+    every = torch.cat([part["number"] for part in parts])
+    return out, [int(every.min()), int(every.max())]
+
+
+def _differing(models: Mapping[str, Config]) -> tuple[str, ...]:
+    """Parameters whose prior is not the same in all models."""
+    from cigars.schema import Globals
+
+    def prior(config: Config, name: str) -> Any:
+        fixed = config.fixed.get(name)
+        return config.marginals.get(name, fixed)
+
+    return tuple(n for n in Globals._fields if len({repr(prior(c, n)) for c in models.values()}) > 1)
+
+
+def _rows(names: Sequence[str], net: ModelClassifier, test: Labelled, observed: Any) -> list[Row]:
+    """Every model against the first, at the observed summary."""
+    from inference.classify import calibrate
+
+    here = net.ln_evidence(observed)[:, 0].cpu().double().numpy()
+    fresh, made = net.ln_evidence(test.summary).mean(0).cpu().double().numpy(), test.model.cpu().numpy()
+    mean = here.mean(0)
+    probability = np.exp(mean - mean.max())
+    probability /= probability.sum()
+    rows = [Row(names[0], 0.0, 0.0, float(probability[0]), None, math.inf)]
+    for k in range(1, len(names)):
+        pair = (made == 0) | (made == k)
+        calibration = calibrate((fresh[:, k] - fresh[:, 0])[pair], made[pair] == k)
+        each = here[:, k] - here[:, 0]
+        ln_k = float(each.mean())
+        error = math.hypot(float(each.std(ddof=1)), ln_k * calibration.slope_error)
+        rows.append(Row(names[k], ln_k, error, float(probability[k]), calibration, math.log(pair.sum() / 2)))
+    return rows
+
+
+def _likely(net: ModelClassifier, test: Labelled, observed: Any, rows: Sequence[Row]) -> float:
+    """Share of the fresh surveys of the likeliest model whose whitened summary is as far from the middle as the observed one."""
+    best = int(np.argmax([row.probability for row in rows]))
+    far = net.whitening(test.summary[test.model == best]).square().sum(1)
+    here = net.whitening(observed).square().sum()
+    return float((1 + (far >= here).sum()) / (1 + len(far)))
+
+
+def write_comparison(path: str | Path, found: Comparison, overwrite: bool = False) -> None:
+    """Write a comparison as JSON; raises FileError where the file exists."""
+    rows = [row._asdict() | {"calibration": row.calibration and row.calibration._asdict()} for row in found.rows]
+    rows[0]["tested"] = None
+    content = {"meaning": "ln_k > 0 favours the model over the first", "rows": rows, "likely": found.likely, **found.record}
+    with replacing(path, overwrite) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

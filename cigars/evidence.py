@@ -1,0 +1,76 @@
+"""Evidence of a model for a small catalogue by its exact likelihood: draws of the exact posterior, and their harmonic mean.
+
+The likelihood is the sum over the hosts of a bank (`simulators.likelihood`), the draws are by the no-U-turn sampler (`simulators.exact`),
+and the mean has a learned target (`inference.harmonic`), in coordinates in which the prior is standard normal. Constants that the
+likelihood leaves out are the same for models that differ in priors, cosmology or dust, so that differences are Bayes factors.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cigars.schema import Observations
+
+if TYPE_CHECKING:
+    from cigars.config import Config
+    from inference.harmonic import Evidence
+
+__all__ = ["exact_evidence"]
+
+
+def exact_evidence(
+    config: Config,
+    observations: Observations,
+    simulator: Any = None,
+    *,
+    draws: int = 500,
+    warmup: int = 500,
+    chains: int = 2,
+    seed: int = 0,
+    exposure: float = 1.0,
+    sample: int | None = None,
+) -> Evidence:
+    """ln evidence of a model up to a constant of the catalogue.
+
+    Args:
+        config: the model; its prior must leave a parameter free.
+        observations: of the objects, leaves [object], without padding; hundreds take hours.
+        simulator: of the configuration, by default from its cached bank.
+        draws, warmup, chains: of the sampler.
+        seed: of sampler and target.
+        exposure: of the catalogue, relative to the configured size.
+        sample: size of the fixed sample behind the expected count.
+
+    Raises:
+        ValueError: for a variant of the model without this likelihood, such as dust = "local", or too few draws.
+        HeavyTail: where the mean cannot be trusted.
+    """
+    import jax
+    import jax.numpy as jnp
+    import torch
+
+    from inference.harmonic import harmonic_mean
+    from inference.priors import Prior
+    from simulators.candidates import candidates
+    from simulators.counts import SAMPLE
+    from simulators.exact import _globals, sample_exact
+    from simulators.likelihood import ln_likelihood
+    from simulators.survey import load_simulator
+
+    simulator, sample = simulator or load_simulator(config), sample or SAMPLE
+    matches = candidates(observations, simulator, config)
+    found = sample_exact(
+        matches, simulator, config, draws=draws, warmup=warmup, chains=chains, seed=seed, exposure=exposure, sample=sample
+    )  # fmt: skip
+    theta = found.theta.reshape(-1, len(found.names))
+
+    def ln_l(free: Any) -> Any:
+        return ln_likelihood(_globals(free, config), matches, simulator, config, exposure, sample)
+
+    ln_likelihoods = np.asarray(jax.jit(lambda rows: jax.lax.map(ln_l, rows))(jnp.asarray(theta, jnp.float32)), np.float64)
+    prior = Prior(config.marginals)
+    eta = prior.transform.inv(torch.as_tensor(np.array(theta), dtype=torch.float32)).double().numpy()
+    ln_prior = -0.5 * (eta**2).sum(1) - 0.5 * eta.shape[1] * np.log(2 * np.pi)
+    return harmonic_mean(eta, ln_likelihoods + ln_prior, seed=seed)
