@@ -48,14 +48,13 @@ def exact_evidence(
         HeavyTail: where the mean cannot be trusted.
     """
     import jax
-    import jax.numpy as jnp
     import torch
 
     from inference.harmonic import harmonic_mean
     from inference.priors import Prior
     from simulators.candidates import candidates
     from simulators.counts import SAMPLE
-    from simulators.exact import _globals, sample_exact
+    from simulators.exact import sample_exact, stacked
     from simulators.likelihood import ln_likelihood
     from simulators.survey import load_simulator
 
@@ -66,10 +65,8 @@ def exact_evidence(
     )  # fmt: skip
     theta = found.theta.reshape(-1, len(found.names))
 
-    def ln_l(free: Any) -> Any:
-        return ln_likelihood(_globals(free, config), matches, simulator, config, exposure, sample)
-
-    ln_likelihoods = np.asarray(jax.jit(lambda rows: jax.lax.map(ln_l, rows))(jnp.asarray(theta, jnp.float32)), np.float64)
+    at = jax.jit(lambda every: jax.lax.map(lambda one: ln_likelihood(one, matches, simulator, config, exposure, sample), every))
+    ln_likelihoods = np.asarray(at(stacked(theta, config)), np.float64)
     prior = Prior(config.marginals)
     eta = prior.transform.inv(torch.as_tensor(np.array(theta), dtype=torch.float32)).double().numpy()
     ln_prior = -0.5 * (eta**2).sum(1) - 0.5 * eta.shape[1] * np.log(2 * np.pi)

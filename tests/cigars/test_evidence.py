@@ -10,7 +10,7 @@ from cigars.config import Config
 from cigars.evidence import exact_evidence
 from cigars.schema import FIDUCIAL, Observations
 from simulators.candidates import candidates
-from simulators.exact import _globals
+from simulators.exact import stacked
 from simulators.likelihood import ln_likelihood
 from simulators.survey import draw_surveys, prepare
 from tests.simulators import banks
@@ -30,8 +30,8 @@ def test_the_bayes_factor_is_that_of_a_grid(key):
     matches = candidates(observations, simulator, wide)
     m0 = np.linspace(-20, -19, 101)
     sigma = np.linspace(0.01, 0.2, 21)
-    nodes = jnp.asarray(np.stack(np.meshgrid(m0, sigma, indexing="ij"), -1).reshape(-1, 2), jnp.float32)
-    at = jax.jit(lambda rows: jax.lax.map(lambda t: ln_likelihood(_globals(t, wide), matches, simulator, wide, 1.0, SAMPLE), rows))
+    nodes = stacked(np.stack(np.meshgrid(m0, sigma, indexing="ij"), -1), wide)
+    at = jax.jit(lambda every: jax.lax.map(lambda one: ln_likelihood(one, matches, simulator, wide, 1.0, SAMPLE), every))
     ln_l = np.asarray(at(nodes), float).reshape(len(m0), len(sigma))
     edges = np.where(np.arange(len(sigma)) % (len(sigma) - 1) == 0, 0.5, 1.0) / (len(sigma) - 1)  # the trapezoidal rule
     at_nested = np.array([np.interp(0.19, sigma, row) for row in ln_l])
