@@ -275,14 +275,14 @@ def _labelled(
     from inference.classify import Labelled
     from inference.stages import summarised
 
-    names, total = _differing(models), sum(sizes)
+    names, each = _differing(models), sum(sizes)
     parts = []
     for k, source in enumerate(sources):
 
-        def said(stage: str, done: int, of: int, k: int = k, **metrics: float) -> None:
-            report("surveys of models", k * total + done, len(sources) * total)
+        def said(stage: str, done: int, total: int, k: int = k, **metrics: float) -> None:
+            report("surveys of models", k * each + done, len(sources) * each)
 
-        parts.append(summarised(f"model-{k}", source, summary, names, FIRST, total, batch, folder, device, said))
+        parts.append(summarised(f"model-{k}", source, summary, names, FIRST, each, batch, folder, device, said))
     edges = np.cumsum([0, *sizes])
     out = []
     for a, b in pairwise(edges):
