@@ -2,7 +2,7 @@
 
 Expected on two cores: at least 8e5 detected objects/s at 16,000 a survey (1,600: 5 ms a survey, 16,000: 40 ms; a plain numpy prototype
 takes 3.9 and 33 ms on one core, the published code 248-620 and 347-742 ms). On one H200-class GPU: at least 1e8. Time a survey grows in
-proportion to its objects, a batch's to its surveys, within 20 %, and a bank 16 times as large costs at most 20 % more. Where
+proportion to its objects, a batch's to its surveys, within 20 %; a larger bank costs what its look-ups miss of the caches. Where
 others use the machine, processor times stand: `objects_a_second_of_a_core` times the cores is what they give when they are free.
 One device a core, so that surveys are shared out; the best of several repeats counts, as others may use the machine.
 

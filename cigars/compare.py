@@ -278,10 +278,7 @@ def _labelled(
     names, each = _differing(models), sum(sizes)
     parts = []
     for k, source in enumerate(sources):
-
-        def said(stage: str, done: int, total: int, k: int = k, **metrics: float) -> None:
-            report("surveys of models", k * each + done, len(sources) * each)
-
+        said = _of_model(report, k * each, len(sources) * each)
         parts.append(summarised(f"model-{k}", source, summary, names, FIRST, each, batch, folder, device, said))
     edges = np.cumsum([0, *sizes])
     out = []
@@ -291,6 +288,11 @@ def _labelled(
         out.append(Labelled(summaries, model, theta))
     every = torch.cat([part["number"] for part in parts])
     return out, [int(every.min()), int(every.max())]
+
+
+def _of_model(report: Reporter, before: int, of: int) -> Any:
+    """Progress of one model as that of all."""
+    return lambda stage, done, total, **metrics: report("surveys of models", before + done, of)
 
 
 def _differing(models: Mapping[str, Config]) -> tuple[str, ...]:
