@@ -15,8 +15,8 @@ from inference.embedding import FeatureMoments
 from inference.standardise import Standardiser
 
 FREE = (tuple(MARGINALS), ("M0", "beta"), ("alpha", "beta"))
-TRAIN, HELD, TEST = 3000, 500, 500
-ALLOWED = 0.2  # in ln K; the finite number of training surveys costs about 0.15
+TRAIN, HELD, TEST = 6000, 500, 500
+ALLOWED = 0.2  # in ln K; the finite number of training surveys costs about 0.13
 WITHIN = 4.0  # of |ln K|: beyond, hardly any training survey shows the less likely model
 
 
