@@ -276,18 +276,17 @@ def _labelled(
     from inference.stages import summarised
 
     names, each = _differing(models), sum(sizes)
-    parts = []
+    tables = []
     for k, source in enumerate(sources):
         said = _of_model(report, k * each, len(sources) * each)
-        parts.append(summarised(f"model-{k}", source, summary, names, FIRST, each, batch, folder, device, said))
-    edges = np.cumsum([0, *sizes])
+        tables.append(summarised(f"model-{k}", source, summary, names, FIRST, each, batch, folder, device, said))
     out = []
-    for a, b in pairwise(edges):
-        summaries, theta = (torch.cat([part[name][a:b] for part in parts]) for name in ("summary", "theta"))
+    for a, b in pairwise(np.cumsum([0, *sizes])):
+        summaries, theta = (torch.cat([table[column][a:b] for table in tables]) for column in (0, 1))
         model = torch.arange(len(sources), device=theta.device).repeat_interleave(int(b - a))
         out.append(Labelled(summaries, model, theta))
-    every = torch.cat([part["number"] for part in parts])
-    return out, [int(every.min()), int(every.max())]
+    ranges = [table[3] for table in tables]
+    return out, [min(low for low, _ in ranges), max(high for _, high in ranges)]
 
 
 def _of_model(report: Reporter, before: int, of: int) -> Any:

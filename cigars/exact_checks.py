@@ -39,7 +39,7 @@ def check_light(catalogue: Catalogue) -> None:
     o = catalogue.observations
     dark = ~np.isfinite(np.stack([o.m, o.x, o.c, o.var_m, o.var_x, o.var_c, o.cov_mx, o.cov_mc, o.cov_xc])).all(0)
     if dark.any():
-        raise CatalogueError(f"exact: expected m, x, c and their variances of every object, missing of {_named(catalogue, dark)}")
+        raise CatalogueError(f"exact: expected m, x, c and their variances of every object, missing for {_named(catalogue, dark)}")
 
 
 def covered(
@@ -62,7 +62,7 @@ def covered(
         remedy = "raise hosts.effective_hosts, or check bands, zero points and selection"
         remedy = remedy if outside.all() else f"leave them out with --drop-outside, or {remedy}"
         raise CatalogueError(
-            f"exact: expected objects within {SIGMAS:g} σ of a host of the bank, got {_named(catalogue, outside)}; {remedy}"
+            f"exact: expected objects within {SIGMAS:g} σ of a host of the bank, got none for {_named(catalogue, outside)}; {remedy}"
         )
     return select(catalogue, ~outside), int(outside.sum())
 
@@ -79,4 +79,4 @@ def _refuse_large(pairs: float, objects: int, limit: int) -> None:
 
 def _named(catalogue: Catalogue, which: np.ndarray) -> str:
     ids = [repr(str(v)) for v in np.asarray(catalogue.id)[which]]
-    return f"{len(ids)} others: {', '.join(ids[:SHOWN])}{', ...' if len(ids) > SHOWN else ''}"
+    return f"{len(ids)} of {len(which)}: {', '.join(ids[:SHOWN])}{', ...' if len(ids) > SHOWN else ''}"

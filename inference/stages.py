@@ -22,7 +22,7 @@ from .estimators import GlobalEstimator
 from .local import LocalEstimator, local_marginals, local_values
 from .one_step import train_one_step
 from .parallel import processes, rank, span, wait_for_all
-from .prefetch import one_ahead
+from .prefetch import ahead, one_ahead
 from .priors import Prior
 from .score import JointScore
 from .standardise import Standardiser, Whitening
@@ -78,10 +78,10 @@ def stream(
 ) -> Iterator[Packed]:
     """Packed batches of surveys first, ..., first + total - 1; the source is always asked for whole batches, of one shape.
 
-    While the caller works on a batch, the next one is in the making.
+    On an accelerator the next batch is in the making while the caller works on one.
     """
     count = math.ceil(total / batch)
-    with one_ahead(lambda i: pack(source(first + i * batch, batch), names, device), count) as packed_batch:
+    with one_ahead(lambda i: pack(source(first + i * batch, batch), names, device), ahead(device, count)) as packed_batch:
         for i in range(count):
             packed, left = packed_batch(i), total - i * batch
             yield packed if batch <= left else select(packed, range(left))
@@ -179,36 +179,10 @@ class Stages:
 
     def table(self, name: str, summary: nn.Module, first: int, total: int, keep: int) -> tuple[Tensor, Tensor, Packed, list[int]]:
         """Summaries of surveys first, ..., first + total - 1 by parts kept on disk, their Θ, `keep` objects of each, range of numbers."""
-        paths = []
-        for number, start in enumerate(range(0, total, PART)):
-            path = self.folder / f"{name}-{number:05d}.pt"
-            if not path.exists() and number % processes() == rank():
-                save_checkpoint(path, self._part(name, summary, first, start, total, keep))
-            paths.append(path)
-            self.report(name, min(start + PART, total), total)
-        wait_for_all()
-        parts = [load_checkpoint(path, self.device) for path in paths]
-        table, theta, numbers = (torch.cat([p[k] for p in parts]) for k in ("summary", "theta", "number"))
-        objects = join([unpack(p["objects"]) for p in parts])
-        return table, theta, objects, [int(numbers.min()), int(numbers.max())]
-
-    def _part(self, name: str, summary: nn.Module, first: int, start: int, total: int, keep: int) -> dict[str, Any]:
-        rows, kept, done = [], [], start
-        for packed in self._stream(first + start, min(PART, total - start)):
-            rows.append(summary(packed))
-            kept.append(subset(packed, keep, torch.Generator().manual_seed(self.seed * 65537 + first + done)))
-            done += len(packed.lengths)
-            self.report(name, done, total)
-        objects = join(kept)
-        plain = {
-            "observations": tuple(objects.observations),
-            "latents": tuple(objects.latents or ()),
-            "theta": objects.theta,
-            "lengths": objects.lengths,
-            "number": objects.number,
-            "exposure": objects.exposure,
-        }
-        return {"summary": torch.cat(rows), "theta": objects.theta, "number": objects.number, "objects": plain}
+        return summarised(
+            name, self.source, summary, self.prior.names, first, total, self.training.batch_surveys, self.folder, self.device, self.report,
+            keep=keep, seed=self.seed,
+        )  # fmt: skip
 
     def members(self, summary: nn.Module, table: Tensor, theta: Tensor, held: Packed) -> tuple[list[GlobalEstimator], dict[str, Any]]:
         """Stage 3: the ensemble of global estimators, their heads together, then each learned encoder."""
@@ -268,7 +242,7 @@ class Stages:
 
         every = max(steps // 20, 1)
         settings = Settings(steps, every, 0.5 * t.learning_rate, patience=t.patience, seed=self.seed + 7 * k + 3)
-        with one_ahead(simulated, steps) as next_batch:
+        with one_ahead(simulated, ahead(self.device, steps)) as next_batch:
             return optimise(
                 net, net.loss, batch, lambda: float(net.loss(held.theta, held_table, held).mean()), settings,
                 self.folder / f"encoder-{k}.pt", self.report, "encoder",
@@ -316,20 +290,37 @@ def summarised(
     folder: Path,
     device: str | torch.device = "cpu",
     report: Report = silent,
-) -> dict[str, Tensor]:
-    """`summary`, `theta` and `number` of surveys first, ..., first + total - 1, by parts kept on disk as `name`-00000.pt and so on."""
-    parts = []
-    for place, start in enumerate(range(0, total, PART)):
-        path, count = folder / f"{name}-{place:05d}.pt", min(PART, total - start)
-        if not path.exists():
-            rows = []
+    *,
+    keep: int = 0,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Packed, list[int]]:
+    """Summary and Θ of surveys first, ..., first + total - 1, `keep` random objects of each, and the range of their numbers.
+
+    By parts kept on disk as `name`-00000.pt and so on, shared between processes that train together.
+    """
+    paths = []
+    for number, start in enumerate(range(0, total, PART)):
+        path, count = folder / f"{name}-{number:05d}.pt", min(PART, total - start)
+        if not path.exists() and number % processes() == rank():
+            rows, kept, done = [], [], start
             for packed in stream(source, first + start, count, batch, names, device):
-                rows.append({"summary": summary(packed), "theta": packed.theta, "number": packed.number})
-                report(name, start + sum(len(r["number"]) for r in rows), total)
-            save_checkpoint(path, {k: torch.cat([r[k] for r in rows]) for k in rows[0]})
-        parts.append(load_checkpoint(path, device))
+                rows.append(summary(packed))
+                kept.append(subset(packed, keep, torch.Generator().manual_seed(seed * 65537 + first + done)))
+                done += len(packed.lengths)
+                report(name, done, total)
+            save_checkpoint(path, {"summary": torch.cat(rows), "objects": _plain(join(kept))})
+        paths.append(path)
         report(name, start + count, total)
-    return {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
+    wait_for_all()
+    parts = [load_checkpoint(path, device) for path in paths]
+    objects = join([unpack(p["objects"]) for p in parts])
+    return torch.cat([p["summary"] for p in parts]), objects.theta, objects, [int(objects.number.min()), int(objects.number.max())]
+
+
+def _plain(objects: Packed) -> dict[str, Any]:
+    """Objects as a part of a table keeps them; see `unpack`."""
+    trees = {"observations": tuple(objects.observations), "latents": tuple(objects.latents or ())}
+    return {**objects._asdict(), **trees}
 
 
 def _curve(history: History) -> dict[str, Any]:
@@ -337,7 +328,7 @@ def _curve(history: History) -> dict[str, Any]:
 
 
 def unpack(plain: Mapping[str, Any]) -> Packed:
-    """Objects as a part of a table keeps them."""
+    """The inverse of `_plain`."""
     latents = Latents(*plain["latents"]) if plain["latents"] else None
     return to_device(
         Packed(Observations(*plain["observations"]), latents, plain["theta"], plain["lengths"], plain["number"], plain["exposure"]),

@@ -135,10 +135,9 @@ def reach(
     o = _double(observations)
     _light(o, config)
     bank = _bank(simulator, config)
-    limits, z = _modulus_limits(config, simulator, bank.z, grey), jnp.asarray(bank.z, jnp.float32)
-    shows = jax.jit(lambda m: detection_probability(z, jnp.broadcast_to(m, z.shape), config.selection, simulator.detection) > 0)
+    limits = _modulus_limits(config, simulator, bank.z, grey)
     for i in range(len(o.m)):
-        least, seen = _distances(i, o, bank, limits).least, np.asarray(shows(jnp.float32(o.m[i])))
+        least, seen = _distances(i, o, bank, limits).least, _detection(bank.z, np.full_like(bank.z, o.m[i]), config, simulator) > 0
         near = seen & (least <= least.min() + sigmas**2)
         yield Reach(int(near.sum()), float(np.sqrt(least[seen].min())) if seen.any() else math.inf)
 

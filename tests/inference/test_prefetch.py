@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from inference.batches import pack
-from inference.prefetch import one_ahead
+from inference.prefetch import ahead, one_ahead
 from inference.stages import stream
 
 PATIENCE_S = 10.0  # until a thread that never comes is given up
@@ -29,6 +29,15 @@ def test_the_next_is_in_the_making_while_the_caller_has_this_one():
         assert not begun[2].is_set()  # one ahead and no more
         assert [ask(1), ask(2)] == [1, 2]
     assert not begun[3].is_set()  # nothing at or after the end
+    assert not threads()
+
+
+def test_nothing_is_made_ahead_on_a_processor():
+    assert [ahead(device, 7) for device in ("cpu", torch.device("cpu"), "cuda", "cuda:1")] == [0, 0, 7, 7]
+    made = []
+    with one_ahead(made.append, ahead("cpu", 7)) as ask:
+        ask(0)
+    assert made == [0]
     assert not threads()
 
 
