@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from cigars.config import Config, ConfigError
+from cigars.config import Config, ConfigError, presets
 from cigars.convergence import convergence
 from cigars.devices import Device, use_device
 from cigars.exact_checks import MAX_PAIRS
 from cigars.progress import progress_bars
+from cigars.runs import METADATA
 from cigars.terminal import check_outputs, check_tables, console, duration, errors, one_line_warnings, print_parameters
 
 __all__ = ["infer"]
@@ -134,7 +135,9 @@ def _config_and_catalogue(first: Path, second: Path | None, pretrained: str | No
         raise ConfigError("infer: expected no --pretrained with --method exact, which needs no network; give CONFIG CATALOGUE")
     if second is None:
         raise ConfigError("infer: expected a configuration and a catalogue, got one name; give CONFIG CATALOGUE with --method exact")
-    if not first.is_dir():
+    # a folder that happens to be called like a preset, as `cigars demo` makes one, is no run
+    preset = str(first) in presets() and not (first / METADATA).is_file()
+    if preset or not first.is_dir():
         return pipeline.configured(str(first), settings), second
     if settings:
         raise ConfigError("infer: expected no --set with a run folder, whose configuration is used as it is; give a preset or a TOML file")

@@ -47,3 +47,14 @@ def test_bad_commands_are_one_line_and_write_nothing(refused, mock, tmp_path, ar
     said = refused("infer", *(a.format(mock=mock, folder=folder) for a in arguments), "-o", tmp_path / "p.nc", "--device", "cpu")
     assert says in said
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_called_like_a_preset_hides_it_only_where_it_is_a_run(refused, mock, tmp_path, monkeypatch):
+    """`make demo` leaves a folder `demo` in which this command is then typed."""
+    monkeypatch.chdir(tmp_path)
+    command = ["infer", "--method", "exact", "demo", mock, "--draws", "5", "-o", "p.nc", "--device", "cpu"]
+    (tmp_path / "demo").mkdir()
+    assert "at least four draws a chain" in refused(*command)
+    (tmp_path / "demo" / "run.json").write_text("{}")
+    assert "run" in refused(*command)
+    assert "at least four draws a chain" not in refused(*command)
