@@ -14,6 +14,7 @@ usage: cigars train benchmarks/exact_posterior.toml -o RUN; python benchmarks/ex
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,13 @@ def summary(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
     return {"parameters": parameters, "correlation": correlation, **means, "effective_draws": [round(r["effective_draws"]) for r in rows]}
 
 
+def moved(rows: list[dict[str, Any]], beside: list[dict[str, Any]], names: list[str]) -> dict[str, float]:
+    """By how many of its σ the exact mean of each parameter moves from one bank to another, rms over the same mocks."""
+    shift, other = (np.array([np.multiply(r["shift"], r["exact_sd"]) for r in some]) for some in (rows, beside[: len(rows)]))
+    sd = np.array([r["exact_sd"] for r in beside[: len(rows)]])
+    return {name: _rms(((shift - other) / sd)[:, k]) for k, name in enumerate(names)}
+
+
 def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
@@ -165,6 +173,7 @@ def main() -> None:
     parser.add_argument("--mocks", type=int, default=10)
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--bank-seed", type=int, help="of the bank that is summed over; that of the mocks unless given")
+    parser.add_argument("--beside", type=Path, help="result of the same run by the mocks' own bank, to say how means move")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     from cigars.runs import run_config
@@ -195,6 +204,9 @@ def main() -> None:
             "seconds": time.monotonic() - start,
             **summary(rows, list(config.marginals)),
         }
+        if arguments.beside:
+            beside = json.loads(arguments.beside.read_text())["rows"]
+            numbers["moved_from_the_bank_of_the_mocks"] = moved(rows, beside, list(config.marginals))
         write_result(arguments.output, str(__doc__).splitlines()[0], numbers | {"rows": rows})
 
 

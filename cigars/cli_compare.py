@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,9 @@ from cigars.terminal import check_outputs, console, duration, errors, stopped
 
 if TYPE_CHECKING:
     from cigars.compare import Comparison
+    from cigars.config import Config
+    from cigars.posterior import Posterior
+    from cigars.savage_dickey import Ratio
 
 __all__ = ["compare"]
 
@@ -54,7 +58,7 @@ def compare(
     from cigars.posterior import load_posterior
 
     result, started = result or output / COMPARISON, time.monotonic()
-    if result.exists() and not overwrite:
+    if result.parent != output or result.exists():  # the folder itself is made later
         check_outputs([result], overwrite)
     first = load_config(config, settings or ())
     models = {first.name: first}
@@ -82,7 +86,8 @@ def compare(
     console.print(f"{duration(time.monotonic() - started)}; every number in {result}")
 
 
-def _ratios(joint, models, seed):  # type: ignore[no-untyped-def]
+def _ratios(joint: Posterior, models: Mapping[str, Config], seed: int) -> dict[str, Ratio]:
+    """Savage-Dickey ratios of the models that are nested in the first."""
     from cigars.savage_dickey import nested_values, savage_dickey
 
     first, *_ = models.values()
@@ -90,7 +95,7 @@ def _ratios(joint, models, seed):  # type: ignore[no-untyped-def]
     return {name: savage_dickey(joint, at, seed=seed) for name, at in values.items() if at}
 
 
-def _print(found: Comparison, ratios) -> None:  # type: ignore[no-untyped-def]
+def _print(found: Comparison, ratios: Mapping[str, Ratio]) -> None:
     table = Table("model", "ln K", "±", "probability", "calibration slope", *(["Savage-Dickey"] if ratios else []))
     for row in found.rows:
         ratio = [f"{r.ln_k:+.2f} ± {r.error:.2f}" if (r := ratios.get(row.model)) else ""] if ratios else []

@@ -69,3 +69,16 @@ def test_another_seed_compiles_nothing(workplace, tmp_path, caplog):
         assert not compiled
         jax.jit(lambda x: x + 1)(1.0)
     assert caplog.records[-1].message.startswith(("Compiling", "Finished XLA compilation"))
+
+
+def test_another_random_stream_is_another_run_and_another_store(monkeypatch):
+    """Else what was begun with a simulator that makes other surveys would be continued."""
+    from cigars import manifest
+
+    config = load_config("demo")
+    store = manifest.Manifest(configuration=config, hosts="h", stream="s", shard=4, fingerprint="")
+    before = pipeline.run_fingerprint(config), store.expected_fingerprint
+    for module in (pipeline, manifest):
+        monkeypatch.setattr(module, "RANDOM_STREAM", -1)
+    after = pipeline.run_fingerprint(config), store.expected_fingerprint
+    assert all(a != b for a, b in zip(before, after, strict=True))
