@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.distributions import biject_to
@@ -118,7 +119,7 @@ class _Begin(NamedTuple):
 def _from_pilot(key: Key[Array, ""], pilot: ExactPosterior, config: Config, chains: int) -> _Begin:
     flat = jnp.asarray(pilot.theta.reshape(-1, len(pilot.names)), jnp.float32)
     free = {name: biject_to(distribution(config.marginals[name]).support).inv(flat[:, k]) for k, name in enumerate(pilot.names)}
-    columns = np.stack([np.asarray(free[name], np.float64) for name in sorted(free)], -1)  # numpyro's order
+    columns = np.asarray(jax.vmap(lambda one: ravel_pytree(one)[0])(free), np.float64)  # as numpyro lays parameters out
     row = jax.random.choice(key, len(flat), (chains,), replace=False)
     begin = {name: values[row] if chains > 1 else values[row[0]] for name, values in free.items()}
     return _Begin(begin, jnp.asarray(np.atleast_2d(np.cov(columns.T)), jnp.float32))

@@ -38,6 +38,14 @@ def test_the_truth_ranks_uniformly_among_draws_and_not_at_a_wrong_theta(key, fid
     assert p_values(key, fiducial_surveys, simulator, config, gamma_age=0.3)["age_gyr"] < 1e-4
 
 
+def test_colour_follows_stretch(key, draw_at, simulator, config):
+    tilted = {"alpha_c": 0.3}  # ten times what the prior allows
+    surveys = draw_at(FIDUCIAL._replace(**tilted))
+    p = p_values(key, surveys, simulator, config, **tilted)
+    assert min(p.values()) > 0.01, p
+    assert p_values(key, surveys, simulator, config)["c_int"] < 1e-4
+
+
 @pytest.mark.slow  # compiles another simulator
 def test_the_same_behind_the_dust_of_the_host_with_correlated_errors_and_informative_variances(key, bank, config):
     config = config.updated(
