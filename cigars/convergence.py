@@ -1,8 +1,9 @@
-"""Whether the chains of an exact posterior can be believed: split R̂ and effective numbers (Gelman+13, chapter 11), divergences."""
+"""Whether an exact posterior can be believed: split R̂ and effective numbers (Gelman+13, chapter 11), divergences, hosts in the bank."""
 
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -11,14 +12,27 @@ if TYPE_CHECKING:
 __all__ = ["R_HAT", "Convergence", "convergence"]
 
 R_HAT = 1.05
+FEWEST_HOSTS = 20.0  # likely ones of the median object, below which a bank is no population
 
 
 class Convergence(NamedTuple):
-    """Whether chains can be believed."""
+    """What a posterior is judged by."""
 
     r_hat: dict[str, float]  # split R̂ by parameter
     n_eff: dict[str, float]  # effective number of draws
     divergences: int
+    hosts_per_object: float = math.inf  # that share the probability of the median object
+
+    @property
+    def caveats(self) -> list[str]:
+        """What a reader must know, each with its remedy."""
+        said = [f"the chains have not converged ({self.complaint}); raise --warmup and --draws"] if self.complaint else []
+        if self.hosts_per_object < FEWEST_HOSTS:
+            said.append(
+                f"half of the objects have at most {self.hosts_per_object:.1f} likely hosts in the bank, which recognises single ones: the "
+                "posterior holds for this bank alone and is too narrow for the population; raise hosts.effective_hosts"
+            )
+        return said
 
     @property
     def said(self) -> str:
@@ -43,4 +57,5 @@ def convergence(posterior: arviz.InferenceData) -> Convergence | None:
     attributes = posterior["posterior"].attrs
     if attributes.get("method") != "exact":
         return None
-    return Convergence(json.loads(attributes["r_hat"]), json.loads(attributes["n_eff"]), int(attributes["divergences"]))
+    r_hat, n_eff = (json.loads(attributes[name]) for name in ("r_hat", "n_eff"))
+    return Convergence(r_hat, n_eff, int(attributes["divergences"]), float(attributes["hosts_per_object"]))

@@ -34,7 +34,6 @@ __all__ = ["infer_exact"]
 
 COUNT_PER_OBJECT = 1 << 8  # of the sample behind the expected count: its error stays below 0.1 of the Poisson error
 COUNT = 1 << 13, 1 << 18  # least and most
-FEWEST_HOSTS = 20.0
 
 Reporter = Callable[..., None]
 
@@ -98,7 +97,7 @@ def infer_exact(
 
     started = time.monotonic()
     found, kept, dropped = _sampled(config, catalogue, each, chains, warmup, seed, exposure, drop_outside, max_pairs, report)
-    chainwise = _convergence(found.staged.posterior)
+    chainwise = _convergence(found.staged)
     record = _record(config, chainwise, found.staged) | {
         "seed": seed,
         "command": command,
@@ -108,7 +107,7 @@ def infer_exact(
         "warmup": warmup,
         "seconds": time.monotonic() - started,
     }
-    _warn(chainwise, found.staged.pruning_error, found.staged.hosts_per_object, config)
+    _warn(chainwise, found.staged.pruning_error)
     theta, names = found.staged.posterior.theta, found.staged.posterior.names
     data = assemble(names, theta, found.local.reshape(chains, each, *found.local.shape[1:]), kept, config, record)
     if output is not None:
@@ -158,9 +157,10 @@ def _sampled(
     return _Sampled(staged, np.asarray(local)[:, np.argsort(order)]), kept, dropped
 
 
-def _convergence(posterior: Any) -> Convergence:
+def _convergence(staged: Any) -> Convergence:
+    posterior = staged.posterior
     r_hat, n_eff = (dict(zip(posterior.names, map(float, values), strict=True)) for values in (posterior.r_hat, posterior.n_eff))
-    return Convergence(r_hat, n_eff, posterior.divergences)
+    return Convergence(r_hat, n_eff, posterior.divergences, staged.hosts_per_object)
 
 
 def _power_of_two(number: float) -> int:
@@ -182,20 +182,13 @@ def _record(config: Config, found: Convergence, staged: Any) -> dict[str, Any]:
     }
 
 
-def _warn(found: Convergence, pruning_error: float, hosts: float, config: Config) -> None:
+def _warn(found: Convergence, pruning_error: float) -> None:
     from simulators.staged import TOLERANCE
 
-    said = []
-    if found.complaint:
-        said.append(f"the chains have not converged ({found.complaint}); raise --warmup and --draws")
+    said = found.caveats
     if pruning_error > TOLERANCE:
         said.append(
             f"the pairs that were left out change ln L by up to {pruning_error:.2f} over the posterior; expect errors of that order"
-        )
-    if hosts < FEWEST_HOSTS:
-        said.append(
-            f"half of the objects have at most {hosts:.1f} likely hosts in the bank, which recognises single ones: the posterior "
-            f"holds for this bank alone; raise hosts.effective_hosts above {config.hosts.effective_hosts:g}"
         )
     for line in said:
         warnings.warn(f"exact: {line}", TargetWarning, stacklevel=3)

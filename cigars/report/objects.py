@@ -58,7 +58,7 @@ def redshift_figure(inputs: ReportInputs) -> Figure:
         )
     top.set(ylabel="posterior-mean redshift", xlim=span, ylim=span)
     top.legend(loc="upper left")
-    reach = 1.15 * np.abs(delta).max()
+    reach = 1.15 * np.abs(delta).max() or 0.05  # all exact: any width
     bottom.set(xlabel=f"{kind} redshift", ylabel=r"$\Delta z / (1 + z)$", ylim=(-reach, reach))
     return figure
 
@@ -72,11 +72,19 @@ def calibration_figure(inputs: ReportInputs) -> Figure:
     values = pulls(draws, z)
     grid = np.linspace(-4, 4, 161)
     left.hist(
-        np.clip(values, -4, 4), bins=33, range=(-4, 4), density=True, histtype="stepfilled", color=BAND, edgecolor=POSTERIOR, linewidth=1.2
+        np.clip(values, -4, 4),
+        bins=33,
+        range=(-4, 4),
+        density=values.size > 0,
+        histtype="stepfilled",
+        color=BAND,
+        edgecolor=POSTERIOR,
+        linewidth=1.2,
     )
     left.plot(grid, stats.norm.pdf(grid), color=INK, linewidth=1.2, label="unit normal")
     left.set(xlabel="pull (mean − reference) / sd", ylabel="density", ylim=(0, None))
-    left.set_title(f"mean {values.mean():+.2f}, sd {values.std(ddof=1):.2f}".replace("-", "−"))
+    title = f"mean {values.mean():+.2f}, sd {values.std(ddof=1):.2f}".replace("-", "−") if values.size > 1 else "no redshift has a width"
+    left.set_title(title)
     left.legend(loc="upper right")
     left.set_ylim(0, left.get_ylim()[1] * 1.15)
     if z.size >= FEWEST_RANKS:
@@ -101,7 +109,8 @@ def host_figure(inputs: ReportInputs) -> Figure:
         axes.plot([low - margin, high + margin], [low - margin, high + margin], color=INK, linewidth=0.9)
         axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin), box_aspect=1)
         axes.set_title(axis_label(name), pad=4)
-        note = f"rms {np.sqrt(np.mean((mean - true) ** 2)):.2g}\npull sd {pulls(draws, true).std(ddof=1):.2f}"
+        note, of_unit = f"rms {np.sqrt(np.mean((mean - true) ** 2)):.2g}", pulls(draws, true)
+        note += f"\npull sd {of_unit.std(ddof=1):.2f}" if of_unit.size > 1 else ""
         axes.text(
             0.04,
             0.97,

@@ -69,13 +69,18 @@ def redshift_statistics(z_hat: np.ndarray, z_true: np.ndarray) -> RedshiftStatis
 
 
 def pulls(draws: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """(posterior mean − truth) / posterior standard deviation, from draws [draw, object] and truth [object]."""
-    return (draws.mean(0, dtype=np.float64) - truth) / draws.std(0, ddof=1, dtype=np.float64)
+    """(posterior mean − truth) / posterior standard deviation, from draws [draw, object] and truth [object].
+
+    Objects whose draws are all the same, as where a bank holds one host that is like them, have no pull and are left out.
+    """
+    wide = draws.max(0) > draws.min(0)
+    return (draws[:, wide].mean(0, dtype=np.float64) - truth[wide]) / draws[:, wide].std(0, ddof=1, dtype=np.float64)
 
 
 def pit(draws: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Rank of the truth [object] among its draws [draw, object]: the number below it, 0 … draws."""
-    return (draws < truth).sum(0)
+    """Rank of the truth [object] among its draws [draw, object]: the number below it, 0 … draws; at random among those equal to it."""
+    ties = (draws == truth).sum(0)
+    return (draws < truth).sum(0) + np.random.default_rng(0).integers(0, ties, endpoint=True)
 
 
 def bin_ranks(ranks: np.ndarray, draws: int, probability: float = 0.99) -> BinnedRanks:

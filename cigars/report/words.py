@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from markupsafe import Markup
 
+from cigars.convergence import convergence
 from cigars.report.inputs import COSMOLOGY, ReportInputs, calibration_gap, cosmology_draws, free_parameters, has_locals, observed
 from cigars.report.objects import redshift_pairs
 from cigars.report.statistics import RedshiftStatistics, rank_p_values, redshift_statistics
@@ -49,8 +50,8 @@ def headline(inputs: ReportInputs, rows: list[ParameterRow]) -> list[tuple[Marku
 
 
 def summary(inputs: ReportInputs, rows: list[ParameterRow]) -> list[Markup]:
-    """Sentences of the summary: the result, what the truth says of it, the redshifts, the calibration."""
-    parts = [_result(inputs, rows), _against_truth(rows), _redshifts(inputs), calibration_verdict(inputs)]
+    """Sentences of the summary: the result, what to know of it, what the truth says of it, the redshifts, the calibration."""
+    parts = [_result(inputs, rows), _caveats(inputs), _against_truth(rows), _redshifts(inputs), calibration_verdict(inputs)]
     return [p for p in parts if p]
 
 
@@ -99,6 +100,12 @@ def _result(inputs: ReportInputs, rows: list[ParameterRow]) -> Markup:
     if cosmology and others:
         text += Markup(" The supernovae have {}.").format(_listed(others))
     return text
+
+
+def _caveats(inputs: ReportInputs) -> Markup:
+    found = convergence(inputs.posterior)
+    said = [Markup("<strong>Take care:</strong> {}.").format(text) for text in found.caveats] if found else []
+    return Markup(" ").join(said)
 
 
 def _acceleration(inputs: ReportInputs) -> float:

@@ -21,9 +21,18 @@ def test_bad_ones_are_named():
     assert "1 divergences" not in bad.said
 
 
+def test_a_bank_that_recognises_hosts_is_a_caveat():
+    good, bad = {"Om0": 1.0}, {"Om0": 1.3}
+    assert Convergence(good, {"Om0": 400.0}, 0, 250.0).caveats == []
+    (said,) = Convergence(good, {"Om0": 400.0}, 0, 1.2).caveats
+    assert "at most 1.2 likely hosts" in said
+    assert len(Convergence(bad, {"Om0": 4.0}, 0, 1.2).caveats) == 2
+
+
 def test_posteriors_of_networks_have_no_chains():
     data = arviz.from_dict(posterior={"Om0": np.zeros((1, 4))})
     assert convergence(data) is None
     found = Convergence({"Om0": 1.0}, {"Om0": 4.0}, 0)
     data.posterior.attrs.update(method="exact", r_hat=json.dumps(found.r_hat), n_eff=json.dumps(found.n_eff), divergences=0)
+    data.posterior.attrs["hosts_per_object"] = found.hosts_per_object
     assert convergence(data) == found

@@ -14,6 +14,7 @@ from cigars.catalogue import Catalogue, CatalogueError, select, write_catalogue
 from cigars.config import Config, ConfigError, to_toml
 from cigars.convergence import Convergence, convergence
 from cigars.exact import infer_exact
+from cigars.pipeline import report
 from cigars.posterior import load_posterior
 from cigars.schema import FIDUCIAL, LOCALS, Observations
 from cigars.targets import TargetWarning
@@ -226,7 +227,9 @@ def test_the_file_is_that_of_infer_with_chains(setting, given, cigars, tmp_path)
     np.testing.assert_array_equal(posterior["Om0"], data["posterior"]["Om0"].values.reshape(-1))
     hosts = set(setting.bank.z.tolist())
     assert set(posterior["z"].ravel().tolist()) <= hosts
-    assert convergence(data) == Convergence({"Om0": 1.01, "M0": 1.02}, {"Om0": 50.0, "M0": 60.0}, 0)
+    assert convergence(data) == Convergence(
+        {"Om0": 1.01, "M0": 1.02}, {"Om0": 50.0, "M0": 60.0}, 0, data["posterior"].attrs["hosts_per_object"]
+    )
     assert json.loads(posterior.attributes["r_hat"]) == {"Om0": 1.01, "M0": 1.02}
     rows = Table.read(tmp_path / "h.fits")
     np.testing.assert_allclose(rows["mass_log10_msun_mean"], posterior["mass_log10_msun"].mean(0, dtype=float), rtol=1e-5)
@@ -234,7 +237,12 @@ def test_the_file_is_that_of_infer_with_chains(setting, given, cigars, tmp_path)
     with pytest.raises(ValueError, match="one by the exact likelihood, of which only the draws are known"):
         posterior.log_prob({"Om0": 0.3, "M0": -19.5})
     assert cigars("report", out, "-o", tmp_path / "r.html").code == 0
-    assert "exact likelihood, by Hamiltonian Monte Carlo" in (tmp_path / "r.html").read_text()
+    page = (tmp_path / "r.html").read_text()
+    assert "exact likelihood, by Hamiltonian Monte Carlo" in page
+    assert "which recognises single ones" not in page
+    data["posterior"].attrs["hosts_per_object"] = 2.0
+    report(tmp_path / "s.html", data)
+    assert "which recognises single ones" in (tmp_path / "s.html").read_text()
     assert cigars("products", out, "-o", tmp_path / "products").code == 0
     assert np.isfinite(Table.read(tmp_path / "products" / "hubble.fits")["mu_sn_mean"]).all()
 

@@ -76,10 +76,13 @@ def test_a_damaged_marker_is_one_line(refused, workplace, unfinished):
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)], ids=["kill -9", "Ctrl-C"])
 def test_a_training_that_is_ended_continues_to_the_same_run(cigars, workplace, tmp_path, sent, code):
     command = ["train", workplace.config, "-o", tmp_path / "run", "--device", "cpu"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cigars", *map(str, command)], cwd=ROOT, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # where tests run in the background it is ignored
-    )  # fmt: skip
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a child would inherit that it is ignored, as of tests in the background
+    try:
+        process = subprocess.Popen([sys.executable, "-m", "cigars", *map(str, command)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
     while process.poll() is None and not (tmp_path / "run/checkpoints/regressor.pt").exists():
         time.sleep(0.05)
     time.sleep(0.5)

@@ -134,3 +134,12 @@ def test_prior_moments(marginal, mean, sd):
 def test_fixed_prior_has_no_distribution():
     with pytest.raises(ValueError, match="uniform or normal"):
         prior_distribution(Marginal("fixed", 0.3, 0.0, -np.inf, np.inf))
+
+
+def test_draws_that_are_all_the_same_have_no_pull_and_ties_have_any_rank():
+    draws = np.repeat(np.random.default_rng(1).normal(size=4000)[None], 9, 0)  # as of a bank with one host for each object
+    assert pulls(draws, draws[0]).size == 0
+    ranks = pit(draws, draws[0])
+    counts = np.bincount(ranks, minlength=10)
+    assert stats.chisquare(counts).pvalue > 1e-3
+    assert np.all(pit(draws, draws[0] + 1) == 9)
