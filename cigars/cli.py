@@ -14,6 +14,7 @@ from rich.table import Table
 
 from cigars.cli_check import check
 from cigars.cli_compare import compare
+from cigars.cli_crosscheck import crosscheck
 from cigars.cli_hosts import hosts_app
 from cigars.cli_infer import infer
 from cigars.cli_posterior import combine, products
@@ -170,6 +171,7 @@ def report(
 app.command()(validate)
 app.command()(check)
 app.command()(compare)
+app.command()(crosscheck)
 app.command()(products)
 app.command()(combine)
 

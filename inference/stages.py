@@ -282,7 +282,7 @@ class Stages:
 def summarised(
     name: str,
     source: Source,
-    summary: nn.Module,
+    summary: Callable[[Packed], Tensor],
     names: Sequence[str],
     first: int,
     total: int,

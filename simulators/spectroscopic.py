@@ -70,6 +70,7 @@ def sample_spectroscopic(
     seed: int = 0,
     exposure: float = 1.0,
     large: int = LARGE,
+    pilot: ExactPosterior | None = None,
 ) -> ExactPosterior:
     """Draws of Θ given m, x, c with their errors and the hosts; `hosts` of the result repeats them.
 
@@ -82,7 +83,7 @@ def sample_spectroscopic(
         simulator: as `survey.prepare` gives it.
         config: of the same simulator; its prior is that of Θ.
         near: a Θ near the posterior, where the expected count is most accurate.
-        draws, warmup, chains, seed, exposure: as for `sample_exact`.
+        draws, warmup, chains, seed, exposure, pilot: as for `sample_exact`.
         large: size of the sample behind the expected count.
 
     Raises:
@@ -92,5 +93,5 @@ def sample_spectroscopic(
     correction = count_correction(near, simulator, config, SAMPLE, large)
     return sample_exact(
         matches, simulator, config, draws=draws, warmup=warmup, chains=chains, seed=seed, exposure=exposure, sample=SAMPLE,
-        correction=correction,
+        correction=correction, pilot=pilot,
     )  # fmt: skip

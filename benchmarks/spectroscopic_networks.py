@@ -1,0 +1,208 @@
+r"""Are networks trained on spectroscopic surveys as sharp as the exact posterior, and centred where it is, at 1,600 supernovae?
+
+In the spectroscopic limit (`simulators.spectroscopic`) the host of every supernova is known, so that the likelihood has no sum and the
+no-U-turn sampler gives the exact posterior at any number of objects. Here the networks see the same: in the place of host magnitudes
+each object has its redshift, the mass and metallicity of its host, and what its star-formation history says of the delay times. Box and
+training are those of limit_box.toml, with the place of the mass step known (that of hosts with known masses has a ragged posterior).
+
+Expected on mocks at the fiducial Θ: means of the networks within 0.3 σ of the exact ones, widths within 15 %.
+
+usage: python benchmarks/spectroscopic_networks.py FOLDER [--mocks 10]; FOLDER keeps the networks, and is continued if it exists
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from common import write_result
+
+SLOPES = (-1.7, -1.34, -1.0)  # of the delay-time distribution, at which the rates of a host are told; the middle one weighs its ages
+REDSHIFT_ERROR, NO_ERROR = 1e-3, 0.01
+NEURAL = 4000
+
+
+def histories(simulator: Any, bands: int) -> np.ndarray:
+    """What a spectrum tells of each host: log M, log Z, mean and ln sd of the delay, ln of its rate at the outer slopes over the middle."""
+    import jax.numpy as jnp
+
+    from simulators.rates import age_bounds_gyr, ln_bin_ages, ln_rate_per_bin, ln_total_rate
+    from simulators.simulator import unpack
+
+    h = unpack(simulator.table, bands)
+    rates = [ln_rate_per_bin(h.ln_mass, ln_bin_ages(h.z), slope) for slope in SLOPES]
+    low, middle, high = (ln_total_rate(rate) for rate in rates)
+    p = jnp.exp(rates[1] - middle[:, None])
+    young, old = age_bounds_gyr(h.z)
+    mean = (p * (young + old) / 2).sum(-1)
+    variance = (p * (young**2 + young * old + old**2) / 3).sum(-1) - mean**2
+    columns = [h.mass_log10_msun, h.metallicity_log10_zsun, mean, 0.5 * jnp.log(variance.clip(1e-6)), low - middle, high - middle]
+    return np.stack([np.asarray(column, np.float32) for column in columns], -1)
+
+
+def spectroscopic(survey: Any, table: np.ndarray, z: np.ndarray) -> Any:
+    """A survey (numpy) with what spectra tell in the place of magnitudes, and its redshifts."""
+    host = np.where(survey.observed, survey.host, 0)
+    known = table[host]
+    seen = survey.observations._replace(
+        mag=known, mag_err=np.full_like(known, NO_ERROR), z_spec=z[host], z_spec_err=np.full(host.shape, REDSHIFT_ERROR, np.float32)
+    )
+    return survey._replace(observations=seen)
+
+
+def trained_networks(config: Any, source: Any, folder: Path, report: Any) -> Any:
+    """What `GlobalPosterior` asks for, of networks trained on surveys of `source`; their joint scores are without host magnitudes."""
+    import torch
+
+    from cigars.scores import joint_scores
+    from inference.priors import Prior
+    from inference.stages import Stages
+    from simulators.cosmology import fiducial_distance_table
+
+    scores, prior = joint_scores(config), Prior(config.marginals)
+
+    def joint_score(packed: Any, theta: Any) -> tuple[Any, Any]:
+        score, modulus = scores(packed, theta)
+        return score, modulus * 0
+
+    folder.mkdir(parents=True, exist_ok=True)
+    distance, device = fiducial_distance_table(), torch.device("cpu")
+    stages = Stages(source, config.training, config.seed, prior, distance, folder, device, report, joint_score, config.fixed)
+    held = stages.held_out()
+    summary = stages.summary(held)
+    table, theta, *_ = stages.summaries(summary)
+    members, _ = stages.members(summary, table, theta, held)
+    return SimpleNamespace(summary=summary, estimators=members, prior=prior, names=prior.names, device=device)
+
+
+def compare(trained: Any, survey: Any, spectra: Any, simulator: Any, config: Any, arguments: Any, number: int) -> dict[str, Any]:
+    """Networks against sampler on one mock."""
+    from cigars.schema import FIDUCIAL, Observations
+    from inference.batches import pack
+    from inference.posterior import GlobalPosterior
+    from simulators.exact import ExactPosterior
+    from simulators.spectroscopic import sample_spectroscopic
+
+    packed = pack(spectra, trained.names)
+    ours = GlobalPosterior(trained).sample(NEURAL, packed, seed=number)[:, 0].double().numpy()
+    seen = survey.observed[0]
+    observations = Observations(*(leaf[0][seen] for leaf in survey.observations))
+    names, start = tuple(trained.names), time.monotonic()
+    begin = ExactPosterior(
+        ours[None], names, np.ones(len(names)), np.ones(len(names)), 0, np.zeros((0, 0), int)
+    )  # shape of the first steps
+    exact = sample_spectroscopic(
+        observations, survey.host[0][seen], simulator, config, draws=arguments.draws, warmup=arguments.warmup, chains=arguments.chains,
+        seed=number, pilot=begin,
+    )  # fmt: skip
+    seconds = time.monotonic() - start
+    theta = exact.theta.reshape(-1, len(exact.names)).astype(float)
+    truth = np.array([getattr(FIDUCIAL, name) for name in exact.names])
+    sd = theta.std(0, ddof=1)
+    return {
+        "objects": int(seen.sum()), "exact_sd": sd.tolist(), "shift": ((ours.mean(0) - theta.mean(0)) / sd).tolist(),
+        "width_ratio": (ours.std(0, ddof=1) / sd).tolist(), "exact_pull": ((truth - theta.mean(0)) / sd).tolist(),
+        "pull": ((truth - ours.mean(0)) / ours.std(0, ddof=1)).tolist(), "area": area(ours, exact.names),
+        "exact_area": area(theta, exact.names), "n_eff": exact.n_eff.tolist(), "r_hat": float(exact.r_hat.max()),
+        "divergences": exact.divergences, "seconds": seconds,
+    }  # fmt: skip
+
+
+def area(theta: np.ndarray, names: Any) -> float:
+    """√det of the covariance of (Ω_m, Ω_Λ)."""
+    return float(np.linalg.det(np.cov(theta[:, [names.index("Om0"), names.index("Ode0")]].T)) ** 0.5)
+
+
+def summary(rows: list[dict[str, Any]], names: tuple[str, ...]) -> dict[str, Any]:
+    """Over the mocks: shifts (rms, mean), width ratios (mean and its error), of which the scatter of the sampler is part."""
+    shift, ratio, n_eff, sd, exact_pull, pull = (
+        np.array([row[key] for row in rows]) for key in ("shift", "width_ratio", "n_eff", "exact_sd", "exact_pull", "pull")
+    )
+    parameters = {
+        name: {
+            "width_ratio": float(ratio[:, k].mean()),
+            "width_ratio_error": float(ratio[:, k].std(ddof=1) / len(rows) ** 0.5),
+            "shift_rms": rms(shift[:, k]),
+            "shift_mean": float(shift[:, k].mean()),
+            "shift_from_sampling": float((1 / n_eff[:, k] + 1 / NEURAL).mean() ** 0.5),
+            "exact_sd": float(sd[:, k].mean()),
+            "pull_rms": rms(pull[:, k]),
+            "exact_pull_rms": rms(exact_pull[:, k]),
+        }
+        for k, name in enumerate(names)
+    }
+    return {
+        "parameters": parameters,
+        "sqrt_det_Om0_Ode0": float(np.mean([row["area"] for row in rows])),
+        "exact_sqrt_det_Om0_Ode0": float(np.mean([row["exact_area"] for row in rows])),
+        "largest_r_hat": max(row["r_hat"] for row in rows),
+        "divergences": sum(row["divergences"] for row in rows),
+    }
+
+
+def rms(values: np.ndarray) -> float:
+    """Root mean square."""
+    return float(np.mean(values**2) ** 0.5)
+
+
+def main() -> None:
+    """Train or load, compare, print and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--mocks", type=int, default=10)
+    parser.add_argument("--draws", type=int, default=300, help="of each chain")
+    parser.add_argument("--warmup", type=int, default=150, help="chains begin at draws of the networks, with steps of their shape")
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="change a key of limit_box.toml")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    arguments = parser.parse_args()
+
+    import jax
+
+    arguments.chains = 2
+    jax.config.update("jax_num_cpu_devices", min(arguments.chains, len(os.sched_getaffinity(0))))
+    import jax.numpy as jnp
+
+    from cigars.config import load_config
+    from cigars.schema import FIDUCIAL
+    from simulators.hosts import load_bank
+    from simulators.survey import draw_surveys, prepare
+
+    changes = {"hosts.effective_hosts": 1e5, "prior.mass_step_loc": {"fixed": FIDUCIAL.mass_step_loc}, **dict(arguments.set)}
+    config = load_config(str(Path(__file__).with_name("limit_box.toml")), **changes)
+    simulator = prepare(config, load_bank(config.hosts))
+    table, z = histories(simulator, len(config.hosts.bands)), np.asarray(simulator.table[:, 0])
+
+    def drawn(stream: int, first: int, count: int, theta: Any = None) -> Any:
+        key = jax.random.fold_in(jax.random.key(config.seed), stream)
+        return jax.device_get(draw_surveys(key, jnp.arange(first, first + count), simulator, config, theta))
+
+    def report(stage: str, done: int, total: int, **metrics: float) -> None:
+        if done == total or done % max(total // 4, 1) == 0:
+            said = " ".join(f"{k} {v:.3f}" for k, v in metrics.items())
+            print(f"{time.monotonic() - start:6.0f} s {stage} {done}/{total} {said}", flush=True)
+
+    start = time.monotonic()
+    trained = trained_networks(config, lambda first, count: spectroscopic(drawn(1, first, count), table, z), arguments.folder, report)
+    rows: list[dict[str, Any]] = []
+    for k in range(arguments.mocks):
+        survey = drawn(2, k, 1, FIDUCIAL)
+        rows.append(compare(trained, survey, spectroscopic(survey, table, z), simulator, config, arguments, k))
+        r = rows[-1]
+        print(
+            f"mock {k}: {r['objects']} objects, {r['seconds']:.0f} s, R-hat {r['r_hat']:.3f}, n_eff {min(r['n_eff']):.0f}, "
+            f"{r['divergences']} divergences, shifts up to {np.abs(r['shift']).max():.2f}, widths "
+            f"{min(r['width_ratio']):.2f}-{max(r['width_ratio']):.2f}, area {r['area']:.2e} (exact {r['exact_area']:.2e})",
+            flush=True,
+        )
+        if k:
+            numbers = {"mocks": k + 1, "training": config.training.model_dump(), **summary(rows, tuple(config.marginals))}
+            write_result(arguments.output, str(__doc__).splitlines()[0], numbers | {"rows": rows})
+
+
+if __name__ == "__main__":
+    main()

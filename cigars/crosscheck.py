@@ -1,0 +1,293 @@
+r"""A second route to the posterior of a catalogue, against which that of the networks is held: no summary, no posterior flow.
+
+A flow learns the density of one detected object and a small network the expected number (`inference.object_likelihood`); the posterior
+is drawn by the no-U-turn sampler from their product over the catalogue. What is wrong of the density adds up over the objects, which is
+measured: on surveys simulated at the posterior mean the score of the right likelihood is zero on average, and what it is instead moves
+the posterior by $C\,\bar s$, C its covariance. That shift grows as √N in units of the width.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cigars.catalogue import Catalogue, CatalogueError, select
+from cigars.config import Config, ConfigError
+from cigars.convergence import R_HAT
+from cigars.files import replacing
+from cigars.infer import hide
+from cigars.runs import run_config
+from cigars.schema import FIDUCIAL, Globals
+from cigars.targets import as_survey, check_exposure, inside, target_hash
+
+if TYPE_CHECKING:
+    from inference.object_likelihood import ObjectLikelihood
+
+__all__ = ["TOLERANCE", "WIDTHS", "Crosscheck", "crosscheck", "sample_density", "trained_density", "write_crosscheck"]
+
+TOLERANCE, WIDTHS = 0.3, 0.15  # of the means, in standard deviations, and of the widths, within which two routes agree
+HELD = 1000  # surveys on which the density is judged
+CALIBRATION = 100  # surveys that measure the shift, to a tenth of the width
+NETWORK_DRAWS = 4000
+Reporter = Callable[..., None]
+
+
+class Crosscheck(NamedTuple):
+    """What both routes say.
+
+    Attributes:
+        names: free parameters.
+        networks, second: draws [draw, parameter].
+        r_hat, n_eff: of the second route's chains, by parameter.
+        divergences: of them.
+        shift, shift_error: by how many of its standard deviations its own errors move the second posterior, and how well that is known.
+        record: of how it was done.
+    """
+
+    names: tuple[str, ...]
+    networks: np.ndarray
+    second: np.ndarray
+    r_hat: np.ndarray
+    n_eff: np.ndarray
+    divergences: int
+    shift: np.ndarray
+    shift_error: np.ndarray
+    record: Mapping[str, Any]
+
+    @property
+    def between(self) -> np.ndarray:
+        """Mean of the networks less that of the second route, in standard deviations of the second."""
+        return (self.networks.mean(0) - self.second.mean(0)) / self.second.std(0, ddof=1)
+
+    @property
+    def widths(self) -> np.ndarray:
+        """Standard deviations of the networks over those of the second route."""
+        return self.networks.std(0, ddof=1) / self.second.std(0, ddof=1)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the second route is good enough at this number of objects, and its chains have converged."""
+        return self.breaks_at > self.objects and bool((self.r_hat <= R_HAT).all())
+
+    @property
+    def disagree(self) -> bool:
+        """Whether a trusted second route differs from the networks by more than `TOLERANCE` and `WIDTHS`."""
+        apart = (np.abs(self.between) > TOLERANCE) | (np.abs(np.log(self.widths)) > math.log(1 + WIDTHS))
+        return self.trusted and bool(apart.any())
+
+    @property
+    def verdict(self) -> str:
+        """In a few words."""
+        if not self.trusted:
+            return "cannot be compared: the second one is not good enough here"
+        return f"{'DISAGREE' if self.disagree else 'agree'} to {TOLERANCE} σ in the means and {WIDTHS:.0%} in the widths"
+
+    @property
+    def objects(self) -> int:
+        """Number in the catalogue."""
+        return int(self.record["objects"])
+
+    @property
+    def breaks_at(self) -> float:
+        """Number of objects at which the second route's own errors would move it by `TOLERANCE`, the noise of their measure left out."""
+        excess = np.maximum(self.shift**2 - self.shift_error**2, 0.0).max()
+        return math.inf if excess == 0 else self.objects * TOLERANCE**2 / float(excess)
+
+
+def crosscheck(
+    run: str | Path,
+    catalogue: Catalogue,
+    *,
+    surveys: int = 8000,
+    objects: int = 400_000,
+    draws: int = 600,
+    warmup: int = 150,
+    chains: int = 2,
+    exposure: float = 1.0,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    report: Reporter = lambda *_, **__: None,
+) -> Crosscheck:
+    """Posterior of Θ of a catalogue by a density of single objects, beside that of a run.
+
+    Args:
+        run: folder that `train` made.
+        catalogue: objects in the bands of the run, each with every band and its light; spectroscopic redshifts are hidden from both routes.
+        surveys, objects: to train on, some objects of each survey.
+        draws: in all.
+        warmup, chains: of the sampler, whose chains begin at draws of the networks.
+        exposure: of the catalogue, relative to the configured size.
+        seed: of training and draws.
+        folder: of the training, which is continued if there is one; `crosscheck` in the run unless given.
+        report: progress, called as report(stage, done, total).
+
+    Raises:
+        CatalogueError: for an empty catalogue, objects outside the range of the training, or with a band or light missing.
+        ConfigError: for an exposure that the run was not trained for, or numbers that make no chain.
+    """
+    from inference.batches import pack
+    from inference.model import load_run, versions
+    from inference.object_likelihood import object_data
+    from inference.posterior import GlobalPosterior
+
+    config = run_config(run)
+    check_exposure(exposure, config)
+    if min(surveys, objects, chains, warmup) < 1 or draws < 2 * chains:
+        raise ConfigError(f"crosscheck: expected positive numbers and at least two draws a chain, got {draws} draws of {chains} chains")
+    trained = load_run(Path(run))
+    within, outside = inside(trained, catalogue._replace(observations=hide(catalogue.observations, ["z_spec"])))
+    if outside or not len(catalogue.id):
+        raise CatalogueError(
+            f"crosscheck: expected objects in the range of the training, got {outside} of {len(catalogue.id)} outside; leave them out"
+        )
+    survey = as_survey(select(within, np.argsort(within.id)).observations, exposure)
+    packed = pack(survey)
+    try:
+        data = object_data(packed.observations)
+    except ValueError as error:
+        raise CatalogueError(f"crosscheck: {error}") from None
+    folder = Path(folder) if folder is not None else Path(run) / "crosscheck"
+    net = trained_density(config, folder / f"{surveys}-{objects}-{seed}", surveys, objects, seed, report)
+    networks = GlobalPosterior(trained).sample(NETWORK_DRAWS, survey, seed)[:, 0].cpu()
+    begin = trained.prior.transform.inv(networks).double().numpy()
+    eta, statistics = sample_density(net, net.standardise(data), exposure, begin, draws, warmup, chains, seed, report)
+    shift, error = _shift(net, config, eta, exposure, seed, report)
+    record = {
+        "run": str(run), "fingerprint": trained.meta["fingerprint"], "catalogue": target_hash(catalogue), "objects": len(catalogue.id),
+        "exposure": exposure, "surveys": surveys, "training_objects": objects, "seed": seed, "chains": chains, "warmup": warmup,
+        "versions": versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    second = _theta(net, eta)
+    return Crosscheck(trained.names, networks.double().numpy(), second, *statistics, shift, error, record)
+
+
+def _theta(net: ObjectLikelihood, eta: np.ndarray) -> np.ndarray:
+    import torch
+
+    return net.prior.transform(torch.as_tensor(eta, dtype=torch.float32)).double().numpy()
+
+
+def trained_density(config: Config, folder: Path, surveys: int, objects: int, seed: int, report: Reporter) -> ObjectLikelihood:
+    """The density of one object, trained on fresh surveys of the prior; continues what is in the folder."""
+    from cigars.pipeline import survey_source
+    from inference.object_likelihood import train_object_likelihood
+    from inference.priors import Prior
+    from inference.stages import summarised
+    from inference.summaries import size_columns
+
+    prior, batch = Prior(config.marginals), config.training.batch_surveys
+    source = survey_source(config, "crosscheck", report=report)
+    keep = max(math.ceil(objects / surveys), 1)
+    held, some = (
+        summarised(name, source, size_columns, prior.names, first, total, batch, folder, report=report, keep=keep, seed=seed)[2]
+        for name, first, total in (("held out", 0, HELD), ("objects", HELD, surveys))
+    )
+    return train_object_likelihood(prior, some, held, config.training, seed, folder, report)
+
+
+def sample_density(
+    net: ObjectLikelihood, standardised: Any, exposure: float, begin: np.ndarray, draws: int, warmup: int, chains: int, seed: int,
+    report: Reporter,
+) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, int]]:  # fmt: skip
+    """Draws of η by numpyro's sampler, one chain after another; the torch likelihood and its slope are called back from JAX."""
+    import jax
+    import jax.numpy as jnp
+    from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+    from numpyro.infer import MCMC, NUTS
+
+    potential = _potential(net, standardised, exposure)
+    size, each = begin.shape[1], -(-draws // chains)
+    inverse_mass = jnp.asarray(np.atleast_2d(np.cov(begin.T)), jnp.float32)
+    rows = np.random.default_rng(seed).choice(len(begin), chains, replace=False)
+    parts, diverged = [], 0
+    kernel = NUTS(potential_fn=potential, dense_mass=True, inverse_mass_matrix=inverse_mass)
+    mcmc = MCMC(kernel, num_warmup=warmup, num_samples=each, progress_bar=False)  # one for all chains: compiled once
+    for chain, row in enumerate(rows):
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # numpyro mixes both
+            mcmc.run(
+                jax.random.fold_in(jax.random.key(seed), chain),
+                init_params=jnp.asarray(begin[row], jnp.float32),
+                extra_fields=("diverging",),
+            )
+        parts.append(np.asarray(mcmc.get_samples(), np.float64).reshape(each, size))
+        diverged += int(np.sum(mcmc.get_extra_fields()["diverging"]))
+        report("chains", chain + 1, chains)
+    eta = np.stack(parts)
+    return eta.reshape(-1, size), (np.atleast_1d(split_gelman_rubin(eta)), np.atleast_1d(effective_sample_size(eta)), diverged)
+
+
+def _potential(net: ObjectLikelihood, standardised: Any, exposure: float) -> Callable[[Any], Any]:
+    """-ln of the posterior of η, standard normal under the prior, as a JAX function."""
+    import jax
+    import jax.numpy as jnp
+    import torch
+
+    def host(eta: Any) -> tuple[np.ndarray, np.ndarray]:
+        at = torch.tensor(np.array(eta, np.float32), requires_grad=True)
+        with torch.enable_grad():
+            value = net.ln_likelihood(standardised, at[None], exposure)[0]
+            (slope,) = torch.autograd.grad(value, at)
+        return value.detach().numpy(), slope.numpy()
+
+    def both(eta: Any) -> tuple[Any, Any]:
+        shapes = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct(eta.shape, jnp.float32)
+        return jax.pure_callback(host, shapes, eta)
+
+    @jax.custom_vjp
+    def ln_likelihood(eta: Any) -> Any:
+        return both(eta)[0]
+
+    ln_likelihood.defvjp(both, lambda slope, g: (g * slope,))
+    return lambda eta: 0.5 * jnp.sum(eta**2) - ln_likelihood(eta)
+
+
+def _shift(
+    net: ObjectLikelihood, config: Config, eta: np.ndarray, exposure: float, seed: int, report: Reporter
+) -> tuple[np.ndarray, np.ndarray]:
+    """By how many standard deviations the errors of the density move the posterior, and the standard error of that, both [parameter]."""
+    import torch
+
+    from cigars.pipeline import survey_source
+    from inference.batches import pack, select
+    from inference.object_likelihood import object_data
+
+    at = torch.as_tensor(eta.mean(0), dtype=torch.float32)
+    theta = dict(zip(net.prior.names, net.prior.transform(at).tolist(), strict=True))
+    values = {**FIDUCIAL._asdict(), **config.fixed, **theta}
+    if config.supernovae.cosmology != "LCDM":
+        values["Ode0"] = 1 - values["Om0"]
+    one_size = config.model_copy(update={"size": config.size.model_copy(update={"exposure": (exposure, exposure)})})
+    source = survey_source(one_size, f"crosscheck-{seed}", Globals(**values), report)
+    scores: list[np.ndarray] = []
+    batch = min(config.training.batch_surveys, CALIBRATION)
+    while len(scores) < CALIBRATION:
+        packed = pack(source(len(scores), batch))
+        for k in range(batch):
+            point = at.clone().requires_grad_()
+            data = net.standardise(object_data(select(packed, [k]).observations))
+            (slope,) = torch.autograd.grad(net.ln_likelihood(data, point[None], exposure).sum(), point)
+            scores.append(slope.double().numpy())
+        report("scores", min(len(scores), CALIBRATION), CALIBRATION)
+    table, covariance = np.array(scores), np.atleast_2d(np.cov(eta.T))
+    moved = table @ covariance / np.sqrt(np.diag(covariance))
+    return moved.mean(0), moved.std(0, ddof=1) / len(table) ** 0.5
+
+
+def write_crosscheck(path: str | Path, found: Crosscheck, overwrite: bool = False) -> None:
+    """Write means, widths and their comparison as JSON; raises FileError where the file exists."""
+    columns = {
+        "networks_mean": found.networks.mean(0), "networks_sd": found.networks.std(0, ddof=1), "second_mean": found.second.mean(0),
+        "second_sd": found.second.std(0, ddof=1), "between_sigma": found.between, "width_ratio": found.widths,
+        "own_shift_sigma": found.shift, "own_shift_error": found.shift_error, "r_hat": found.r_hat, "n_eff": found.n_eff,
+    }  # fmt: skip
+    parameters = {name: {key: float(values[k]) for key, values in columns.items()} for k, name in enumerate(found.names)}
+    breaks = found.breaks_at if math.isfinite(found.breaks_at) else None
+    content = {"parameters": parameters, "divergences": found.divergences, "breaks_at_objects": breaks, **found.record}
+    with replacing(path, overwrite) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,92 @@
+"""The second route's sampler against a Gaussian, its verdicts, and the command on the shared run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from cigars.catalogue import write_catalogue
+from cigars.crosscheck import TOLERANCE, Crosscheck, sample_density
+
+CENTRE, SD = np.array([0.4, -0.8]), np.array([0.5, 0.2])  # of a likelihood in η
+PRECISION = SD**-2 + 1  # with the prior, standard normal
+MEAN = CENTRE * SD**-2 / PRECISION
+
+
+class Gaussian:
+    """A likelihood with a known posterior in the place of a trained one."""
+
+    def ln_likelihood(self, standardised, eta, exposure):
+        return -0.5 * (((eta - torch.tensor(CENTRE)) / torch.tensor(SD)) ** 2).sum(-1).float() * exposure
+
+
+def test_draws_are_those_of_the_posterior():
+    begin = MEAN + np.random.default_rng(0).normal(size=(500, 2)) / PRECISION**0.5
+    eta, (r_hat, n_eff, divergences) = sample_density(Gaussian(), None, 1.0, begin, 400, 50, 2, 0, lambda *_: None)
+    assert eta.shape == (400, 2)
+    error = 5 / n_eff**0.5
+    assert (np.abs((eta.mean(0) - MEAN) * PRECISION**0.5) < error).all()
+    assert (np.abs(eta.std(0) * PRECISION**0.5 - 1) < error).all()
+    assert (r_hat < 1.05).all()
+    assert divergences == 0
+    assert not (np.abs((eta.mean(0) - CENTRE) * PRECISION**0.5) < error).all()  # without the prior
+
+
+def found(between=0.0, width=1.0, shift=0.0, r_hat=1.0) -> Crosscheck:
+    """Networks `between` sd above a second route whose own errors move it by `shift`."""
+    second = np.random.default_rng(1).normal(size=(2000, 1))
+    second = (second - second.mean()) / second.std(ddof=1)
+    return Crosscheck(
+        ("Om0",), width * second + between, second, np.array([r_hat]), np.array([900.0]), 0, np.array([shift]), np.array([0.1]),
+        {"objects": 400},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        (found(), "agree"),
+        (found(between=0.5), "DISAGREE"),
+        (found(width=1.3), "DISAGREE"),
+        (found(width=1 / 1.3), "DISAGREE"),
+        (found(between=0.5, shift=0.6), "cannot be compared"),
+        (found(r_hat=1.3), "cannot be compared"),
+        (found(shift=0.2), "agree"),
+    ],
+)
+def test_verdicts(case, said):
+    assert case.verdict.startswith(said)
+    assert case.disagree == (said == "DISAGREE")
+
+
+def test_errors_that_add_up_break_the_route_at_a_number():
+    assert found(shift=0.05).breaks_at == np.inf  # within its noise
+    excess = 0.6**2 - 0.1**2
+    assert found(shift=0.6).breaks_at == pytest.approx(400 * TOLERANCE**2 / excess)
+
+
+@pytest.mark.slow  # trains a density
+def test_the_command_compares_and_keeps_its_training(workplace, catalogue, cigars, tmp_path):
+    out = tmp_path / "crosscheck.json"
+    arguments = ["crosscheck", workplace.run, workplace.mock, "-o", out, "--surveys", 64, "--objects", 2000, "--draws", 40, "--warmup", 20]
+    said = cigars(*arguments)
+    assert said.code in (0, 1), said
+    content = json.loads(out.read_text())
+    assert set(content["parameters"]["Om0"]) >= {"between_sigma", "width_ratio", "own_shift_sigma", "r_hat"}
+    assert content["objects"] == len(catalogue.id)
+    kept = sorted(path.name for path in (workplace.run / "crosscheck" / "64-2000-0").iterdir())
+    assert "density.pt" in kept
+    assert "number.pt" in kept
+    again = cigars(*arguments, "--overwrite")
+    assert json.loads(out.read_text())["parameters"] == content["parameters"], again
+    assert "exists" in cigars(*arguments).err
+
+
+def test_a_catalogue_that_lacks_light_is_refused(workplace, catalogue, refused, tmp_path):
+    o = catalogue.observations
+    lacking = tmp_path / "lacking.fits"
+    light = ("m", "x", "c", "var_m", "var_x", "var_c", "cov_mx", "cov_mc", "cov_xc")
+    nan = {name: np.where(np.arange(len(o.m)) < 2, np.nan, getattr(o, name)) for name in light}
+    write_catalogue(lacking, catalogue._replace(observations=o._replace(**nan)), tuple("ugrizy"), {})
+    assert "every band and the light" in refused("crosscheck", workplace.run, lacking, "-o", tmp_path / "out.json")
