@@ -46,11 +46,11 @@ def inputs(config: Config) -> dict[str, Hidden]:
         **dict(zip(PARTS, (magnitude, STRETCH, COLOUR), strict=True)),
         **({REDSHIFT: dict.fromkeys(("z_spec", "z_spec_err"), math.nan)} if errors.spectroscopic_fraction else {}),
     }
-    bands = range(len(config.band_names))
+    bands = {f"band {band}": k for k, band in enumerate(config.band_names)}
     return {
-        HOSTS: Hidden(HOSTS, tuple(bands), {}),
+        HOSTS: Hidden(HOSTS, tuple(bands.values()), {}),
         **{name: Hidden(name, (), values) for name, values in columns.items()},
-        **{name: Hidden(name, (k,), {}) for k in bands for name in [f"band {config.band_names[k]}"]},
+        **{name: Hidden(name, (k,), {}) for name, k in bands.items()},
     }
 
 
