@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from cigars.ablate import ABLATION, DENSITIES
 from cigars.devices import Device, use_device
@@ -64,7 +64,8 @@ def ablate(
 def _print(found: Ablation) -> None:
     free = [name for name in DENSITIES[:1] if name in found.rows[0].widths]
     area = found.rows[0].area is not None
-    table = Table("hidden", "loss / nats", "lost / nats", *("σ(Ω_m)", "ratio") * len(free), *["√det ratio"] * area)
+    numbers = ["loss / nats", "lost / nats", *("σ(Ω_m)", "ratio") * len(free), *["√det ratio"] * area]
+    table = Table("hidden", *(Column(title, no_wrap=True) for title in numbers))
     for number, row in enumerate(found.rows):
         ratios = [*(row.widths[name] for name in free), *([row.area] if row.area else [])]
         said = [_said(e) if number else "1" for e in ratios]
