@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cigars.cli_ablate import ablate
 from cigars.cli_check import check
 from cigars.cli_compare import compare
 from cigars.cli_crosscheck import crosscheck
@@ -172,6 +173,7 @@ app.command()(validate)
 app.command()(check)
 app.command()(compare)
 app.command()(crosscheck)
+app.command()(ablate)
 app.command()(products)
 app.command()(combine)
 

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["COMPARISON", "Comparison", "Row", "alternative", "compare", "on_one_survey", "write_comparison"]
 
 COMPARISON = "comparison.json"
-MARKER = "comparison-begun.json"
 HELD, TEST = 0.25, 0.5  # surveys to stop by and to judge on, of those to learn from
 OBJECTS, HELD_SURVEYS = 100_000, 64  # of all models together: for the regressor behind the moments, and to stop it by
 FIRST = 1_000_000  # number of the first survey that is classified; those before teach the regressor
@@ -146,13 +145,15 @@ def compare(
         report: progress.
 
     Raises:
-        ConfigError: for models that cannot be compared, too few surveys, or a folder that is not new or holds another comparison.
+        ConfigError: for models that cannot be compared, or too few surveys.
+        ValueError: for a folder that is not new, or holds another comparison.
         CatalogueError: for a catalogue or an exposure unlike the simulations.
         TrainingError: if a loss is not finite.
     """
     import torch
 
     from inference.batches import pack
+    from inference.checkpoints import prepare
     from inference.classify import train_classifier
     from inference.model import versions
 
@@ -161,7 +162,8 @@ def compare(
     models = on_one_survey(models)
     first = next(iter(models.values()))
     check_exposure(exposure, first)
-    checkpoints = _prepare(Path(folder), _comparison_fingerprint(models, surveys, run, seed), resume)
+    identity = _comparison_fingerprint(models, surveys, run, seed)
+    checkpoints = prepare(Path(folder), identity, resume, "the models")
     sources = [_source(config, seed, report) for config in models.values()]
     summary = _summary(models, sources, run, checkpoints, seed, device, report)
     sizes = [surveys, max(round(HELD * surveys), 10), max(round(TEST * surveys), 20)]
@@ -179,7 +181,7 @@ def compare(
         "expected_supernovae": {name: config.size.expected_supernovae for name, config in models.items()},
         "run": None if run is None else str(run), "exposure": exposure, "catalogue": target_hash(catalogue), "objects": len(catalogue.id),
         "summary_columns": int(train.summary.shape[1]), "log_loss": history.best, "log_loss_of_guessing": math.log(len(models)),
-        "fingerprint": _comparison_fingerprint(models, surveys, run, seed), "versions": versions(),
+        "fingerprint": identity, "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     return Comparison(rows, _likely(net, test, observed, rows), record)
@@ -201,24 +203,6 @@ def _comparison_fingerprint(models: Mapping[str, Config], surveys: int, run: str
     from cigars.pipeline import run_fingerprint
 
     return fingerprint([run_fingerprint(c) for c in models.values()], surveys, None if run is None else stored_fingerprint(run), seed)
-
-
-def _prepare(folder: Path, identity: str, resume: bool) -> Path:
-    """The folder of checkpoints, new or of this comparison."""
-    marker = folder / MARKER
-    if marker.exists() or (folder / "checkpoints").exists():
-        if not resume:
-            raise ConfigError(f"folder {folder}: expected a new folder, got one with a training; continue with --resume or name another")
-        try:
-            found = json.loads(marker.read_text())["fingerprint"]
-        except (OSError, ValueError, LookupError, TypeError):
-            found = "another folder"
-        if found != identity:
-            raise ConfigError(f"folder {folder}: expected the comparison {identity}, got {found}; resume with the models it began with")
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    with replacing(marker, overwrite=True) as partial:
-        partial.write_text(json.dumps({"fingerprint": identity}))
-    return folder / "checkpoints"
 
 
 def _source(config: Config, seed: int, report: Reporter) -> Source:

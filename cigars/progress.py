@@ -21,6 +21,7 @@ NAMES = {
     "global": "global posterior",
     "local": "local posterior",
     "calibration": "calibration",
+    "fresh": "fresh surveys judged",
     "classifier": "classifier of models",
     "infer": "hosts drawn",
     "pairs": "hosts of each object",

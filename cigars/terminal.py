@@ -75,18 +75,20 @@ def check_tables(paths: Sequence[Path], overwrite: bool) -> None:
 
 
 @contextmanager
-def round_bars() -> Iterator[Callable[..., None]]:
-    """Progress bars as `progress_bars`, anew under a heading whenever the stage "round" is reported."""
+def round_bars(
+    heading: str = "round", words: Callable[[int, int], str] = lambda number, of: f"round {number} of {of}"
+) -> Iterator[Callable[..., None]]:
+    """Progress bars as `progress_bars`, anew under the `words` of its number and their number whenever the stage `heading` is reported."""
     with ExitStack() as stack:
         bars = stack.enter_context(progress_bars(errors))
 
         def report(stage: str, done: float, total: float, **metrics: float) -> None:
             nonlocal bars
-            if stage != "round":
+            if stage != heading:
                 bars(stage, done, total, **metrics)
                 return
             stack.close()
-            errors.print(f"round {done:.0f} of {total:.0f}", style="bold")
+            errors.print(_escaped(words(int(done), int(total))), style="bold")
             bars = stack.enter_context(progress_bars(errors))
 
         yield report

@@ -6,7 +6,6 @@ are kept; 3. the global head, and with a learned encoder its training on live si
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from cigars.files import replacing
 from cigars.schema import DistanceTable, Marginal
 
 from .batches import Source
+from .checkpoints import prepare
 from .model import FORMAT, Trained, save_run, versions
 from .parallel import from_first, rank
 from .priors import Prior
@@ -65,7 +64,7 @@ def fit(
             another fingerprint.
         TrainingError: if a loss is not finite.
     """
-    folder = from_first(lambda: _prepare(Path(run_folder), fingerprint, resume))
+    folder = from_first(lambda: prepare(Path(run_folder), fingerprint, resume))
     prior = Prior(marginals, device)
     run = Stages(source, config.training, config.seed, prior, distance, folder, torch.device(device), report, joint_score, config.fixed)
     held = run.held_out()
@@ -94,29 +93,3 @@ def fit(
 def _pilot_shapes(summary: nn.Module) -> list[list[int]]:
     """Shape of each pilot's whitening, where the summary has pilots."""
     return [list(p.whitening.projection.shape) for p in summary.pilots] if isinstance(summary, OneStep) else []  # type: ignore[union-attr,arg-type]
-
-
-def _prepare(run_folder: Path, fingerprint: str, resume: bool) -> Path:
-    folder, marker = run_folder / "checkpoints", run_folder / "checkpoints" / "training.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not marker.exists():
-        with replacing(marker) as partial:
-            partial.write_text(json.dumps({"fingerprint": fingerprint}))
-        return folder
-    if not resume:
-        raise ValueError(f"run folder {run_folder}: expected a new folder, got one with a training; resume it or choose another")
-    if (found := _begun(marker)) != fingerprint:
-        raise ValueError(
-            f"run folder {run_folder}: expected fingerprint {fingerprint}, got {found}; resume with the configuration it began with"
-        )
-    return folder
-
-
-def _begun(marker: Path) -> str:
-    """Fingerprint of the training that a folder of checkpoints belongs to."""
-    try:
-        return str(json.loads(marker.read_text())["fingerprint"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError(
-            f"{marker}: expected the fingerprint of a training, got a damaged file; remove its folder and train again"
-        ) from None

@@ -10,20 +10,22 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from cigars.schema import LOCALS, Observations, Survey
 
 from .batches import Packed, pack
+from .estimators import GlobalEstimator
 from .model import Trained
+from .priors import Prior
 from .standardise import RANGE_NAMES, range_columns
 from .train import _mix
 
-__all__ = ["GlobalPosterior", "LocalPosterior", "RangeIssue", "check_range", "outside_objects"]
+__all__ = ["GlobalModel", "GlobalPosterior", "LocalPosterior", "RangeIssue", "check_range", "outside_objects"]
 
 CHUNK = 32768  # rows that the global flow samples at a time
 BLOCK = 64  # objects whose draws are handed on together
@@ -41,14 +43,43 @@ class RangeIssue(NamedTuple):
     worst: float
 
 
+class GlobalModel(Protocol):
+    """The networks behind q(Θ | survey), as in `Trained`."""
+
+    @property
+    def summary(self) -> nn.Module:
+        """Fixed summary of packed surveys."""
+        ...
+
+    @property
+    def estimators(self) -> list[GlobalEstimator]:
+        """Members of the ensemble."""
+        ...
+
+    @property
+    def prior(self) -> Prior:
+        """Prior of the free global parameters."""
+        ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the free global parameters, in order."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        ...
+
+
 class GlobalPosterior:
     """q(Θ | survey) of an ensemble: the equal mixture of its members.
 
     Args:
-        trained: a trained model.
+        trained: a trained model, or its global part.
     """
 
-    def __init__(self, trained: Trained) -> None:
+    def __init__(self, trained: GlobalModel) -> None:
         self.trained, self.names, self.prior = trained, trained.names, trained.prior
 
     def _contexts(self, survey: Survey | Packed) -> list[Tensor]:
