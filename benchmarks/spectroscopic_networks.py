@@ -16,7 +16,6 @@ import argparse
 import os
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -56,10 +55,11 @@ def spectroscopic(survey: Any, table: np.ndarray, z: np.ndarray) -> Any:
 
 
 def trained_networks(config: Any, source: Any, folder: Path, report: Any) -> Any:
-    """What `GlobalPosterior` asks for, of networks trained on surveys of `source`; their joint scores are without host magnitudes."""
+    """The global posterior trained on surveys of `source`; its joint scores are without host magnitudes."""
     import torch
 
     from cigars.scores import joint_scores
+    from inference.ablation import train_global
     from inference.priors import Prior
     from inference.stages import Stages
     from simulators.cosmology import fiducial_distance_table
@@ -73,11 +73,7 @@ def trained_networks(config: Any, source: Any, folder: Path, report: Any) -> Any
     folder.mkdir(parents=True, exist_ok=True)
     distance, device = fiducial_distance_table(), torch.device("cpu")
     stages = Stages(source, config.training, config.seed, prior, distance, folder, device, report, joint_score, config.fixed)
-    held = stages.held_out()
-    summary = stages.summary(held)
-    table, theta, *_ = stages.summaries(summary)
-    members, _ = stages.members(summary, table, theta, held)
-    return SimpleNamespace(summary=summary, estimators=members, prior=prior, names=prior.names, device=device)
+    return train_global(stages)
 
 
 def compare(trained: Any, survey: Any, spectra: Any, simulator: Any, config: Any, arguments: Any, number: int) -> dict[str, Any]:
