@@ -5,12 +5,17 @@ posterior predictive p-value is too kind; here a statistic T is instead predicte
 survey, the same for the observed and for each simulated one, and only the residual is judged: with normal residuals its t and
 Hotelling's T² are exact. What the parameters can explain, they have explained.
 
+That also is the density of the networks' summary: T² of its residual is minus twice the log density of the normal distribution that simulated
+residuals have, and its p-value is exact for any number of surveys. A flow of a summary of tens of components learned from some hundred
+surveys would rank the same residuals with more noise, and could not call anything rarer than one in their number.
+
 An object is typical if objects as far from their neighbours are common among simulated ones. Distances are to the k-th simulated
 neighbour.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,7 +26,18 @@ from scipy.spatial import cKDTree
 
 from .checks import BAND, Check
 
-__all__ = ["Typicality", "column_statistics", "false_discoveries", "odd_share", "predictive_checks", "typicality"]
+__all__ = [
+    "Given",
+    "Typicality",
+    "column_statistics",
+    "false_discoveries",
+    "given",
+    "odd_share",
+    "predictive_checks",
+    "shares",
+    "typicality",
+    "whitening",
+]
 
 QUANTILES = (0.05, 0.5, 0.95)
 NEIGHBOURS = 10
@@ -37,6 +53,15 @@ class Typicality(NamedTuple):
     relief: Float[np.ndarray, "object"]
 
 
+class Given(NamedTuple):
+    """What of statistics a linear regression on what is known of each survey does not explain, and how far each survey pulls its own fit."""
+
+    residuals: Float[np.ndarray, "survey statistic"]
+    residual: Float[np.ndarray, "statistic"]  # of the observed survey, which took no part in the fit
+    leverages: Float[np.ndarray, "survey"]
+    leverage: float  # of the observed survey
+
+
 def column_statistics(columns: Float[np.ndarray, "object column"], names: Sequence[str]) -> dict[str, float]:
     """Mean, sd and quantiles of every column over the objects that have it; nan where fewer than two do."""
     out = {}
@@ -48,6 +73,29 @@ def column_statistics(columns: Float[np.ndarray, "object column"], names: Sequen
         for q, value in zip(QUANTILES, np.quantile(seen, QUANTILES) if enough else [np.nan] * len(QUANTILES), strict=True):
             out[f"{name}: {q:.0%} quantile"] = float(value)
     return out
+
+
+def shares(values: Float[np.ndarray, "object"], edges: Float[np.ndarray, "edge"], name: str) -> dict[str, float]:
+    """Share of the objects in each bin; those beyond the outer edges belong to the outer bins."""
+    counts = np.bincount(np.searchsorted(edges[1:-1], values), minlength=len(edges) - 1)
+    labels = [f"{name}: {a:.2f} to {b:.2f}" for a, b in itertools.pairwise(edges)]
+    return dict(zip(labels, (counts / max(len(values), 1)).tolist(), strict=True))
+
+
+def given(
+    simulated: Float[np.ndarray, "survey statistic"],
+    known: Float[np.ndarray, "survey parameter"],
+    observed: Float[np.ndarray, "statistic"],
+    observed_known: Float[np.ndarray, "parameter"],
+) -> Given:
+    """Regression of the simulated statistics on what is known of their surveys, applied to the observed one; arguments as below."""
+    centre, scale = known.mean(0), known.std(0) + 1e-12
+    design = np.concatenate([np.ones((len(known), 1)), (known - centre) / scale], 1)
+    at = np.concatenate([[1.0], (observed_known - centre) / scale])
+    inverse = np.linalg.pinv(design.T @ design)
+    weight = inverse @ design.T @ simulated
+    leverages = np.einsum("si,ij,sj->s", design, inverse, design)
+    return Given(simulated - design @ weight, observed - at @ weight, leverages, float(at @ inverse @ at))
 
 
 def predictive_checks(
@@ -79,13 +127,8 @@ def predictive_checks(
         raise ValueError(
             f"surveys: expected more than {len(names) + parameters + 2} to judge {len(names)} statistics, got {surveys}; simulate more"
         )
-    centre, scale = known.mean(0), known.std(0) + 1e-12
-    design = np.concatenate([np.ones((surveys, 1)), (known - centre) / scale], 1)
-    at = np.concatenate([[1.0], (observed_known - centre) / scale])
-    inverse = np.linalg.pinv(design.T @ design)
-    weight = inverse @ design.T @ simulated
-    residuals, residual = simulated - design @ weight, observed - at @ weight
-    leverage = 1 + at @ inverse @ at
+    residuals, residual, _, own = given(simulated, known, observed, observed_known)
+    leverage = 1 + own
     spread = np.sqrt((residuals**2).sum(0) / freedom * leverage)
     value = residual / np.where(spread > 0, spread, 1.0)
     edge = float(stats.t.ppf(0.5 + BAND / 2, freedom))
@@ -142,18 +185,31 @@ def typicality(
 def _distances(simulated: np.ndarray, inputs: list[int], *rows: np.ndarray) -> list[np.ndarray]:
     """Distance of rows to their k-th simulated neighbour, in units in which the simulated objects have covariance 1."""
     among = simulated[:, inputs].astype(np.float64)
-    power, direction = np.linalg.eigh(np.cov(among.T))
-    kept = power > ROUNDING * power.max()
-    frame = direction[:, kept] / np.sqrt(power[kept])
+    frame = whitening(among)
     tree = cKDTree(among @ frame)
     return [np.asarray(tree.query(some[:, inputs].astype(np.float64) @ frame, NEIGHBOURS)[0])[:, -1] for some in rows]
 
 
-def odd_share(p_values: Float[np.ndarray, "object"]) -> Check:
-    """Share of objects with p below 1 % (test "odd objects"): binomial, given Θ the objects are independent."""
+def whitening(objects: Float[np.ndarray, "object input"]) -> Float[np.ndarray, "input direction"]:
+    """Linear map to directions in which objects have covariance 1; combinations of other inputs have none."""
+    power, direction = np.linalg.eigh(np.cov(objects.astype(np.float64).T))
+    kept = power > ROUNDING * power.max()
+    return direction[:, kept] / np.sqrt(power[kept])
+
+
+def odd_share(p_values: Float[np.ndarray, "object"], judged: int) -> Check:
+    """Share of objects with p below 1 % (test "odd objects"): given Θ the objects are independent.
+
+    Args:
+        p_values: of `typicality`.
+        judged: number of simulated objects that they are ranks among. Where their first per cent ends is uncertain, so that the count is
+            not binomial but beta-binomial.
+    """
     odd, count = int((p_values < ODD).sum()), len(p_values)
-    low, high = stats.binom.interval(BAND, count, ODD)
-    return Check("odd objects", f"p < {ODD:g}", odd / count, low / count, high / count, float(stats.binomtest(odd, count, ODD).pvalue))
+    law = stats.betabinom(count, max(ODD * judged, 1), (1 - ODD) * judged)
+    low, high = law.interval(BAND)
+    p = min(2 * min(law.cdf(odd), law.sf(odd - 1)), 1.0)
+    return Check("odd objects", f"p < {ODD:g}", odd / count, low / count, high / count, float(p))
 
 
 def false_discoveries(p_values: Float[np.ndarray, "object"], share: float) -> Bool[np.ndarray, "object"]:

@@ -19,6 +19,7 @@ from cigars.report.statistics import prior_distribution
 from cigars.schema import Marginal, column
 
 __all__ = [
+    "Listing",
     "ParameterRow",
     "axis_label",
     "format_duration",
@@ -60,6 +61,13 @@ class ParameterRow(NamedTuple):
     shrinkage: float | None
     truth: float | None
     pull: float | None
+
+
+class Listing(NamedTuple):
+    """A plain table: names of the columns, and rows of text."""
+
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
 
 
 def parameter_table(inputs: ReportInputs) -> list[ParameterRow]:

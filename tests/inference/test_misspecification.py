@@ -95,7 +95,7 @@ def pools():
 def test_simulated_objects_are_typical(pools):
     p = typicality(objects(np.random.default_rng(9), 4000), *pools, INPUTS).p_value
     assert stats.kstest(p, "uniform").pvalue > 1e-3  # the pool of 8,000 adds a noise of its own
-    check = odd_share(p)
+    check = odd_share(p, 8000)
     assert check.low <= check.value <= check.high
 
 
@@ -117,7 +117,7 @@ def test_a_share_of_odd_objects_is_found(pools):
     called = false_discoveries(found.p_value, 0.1)
     assert called[:50].sum() >= 45
     assert called[50:].sum() <= 0.1 / 0.9 * 50 + 5 * (0.1 * 55) ** 0.5  # expected false ones, 5 standard deviations
-    assert not judge([odd_share(found.p_value)], 0.01)[0].passed
+    assert not judge([odd_share(found.p_value, 8000)], 0.01)[0].passed
 
 
 def test_no_object_is_called_where_none_is_odd():
