@@ -114,9 +114,11 @@ def check(
         "odd": np.where(place < 0, True, odd[place]),
     }
     record = {
-        "run": str(run), "name": config.name, "fingerprint": trained.meta["fingerprint"], "catalogue": target_hash(catalogue),
+        "run": str(run), "name": config.name, "fingerprint": trained.meta["fingerprint"],
+        "catalogue": target_hash(catalogue),
         "objects": len(catalogue.id), "outside": outside, "odd": int(of_objects["odd"].sum()), "surveys": surveys, "exposure": exposure,
-        "seed": seed, "seconds": time.monotonic() - started, "versions": versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": seed, "seconds": time.monotonic() - started, "versions": versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     return Checked(rows, checks, all(row.passed for row in rows), level, of_objects, np.asarray(catalogue.id), record)
 

@@ -85,7 +85,7 @@ def input_names(config: Config) -> list[str]:
 
 
 def statistics_of(simulated: Sequence[Seen], observed: Seen) -> tuple[np.ndarray, dict[str, float]]:
-    """Statistics that all surveys have, with N(z) as shares of their objects: of the simulated [survey, statistic], of the observed by name."""
+    """Statistics that all surveys have, N(z) as shares of objects: of the simulated [survey, statistic], of the observed by name."""
     from inference.misspecification import shares
 
     everyone = [observed, *simulated]

@@ -5,9 +5,9 @@ posterior predictive p-value is too kind; here a statistic T is instead predicte
 survey, the same for the observed and for each simulated one, and only the residual is judged: with normal residuals its t and
 Hotelling's T² are exact. What the parameters can explain, they have explained.
 
-That also is the density of the networks' summary: T² of its residual is minus twice the log density of the normal distribution that simulated
-residuals have, and its p-value is exact for any number of surveys. A flow of a summary of tens of components learned from some hundred
-surveys would rank the same residuals with more noise, and could not call anything rarer than one in their number.
+That also is the density of the networks' summary: T² of its residual is minus twice the log density of the normal distribution that
+simulated residuals have, and its p-value is exact for any number of surveys. A flow of a summary of tens of components learned from some
+hundred surveys would rank the same residuals with more noise, and could not call anything rarer than one in their number.
 
 An object is typical if objects as far from their neighbours are common among simulated ones. Distances are to the k-th simulated
 neighbour.
@@ -54,7 +54,7 @@ class Typicality(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What of statistics a linear regression on what is known of each survey does not explain, and how far each survey pulls its own fit."""
+    """What a linear regression of statistics on what is known of each survey leaves, and how far each survey pulls its own fit."""
 
     residuals: Float[np.ndarray, "survey statistic"]
     residual: Float[np.ndarray, "statistic"]  # of the observed survey, which took no part in the fit

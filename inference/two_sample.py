@@ -1,10 +1,10 @@
 r"""Are the objects of a survey distributed as those of simulated surveys? The maximum mean discrepancy, given what the parameters explain.
 
-With k a sum of Gaussian kernels and φ its random Fourier features, $\langle\varphi(a), \varphi(b)\rangle \approx k(a, b)$ (Rahimi & Recht 2007), two
-sets of objects differ by $\mathrm{MMD}^2 = |\mu_1 - \mu_2|^2$, μ the mean of φ over a set (Gretton+12): linear in the number of objects. Here
-$\mu_2$ is what simulated surveys have at the parameters that the survey seems to have, by regression as in `misspecification`. The objects' own
-noise is subtracted, and each simulated survey is treated as the observed one, left out of its own regression: the law of N MMD², a sum of
-squares of normal numbers, is taken as a gamma law with their mean, variance and skewness.
+With k a sum of Gaussian kernels and φ its random Fourier features, $\langle\varphi(a), \varphi(b)\rangle \approx k(a, b)$ (Rahimi & Recht
+2007), two sets of objects differ by $\mathrm{MMD}^2 = |\mu_1 - \mu_2|^2$, μ the mean of φ over a set (Gretton+12): linear in the number of
+objects. Here $\mu_2$ is what simulated surveys have at the parameters that the survey seems to have, by regression as in
+`misspecification`. The objects' own noise is subtracted, and each simulated survey is treated as the observed one, left out of its own
+regression: the law of N MMD², a sum of squares of normal numbers, is taken as a gamma law with their mean, variance and skewness.
 """
 
 # sbi's calc_misspecification_mmd shuffles one pool of simulations to find its null: a survey at one Θ against objects at many is then

@@ -26,8 +26,8 @@ SHOWN = 12  # odd objects
 GROUPS = {
     "number": INK, "redshift": POSTERIOR, "magnitudes": GREY, "colours": SECOND, "stretch": "#CC79A7", "supernova colour": TRUTH,
 }  # fmt: skip
-MARKERS = {"mean": "o", "sd": "s", "5% quantile": "<", "50% quantile": "d", "95% quantile": ">"}
-OTHER = "."  # the number of objects, and shares of N(z)
+OTHER = "number or share"
+MARKERS = {"mean": "o", "sd": "s", "5% quantile": "<", "50% quantile": "d", "95% quantile": ">", OTHER: "P"}
 MEANINGS = {
     "statistics": "each statistic of the survey by itself",
     "all statistics": "all of them at once (Hotelling’s T²)",
@@ -69,14 +69,14 @@ def tests_listing(inputs: ReportInputs) -> Listing:
         (
             t["worst"]["test"],
             MEANINGS.get(t["worst"]["test"], ""),
-            f"{_name(t['worst']['of'])}: {t['worst']['value']:.3g}",
-            f"{t['worst']['low']:.3g} to {t['worst']['high']:.3g}",
+            f"{_name(t['worst']['of'])}: {_number(t['worst']['value'])}",
+            f"{_number(t['worst']['low'])} to {_number(t['worst']['high'])}",
             f"{t['adjusted']:.2g}",
             "passed" if t["passed"] else "rejected",
         )
         for t in inputs.check["tests"]
     ]
-    return Listing(("test", "of", "farthest off", "99 % of simulated", "p, corrected", "verdict"), rows)
+    return Listing(("test", "looks at", "farthest off", "99 % of simulated", "p, corrected", "verdict"), rows)
 
 
 def odd_objects(inputs: ReportInputs) -> Listing:
@@ -113,7 +113,9 @@ def residual_figure(inputs: ReportInputs) -> Figure:
     axes.set_yticks(range(len(quantities)), [_name(q) for q in reversed(quantities)])
     for label, quantity in zip(axes.get_yticklabels(), reversed(quantities), strict=True):
         label.set_color(GROUPS[_group(quantity)])
-    handles = [Line2D([], [], marker=m, color="none", markerfacecolor="#555555", markeredgecolor="none", label=k) for k, m in MARKERS.items()]
+    handles = [
+        Line2D([], [], marker=m, color="none", markerfacecolor="#555555", markeredgecolor="none", label=k) for k, m in MARKERS.items()
+    ]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handletextpad=0.1, columnspacing=1.0)
     return figure
 
@@ -142,8 +144,12 @@ def _group(statistic: str) -> str:
     return known.get(quantity, "colours" if " - " in quantity else "magnitudes")
 
 
+def _number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−", 1) if value < 0 else f"{value:.3g}"
+
+
 def _marker(statistic: str) -> str:
-    return MARKERS.get(statistic.partition(": ")[2], OTHER)
+    return MARKERS.get(statistic.partition(": ")[2], MARKERS[OTHER])
 
 
 def _name(text: str) -> str:

@@ -261,9 +261,9 @@ def _likeness(inputs: ReportInputs) -> Section:
         "posterior of its survey lets one expect, so that what the parameters explain is not held against the model."
     )
     caption = Markup(
-        "Residual of each statistic of the catalogue, in units of the scatter of simulated surveys: number of objects, redshifts (photometric, "
-        "and shares of N(z)), magnitudes, colours, stretch and supernova colour. Grey: 99&nbsp;% of simulated surveys; dashed: where one "
-        "statistic alone would reject the model."
+        "Residual of each statistic of the catalogue, in units of the scatter of simulated surveys; the colours tell number of objects, "
+        "magnitudes, host colours, stretch, supernova colour and redshifts (photometric, and shares of N(z)) apart. Grey: 99&nbsp;% of "
+        "simulated surveys; dashed: beyond it a single statistic rejects the model at the level of the check."
     )
     plot = Plot("residuals", likeness.residual_figure, "Standardised residuals of the statistics of the catalogue", caption)
     listings = [likeness.tests_listing(inputs), *([likeness.odd_objects(inputs)] if inputs.check["odd_objects"] else [])]

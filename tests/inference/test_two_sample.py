@@ -66,7 +66,7 @@ def test_another_law_of_the_objects_is_rejected(simulated, law):
 
 
 def test_too_few_are_refused(simulated):
-    kernel, means, sizes, known = simulated
+    _, means, sizes, known = simulated
     with pytest.raises(ValueError, match="simulate more or larger"):
         mmd_check(means[:3], sizes[:3], known[:3], means[0], sizes[0], known[0])
     with pytest.raises(ValueError, match="the least of 1"):

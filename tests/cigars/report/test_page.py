@@ -163,7 +163,9 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 def test_missing_material_is_explained():
-    inputs = few_parameters(fake_inputs(objects=25, draws=50, truth=False, local=False, sbc_ranks=None, curves={}, timings={}, prior={}, check={}))
+    inputs = few_parameters(
+        fake_inputs(objects=25, draws=50, truth=False, local=False, sbc_ranks=None, curves={}, timings={}, prior={}, check={})
+    )
     text = render_report(inputs)
     page = Page(text)
     assert [s["id"] for s in page.all("section")] == SECTIONS
