@@ -78,7 +78,7 @@ def column_statistics(columns: Float[np.ndarray, "object column"], names: Sequen
 def shares(values: Float[np.ndarray, "object"], edges: Float[np.ndarray, "edge"], name: str) -> dict[str, float]:
     """Share of the objects in each bin; those beyond the outer edges belong to the outer bins."""
     counts = np.bincount(np.searchsorted(edges[1:-1], values), minlength=len(edges) - 1)
-    labels = [f"{name}: {a:.2f} to {b:.2f}" for a, b in itertools.pairwise(edges)]
+    labels = [f"{name}: bin {k}, {a:.2f} to {b:.2f}" for k, (a, b) in enumerate(itertools.pairwise(edges), start=1)]
     return dict(zip(labels, (counts / max(len(values), 1)).tolist(), strict=True))
 
 

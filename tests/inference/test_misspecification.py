@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from inference.checks import judge
-from inference.misspecification import column_statistics, false_discoveries, odd_share, predictive_checks, typicality
+from inference.misspecification import column_statistics, false_discoveries, odd_share, predictive_checks, shares, typicality
 
 SURVEYS, PARAMETERS, STATISTICS = 200, 3, 12
 NAMES = [f"t{k}" for k in range(STATISTICS)]
@@ -131,3 +131,18 @@ def test_statistics_of_a_column_ignore_what_is_missing():
     assert found["a: sd"] == pytest.approx((2 / 3) ** 0.5)
     assert found["a: 50% quantile"] == 2.0
     assert np.isnan(found["b: mean"])
+
+
+def test_shares_count_every_object_and_see_another_distribution():
+    """Of uniform redshifts each share is binomial; a survey that lacks the far half is rejected where one that does not passes."""
+    rng, edges = np.random.default_rng(11), np.linspace(0.1, 0.9, 5)
+    found = shares(np.array([0.0, 0.2, 0.4, 0.45, 0.95]), edges, "N(z)")
+    assert list(found) == [f"N(z): bin {k}, {e:.2f} to {e + 0.2:.2f}" for k, e in enumerate(edges[:-1], start=1)]
+    assert list(found.values()) == pytest.approx([0.4, 0.4, 0.0, 0.2])
+
+    def survey(far):
+        return list(shares(rng.uniform(0.1, far, 200), edges, "N(z)").values())
+
+    simulated, known = np.array([survey(0.9) for _ in range(100)]), rng.normal(size=(100, 1))
+    right, wrong = (predictive_checks(list(found), simulated, known, np.array(survey(far)), known[0]) for far in (0.9, 0.6))
+    assert right[-1].p_value > 1e-3 > wrong[-1].p_value
