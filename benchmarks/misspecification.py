@@ -248,9 +248,15 @@ def keep(file: Path, s: Setup, found: list[dict[str, float]], sizes: list[int], 
     print(file.stem, len(found), {t: float(np.mean([p[t] < LEVEL for p in found])) for t in found[0]}, flush=True)
 
 
+def gathered(kind: str, work: Path) -> dict[str, Any]:
+    """What is there of a kind, put together."""
+    first, *others = (json.loads(file.read_text()) for file in sorted(work.glob(f"{kind}*.json")))
+    return first | {"p_values": sum((o["p_values"] for o in others), first["p_values"])}
+
+
 def table(work: Path, output: Path) -> None:
     """Rates with binomial errors, and how often a wrong mock has a lower p than a right one, from the p-values that are there."""
-    raw = {kind: json.loads(file.read_text()) for kind in [PRIOR, *KINDS] if (file := work / f"{kind}.json").exists()}
+    raw = {kind: gathered(kind, work) for kind in [PRIOR, *KINDS] if list(work.glob(f"{kind}*.json"))}
     right, out = raw["right"]["p_values"], {}
     for kind, found in raw.items():
         p, rows_ = found.pop("p_values"), {}

@@ -18,11 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 from scipy.spatial.distance import pdist
 
 from .checks import BAND, Check
-from .misspecification import given, whitening
+from .misspecification import given, law_at, whitening
 
 __all__ = ["Kernel", "embedding", "gaussian_kernel", "mmd_check"]
 
@@ -85,7 +84,7 @@ def mmd_check(
     left_out = found.residuals / (1 - np.minimum(found.leverages, 0.999))[:, None]
     null = _scaled(left_out, simulated, np.asarray(sizes))
     value = float(_scaled(found.residual[None], observed[None], np.array([size]))[0])
-    law = stats.pearson3(max(float(stats.skew(null)), 1e-3), null.mean(), null.std(ddof=1))
+    law = law_at(null, found)
     return Check("objects together", "N MMD²", value, float(law.ppf(0.5 - BAND / 2)), float(law.ppf(0.5 + BAND / 2)), float(law.sf(value)))
 
 
