@@ -13,18 +13,21 @@ REPEATS = 200
 LEVEL = 0.05
 
 
-def surveys(rng, count, centre=0.0, shift=0.0, parameters=PARAMETERS):
-    """Statistics linear in Θ with correlated noise, and estimates of Θ with errors of their own that share that noise."""
+def surveys(rng, count, centre=0.0, shift=0.0, parameters=PARAMETERS, tails=0.0):
+    """Statistics linear in Θ with correlated noise, and estimates of Θ with errors of their own that share that noise.
+
+    With `tails` the noise of a survey has a scale of its own, log-normal with this spread.
+    """
     mix = np.random.default_rng(1).normal(size=(STATISTICS, STATISTICS)) / STATISTICS**0.5
     slope = np.random.default_rng(2).normal(size=(PARAMETERS, STATISTICS))
     theta = centre + rng.normal(size=(count, PARAMETERS))
-    noise = rng.normal(size=(count, STATISTICS)) @ mix
+    noise = np.exp(tails * rng.normal(size=(count, 1))) * (rng.normal(size=(count, STATISTICS)) @ mix)
     return theta @ slope + noise + shift, theta + 0.3 * noise[:, :PARAMETERS]
 
 
-def rejected(rng, **wrong):
-    simulated, known = surveys(rng, SURVEYS)
-    observed, estimate = surveys(rng, 1, **wrong)
+def rejected(rng, tails=0.0, **wrong):
+    simulated, known = surveys(rng, SURVEYS, tails=tails)
+    observed, estimate = surveys(rng, 1, tails=tails, **wrong)
     checks = predictive_checks(NAMES, simulated, known, observed[0], estimate[0])
     return [checks[-1].p_value < LEVEL, min(c.p_value for c in checks[:-1]) * STATISTICS < LEVEL, checks[0].p_value < LEVEL]
 
@@ -51,6 +54,16 @@ def test_what_they_do_not_explain_is_rejected():
     shift = np.zeros(STATISTICS)
     shift[5] = 4.0
     assert np.mean([rejected(rng, shift=shift)[0] for _ in range(50)]) > 0.9
+
+
+def test_tails_heavier_than_normal_raise_no_false_alarms():
+    """By the F law of normal residuals one in six of these surveys would be rejected."""
+    rng = np.random.default_rng(12)
+    rate = np.mean([rejected(rng, tails=0.5)[0] for _ in range(REPEATS)])
+    assert abs(rate - LEVEL) < 5 * (LEVEL * (1 - LEVEL) / REPEATS) ** 0.5
+    shift = np.zeros(STATISTICS)
+    shift[5] = 12.0
+    assert np.mean([rejected(rng, tails=0.5, shift=shift)[0] for _ in range(50)]) > 0.9
 
 
 def test_a_combination_of_other_statistics_changes_nothing():
