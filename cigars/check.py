@@ -6,9 +6,9 @@ compared. `cigars validate` asks whether a posterior is right where the model is
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,9 +17,10 @@ import numpy as np
 
 from cigars.catalogue import Catalogue, CatalogueError, select
 from cigars.config import Config, ConfigError
-from cigars.files import replacing
+from cigars.files import FileError, replacing
 from cigars.runs import run_config
-from cigars.schema import FIDUCIAL, Column, Globals, column
+from cigars.schema import FIDUCIAL, Column, Globals, Survey, column
+from cigars.seen import REDSHIFT_BINS, Seen, input_names, pool, see, statistics_of
 from cigars.tables import write_table
 from cigars.targets import as_survey, check_exposure, inside, target_hash
 
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
     from inference.checks import Check, Judged
     from inference.misspecification import Typicality
 
-__all__ = ["Checked", "check", "compared", "references", "write_check", "write_odd_objects"]
+__all__ = ["Checked", "check", "compared", "globals_of", "read_check", "references", "write_check", "write_odd_objects"]
 
-DRAWS = 64  # for the posterior mean of a survey
 REFERENCE = 40_000  # simulated objects among which neighbours are looked for
 COMMON = 40_000  # others, which say how far such neighbours usually are
 SHARE = 0.1  # of false ones among the objects that are called odd
@@ -41,7 +41,7 @@ class Checked(NamedTuple):
     """What `check` found.
 
     Attributes:
-        rows: tests "statistics", "all statistics", "network summary" and "odd objects", judged at `level`.
+        rows: tests "statistics", "all statistics", "network summary", "objects together" and "odd objects", judged at `level`.
         checks: the numbers behind them.
         passed: whether no test rejects.
         level: family-wise.
@@ -57,15 +57,6 @@ class Checked(NamedTuple):
     objects: Mapping[str, np.ndarray]
     ids: np.ndarray
     record: Mapping[str, Any]
-
-
-class _Seen(NamedTuple):
-    """Of each survey: statistics by name, summary [column], posterior mean [parameter], inputs [object, input]."""
-
-    statistics: dict[str, float]
-    summary: np.ndarray
-    mean: np.ndarray
-    inputs: np.ndarray
 
 
 def check(
@@ -101,7 +92,7 @@ def check(
 
     config = run_config(run)
     check_exposure(exposure, config)
-    trained = load_run(Path(run), device)
+    trained, started = load_run(Path(run), device), time.monotonic()
     if surveys <= (fewest := _fewest(trained, config)) or not 0 < level < 1:
         raise ConfigError(f"check: expected more than {fewest} surveys and a level between 0 and 1, got {surveys} and {level:g}")
     within, outside = inside(trained, catalogue)
@@ -110,7 +101,7 @@ def check(
     ordered = select(within, np.argsort(within.id))
     survey = as_survey(ordered.observations, exposure)
     found = references(trained, survey, config, exposure, surveys, seed, report)
-    checks, objects = compared(found, trained, survey, config, seed)
+    checks, objects = compared(found, see(trained, [survey], config, seed), [outside], trained, config)[0]
     rows = judge(checks, level)
 
     odd = false_discoveries(objects.p_value, SHARE)
@@ -123,16 +114,18 @@ def check(
         "odd": np.where(place < 0, True, odd[place]),
     }
     record = {
-        "run": str(run), "name": config.name, "fingerprint": trained.meta["fingerprint"], "catalogue": target_hash(catalogue),
+        "run": str(run), "name": config.name, "fingerprint": trained.meta["fingerprint"],
+        "catalogue": target_hash(catalogue),
         "objects": len(catalogue.id), "outside": outside, "odd": int(of_objects["odd"].sum()), "surveys": surveys, "exposure": exposure,
-        "seed": seed, "versions": versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": seed, "seconds": time.monotonic() - started, "versions": versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     return Checked(rows, checks, all(row.passed for row in rows), level, of_objects, np.asarray(catalogue.id), record)
 
 
 def references(
     trained: Any, survey: Any, config: Config, exposure: float, surveys: int, seed: int, report: Reporter = lambda *_, **__: None
-) -> list[_Seen]:
+) -> list[Seen]:
     """Surveys simulated at draws of the posterior of a survey, as they are seen; their number is rounded up to whole batches."""
     from inference.posterior import GlobalPosterior
 
@@ -141,105 +134,98 @@ def references(
     return _simulated(trained, theta, config, exposure, seed, report)
 
 
-def compared(simulated: Sequence[_Seen], trained: Any, survey: Any, config: Config, seed: int) -> tuple[list[Check], Typicality]:
-    """The checks of a survey against simulated ones, and how typical its objects are."""
-    from inference.misspecification import odd_share, predictive_checks, typicality
+def compared(
+    simulated: Sequence[Seen], observed: Sequence[Seen], outside: Sequence[int], trained: Any, config: Config, *, reasons: bool = True
+) -> list[tuple[list[Check], Typicality]]:
+    """Of each observed survey the checks against the simulated ones, and how typical its objects are.
 
-    observed = _see(trained, survey, config, seed)[0]
-    half = len(simulated) // 2
-    among, common = (_pool(part, size) for part, size in ((simulated[:half], REFERENCE), (simulated[half:], COMMON)))
-    objects = typicality(observed.inputs, among, common, _input_names(config))
-    kept = [name for name in observed.statistics if all(np.isfinite(s.statistics[name]) for s in (observed, *simulated))]
-    table, known = np.array([[s.statistics[n] for n in kept] for s in simulated]), np.array([s.mean for s in simulated])
-    checks = predictive_checks(kept, table, known, np.array([observed.statistics[n] for n in kept]), observed.mean)
-    checks += [_summary_check(trained, [s.summary for s in simulated], known, observed), odd_share(objects.p_value)]
-    return checks, objects
+    Args:
+        simulated: what `references` gives.
+        observed: surveys without their objects beyond the range of the training.
+        outside: how many of those each had; they count as odd.
+        trained, config: of the run.
+        reasons: whether to look for what makes objects odd, which takes longer than the rest.
+    """
+    from inference.misspecification import ODD, Typicality, odd_share, typicality
+
+    half, known = len(simulated) // 2, np.array([s.mean for s in simulated])
+    among, common = (pool([s.inputs for s in part], size) for part, size in ((simulated[:half], REFERENCE), (simulated[half:], COMMON)))
+    every = typicality(np.concatenate([o.inputs for o in observed]), among, common, input_names(config), ODD if reasons else 0.0)
+    ends = np.cumsum([len(o.inputs) for o in observed])[:-1]
+    objects = [Typicality(*parts) for parts in zip(*(np.split(leaf, ends) for leaf in every), strict=True)]
+    statistics, together = _statistics_checks(simulated, known, observed), _objects_checks(simulated, known, observed, among)
+    summary = _summary_checks(trained, simulated, known, observed)
+    odd = [odd_share(np.append(of.p_value, np.zeros(beyond)), len(common)) for of, beyond in zip(objects, outside, strict=True)]
+    checks = [[*rows, *others] for rows, *others in zip(statistics, summary, together, odd, strict=True)]
+    return list(zip(checks, objects, strict=True))
+
+
+def _statistics_checks(simulated: Sequence[Seen], known: np.ndarray, observed: Sequence[Seen]) -> Iterator[list[Check]]:
+    from inference.misspecification import predictive_checks
+
+    for one in observed:
+        table, own = statistics_of(simulated, one)
+        yield predictive_checks(list(own), table, known, np.array(list(own.values())), one.mean)
+
+
+def _summary_checks(trained: Any, simulated: Sequence[Seen], known: np.ndarray, observed: Sequence[Seen]) -> Iterator[Check]:
+    """Hotelling's T² of the whitened summary that the global posterior reads."""
+    import torch
+
+    from inference.misspecification import predictive_checks
+
+    def whitened(surveys: Sequence[Seen]) -> np.ndarray:
+        rows = torch.as_tensor(np.stack([s.summary for s in surveys]), device=trained.device)
+        with torch.no_grad():
+            return np.asarray(trained.estimators[0].whitening(rows).cpu().double().numpy())
+
+    among = whitened(simulated)
+    names = [f"component {k}" for k in range(among.shape[1])]
+    for one, row in zip(observed, whitened(observed), strict=True):
+        yield predictive_checks(names, among, known, row, one.mean)[-1]._replace(test="network summary")
+
+
+def _objects_checks(simulated: Sequence[Seen], known: np.ndarray, observed: Sequence[Seen], objects: np.ndarray) -> Iterator[Check]:
+    """Maximum mean discrepancy of the objects, whatever it is in their law that differs."""
+    from inference.two_sample import embedding, gaussian_kernel, mmd_check
+
+    # a survey of fewer than two objects says nothing of their law
+    kernel, enough = gaussian_kernel(objects), [k for k, s in enumerate(simulated) if len(s.inputs) > 1]
+    means, sizes = np.stack([embedding(simulated[k].inputs, kernel) for k in enough]), [len(simulated[k].inputs) for k in enough]
+    for one in observed:
+        yield mmd_check(means, sizes, known[enough], embedding(one.inputs, kernel), len(one.inputs), one.mean)
 
 
 def _fewest(trained: Any, config: Config) -> int:
     """Surveys that are too few to judge all statistics, or all components of the summary, by regression on the parameters."""
     from inference.misspecification import QUANTILES
 
-    statistics = 1 + (len(_input_names(config)) + 1) * (2 + len(QUANTILES))
+    statistics = 1 + (len(input_names(config)) + 1) * (2 + len(QUANTILES)) + REDSHIFT_BINS
     summary = trained.estimators[0].whitening.projection.shape[1]
     return max(statistics, summary) + len(trained.names) + 3
 
 
-def _input_names(config: Config) -> list[str]:
-    bands = config.band_names
-    middle = bands[len(bands) // 2]
-    return [middle, *(f"{a} - {b}" for a, b in itertools.pairwise(bands)), "m", "x", "c"]
-
-
-def _simulated(trained: Any, theta: np.ndarray, config: Config, exposure: float, seed: int, report: Reporter) -> list[_Seen]:
+def _simulated(trained: Any, theta: np.ndarray, config: Config, exposure: float, seed: int, report: Reporter) -> list[Seen]:
     """Surveys at each Θ [survey, parameter], seen as the observed one is."""
     from cigars.pipeline import survey_source
 
     one_size = config.model_copy(update={"size": config.size.model_copy(update={"exposure": (exposure, exposure)})})
-    values = {**FIDUCIAL._asdict(), **config.fixed, **dict(zip(trained.names, theta.T, strict=True))}
+    source = survey_source(one_size, f"check-{seed}", globals_of(theta, trained.names, config), report)
+
+    def batches() -> Iterator[Survey]:
+        for first in range(0, len(theta), BATCH):
+            yield source(first, BATCH)
+            report("surveys", first + BATCH, len(theta))
+
+    return see(trained, batches(), config, seed)
+
+
+def globals_of(theta: np.ndarray, names: Sequence[str], config: Config) -> Globals:
+    """Rows [survey, parameter] of the free parameters as arrays by name, with what the configuration fixes."""
+    values = {**FIDUCIAL._asdict(), **config.fixed, **dict(zip(names, theta.T, strict=True))}
     if config.supernovae.cosmology != "LCDM":
         values["Ode0"] = 1 - values["Om0"]
-    source = survey_source(one_size, f"check-{seed}", Globals(**values), report)
-    seen: list[_Seen] = []
-    for first in range(0, len(theta), BATCH):
-        seen += _see(trained, source(first, BATCH), config, seed + first)
-        report("surveys", len(seen), len(theta))
-    return seen
-
-
-def _see(trained: Any, survey: Any, config: Config, seed: int) -> list[_Seen]:
-    """What is compared of each survey."""
-    import torch
-
-    from inference.batches import pack
-    from inference.misspecification import column_statistics
-    from inference.posterior import GlobalPosterior
-
-    packed, names = pack(survey, device=trained.device), _input_names(config)
-    with torch.no_grad():
-        summary = trained.summary(packed).cpu().numpy()
-        inputs = trained.local.standardiser(packed.observations)
-        bands = trained.local.standardiser.bands
-        inputs = torch.cat([inputs[:, :bands], inputs[:, 2 * bands : 2 * bands + 3]], 1).cpu().numpy()
-        mean = GlobalPosterior(trained).sample(DRAWS, packed, seed).mean(0).cpu().numpy()
-        redshift = _redshift(trained, packed)
-    mag, middle = packed.observations.mag.cpu().numpy(), len(config.band_names) // 2
-    light = [getattr(packed.observations, n).cpu().numpy()[:, None] for n in ("m", "x", "c")]
-    columns = np.concatenate([mag[:, middle : middle + 1], mag[:, :-1] - mag[:, 1:], *light, *redshift], 1)
-    edges = np.cumsum([0, *packed.lengths.tolist()])
-    out = []
-    for k, (a, b) in enumerate(itertools.pairwise(edges)):
-        statistics = {"ln number": float(np.log(max(b - a, 1)))} | column_statistics(columns[a:b], [*names, *(["photo-z"] * len(redshift))])
-        out.append(_Seen(statistics, summary[k], mean[k], inputs[a:b]))
-    return out
-
-
-def _redshift(trained: Any, packed: Any) -> list[np.ndarray]:
-    """Redshift that the summary's regressor estimates of each object [object, 1], where there is such a regressor."""
-    regressor = getattr(trained.summary, "regressor", None)
-    if regressor is None:
-        return []
-    estimate = regressor.estimate(packed.observations)[0][:, :1] * regressor.scale[:1] + regressor.centre[:1]
-    return [estimate.cpu().numpy()]
-
-
-def _summary_check(trained: Any, simulated: Sequence[np.ndarray], known: np.ndarray, observed: _Seen) -> Check:
-    """Hotelling's T² of the whitened summary that the global posterior reads."""
-    import torch
-
-    from inference.misspecification import predictive_checks
-
-    whitening = trained.estimators[0].whitening
-    with torch.no_grad():
-        rows = whitening(torch.as_tensor(np.stack([observed.summary, *simulated]), device=trained.device)).cpu().double().numpy()
-    names = [f"component {k}" for k in range(rows.shape[1])]
-    return predictive_checks(names, rows[1:], known, rows[0], observed.mean)[-1]._replace(test="network summary")
-
-
-def _pool(seen: Sequence[_Seen], size: int) -> np.ndarray:
-    """At most `size` objects, as many from each survey as it has in proportion."""
-    every = np.concatenate([s.inputs for s in seen])
-    return every[:: max(len(every) // size, 1)][:size]
+    return Globals(**values)
 
 
 def write_check(path: str | Path, checked: Checked, overwrite: bool = False) -> None:
@@ -253,6 +239,17 @@ def write_check(path: str | Path, checked: Checked, overwrite: bool = False) -> 
     }  # fmt: skip
     with replacing(path, overwrite) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_check(path: str | Path) -> dict[str, Any]:
+    """What `write_check` wrote; raises FileError for another file."""
+    try:
+        found = json.loads(Path(path).read_text())
+        if {"passed", "level", "tests", "checks", "odd_objects", "objects", "fingerprint", "catalogue"} <= set(found):
+            return dict(found)
+    except (OSError, ValueError, TypeError) as error:
+        raise FileError(f"{path}: cannot read the check: {error}; run `cigars check` again") from None
+    raise FileError(f"{path}: expected what `cigars check` writes, got another file; run it again")
 
 
 def write_odd_objects(path: str | Path, checked: Checked, overwrite: bool = False) -> None:

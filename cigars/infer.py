@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -98,7 +99,7 @@ def infer(
     check_ids(np.asarray(catalogue.id).astype(np.str_))
     config = run_config(run)
     check_exposure(exposure, config)
-    trained = load_run(Path(run), device)
+    trained, identity, started = load_run(Path(run), device), target_hash(catalogue), time.monotonic()
     catalogue, dropped = catalogue._replace(observations=hide(catalogue.observations, hidden)), 0
     if drop_outside:
         catalogue, dropped = inside(trained, catalogue)
@@ -113,6 +114,7 @@ def infer(
         "hidden": ", ".join(hidden),
         "dropped": dropped,
         "exposure": exposure,
+        "catalogue": identity,
         "truncated_for": _warn_piled_up(run, catalogue, dict(zip(trained.names, theta.T, strict=True)), config),
     }
     size = len(catalogue.id)
@@ -126,12 +128,14 @@ def infer(
             report("infer", rows.stop, size)
 
     if output is None:
-        data = assemble(trained.names, theta, gathered(watched(), draws, size), catalogue, config, record)
+        local = gathered(watched(), draws, size)
+        data = assemble(trained.names, theta, local, catalogue, config, record | {"seconds": time.monotonic() - started})
     else:
         shell = assemble(trained.names, theta, None, catalogue, config, record)
-        with writing(output, shell, draws, overwrite) as put:
+        with writing(output, shell, draws, overwrite) as file:
             for rows, block in watched():
-                put(rows, block)
+                file.put(rows, block)
+            file.note("seconds", time.monotonic() - started)
         data = read_posterior(output)
     if hosts is not None and summaries is not None:
         write_summaries(hosts, catalogue.id, summaries, {"fingerprint": record["fingerprint"], "draws": draws}, overwrite)

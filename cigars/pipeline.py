@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cigars.catalogue import Catalogue, Truth, catalogue_from_survey, truth_from_survey, write_catalogue, write_truth
+from cigars.check import read_check
 from cigars.config import Config, ConfigError, TrainingConfig, fingerprint, load_config
 from cigars.exact import infer_exact
 from cigars.infer import hide, infer
@@ -275,6 +276,7 @@ def report(
     *,
     run: str | Path | None = None,
     truth: Truth | None = None,
+    check: str | Path | None = None,
     timings: Mapping[str, float] | None = None,
     overwrite: bool = False,
     figures: str | Path | None = None,
@@ -286,21 +288,24 @@ def report(
         posterior: from `infer`.
         run: run folder, for training curves, calibration and what `cigars validate` left there.
         truth: of a mock, matched to the posterior by id.
+        check: JSON that `cigars check` wrote of the same catalogue and run.
         timings: further seconds by step.
         overwrite: replace an existing file.
         figures: folder that also receives every figure as PDF.
 
     Raises:
-        ValueError: if the truth lacks an object, or the run folder is of another fingerprint than the posterior.
+        ValueError: if the truth lacks an object, or the run folder or the check are of another training or catalogue than the posterior.
     """
     from cigars.report.inputs import ReportInputs
     from cigars.report.page import write_report
 
-    config = Config.model_validate_json(posterior["posterior"].attrs["config"])
-    if run and stored_fingerprint(run) != posterior["posterior"].attrs["fingerprint"]:
-        made, found = posterior["posterior"].attrs["fingerprint"], stored_fingerprint(run)
+    attributes = posterior["posterior"].attrs
+    config, checked = Config.model_validate_json(attributes["config"]), _checked(check, attributes) if check else {}
+    if run and stored_fingerprint(run) != attributes["fingerprint"]:
+        made, found = attributes["fingerprint"], stored_fingerprint(run)
         raise ValueError(f"run folder {run}: expected the one that made the posterior, {made}, got {found}; name that folder or none")
     calibration, seconds = read_calibration(run) if run else (None, {})
+    steps = {step: of["seconds"] for step, of in (("inference", attributes), ("check", checked)) if "seconds" in of}
     inputs = ReportInputs(
         posterior=posterior,
         truth=_matched(truth, posterior["posterior"]["object"].values) if truth else None,
@@ -310,8 +315,9 @@ def report(
         sbc_ranks=calibration.ranks if calibration else None,
         sbc_draws=calibration.draws if calibration else 0,
         sbc_names=calibration.names if calibration else (),
-        timings={**seconds, **(timings or {})},
+        timings={**seconds, **steps, **(timings or {})},
         validation=_validation(run) if run else {},
+        check=checked,
     )
     return write_report(path, inputs, overwrite=overwrite, figures_dir=figures)
 
@@ -322,6 +328,17 @@ def _validation(run: str | Path) -> dict[str, Any]:
     found = read_validation(path) if path.is_file() else {}
     if found and found["fingerprint"] != stored_fingerprint(run):
         raise ValueError(f"{path}: expected fingerprint {stored_fingerprint(run)}, got {found['fingerprint']}; run `cigars validate` again")
+    return found
+
+
+def _checked(path: str | Path, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What `cigars check` wrote; raises ValueError where it is of another training or catalogue than a posterior with these attributes."""
+    found = read_check(path)
+    # an older posterior does not say which catalogue it is of
+    for name in ("fingerprint", "catalogue"):
+        if found[name] != (expected := attributes.get(name, found[name])):
+            remedy = "check the catalogue of this posterior with the run that made it"
+            raise ValueError(f"{path}: expected {name} {expected}, that of the posterior, got {found[name]}; {remedy}")
     return found
 
 

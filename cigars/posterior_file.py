@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import psutil
@@ -22,7 +22,7 @@ from cigars.schema import LOCALS
 if TYPE_CHECKING:
     import arviz
 
-__all__ = ["check_memory", "check_room", "read_posterior", "save_posterior", "writing"]
+__all__ = ["Writing", "check_memory", "check_room", "read_posterior", "save_posterior", "writing"]
 
 BLOCK = 64  # objects a chunk
 CHUNK = 4096  # draws a chunk
@@ -67,11 +67,16 @@ def check_memory(draws: int, objects: int) -> None:
     )
 
 
+class Writing(NamedTuple):
+    """A posterior that is being written: put(rows, [draw, block, unknown]) adds draws, note(name, value) an attribute."""
+
+    put: Callable[[slice, np.ndarray], None]
+    note: Callable[[str, float], None]
+
+
 @contextmanager
-def writing(
-    path: str | Path, shell: arviz.InferenceData, draws: int, overwrite: bool = False
-) -> Iterator[Callable[[slice, np.ndarray], None]]:
-    """Write a posterior without its objects' draws, then those by blocks: yields put(rows, [draw, block, unknown]).
+def writing(path: str | Path, shell: arviz.InferenceData, draws: int, overwrite: bool = False) -> Iterator[Writing]:
+    """Write a posterior without its objects' draws, then those by blocks.
 
     The file appears once it is whole. Raises FileError if it exists or cannot be written.
     """
@@ -91,7 +96,10 @@ def writing(
                 for k, variable in enumerate(variables):
                     variable[0, :, rows] = block[..., k]
 
-            yield put
+            def note(name: str, value: float) -> None:
+                file.attrs[name] = group.attrs[name] = value
+
+            yield Writing(put, note)
 
 
 def save_posterior(path: str | Path, posterior: arviz.InferenceData, *, overwrite: bool = False) -> Path:

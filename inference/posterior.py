@@ -82,7 +82,9 @@ class GlobalPosterior:
     def __init__(self, trained: GlobalModel) -> None:
         self.trained, self.names, self.prior = trained, trained.names, trained.prior
 
-    def _contexts(self, survey: Survey | Packed) -> list[Tensor]:
+    @torch.no_grad()
+    def contexts(self, survey: Survey | Packed) -> list[Tensor]:
+        """What each member of the ensemble knows of the surveys, [survey, context], for `sample_at`."""
         packed = survey if isinstance(survey, Packed) else pack(survey, device=self.trained.device)
         summary = self.trained.summary(packed)
         return [member.context(summary, packed) for member in self.trained.estimators]
@@ -90,7 +92,12 @@ class GlobalPosterior:
     @torch.no_grad()
     def sample(self, draws: int, survey: Survey | Packed, seed: int = 0) -> Float[Tensor, "draw survey parameter"]:
         """Draws of each survey's posterior, the members of the ensemble shuffled; the set is encoded once."""
-        contexts, members = self._contexts(survey), self.trained.estimators
+        return self.sample_at(self.contexts(survey), draws, seed)
+
+    @torch.no_grad()
+    def sample_at(self, contexts: Sequence[Tensor], draws: int, seed: int = 0) -> Float[Tensor, "draw survey parameter"]:
+        """Draws given `contexts`, of several batches of surveys put together if need be: calling the flows costs more than they do."""
+        members = self.trained.estimators
         each, surveys = math.ceil(draws / len(members)), max(len(contexts[0]), 1)
         step = max(CHUNK // surveys, 1)
         sizes = [min(step, each - start) for start in range(0, each, step)]
@@ -103,7 +110,7 @@ class GlobalPosterior:
         """ln q(Θ | survey) of each survey; -inf outside the prior."""
         inside = torch.isfinite(self.prior.log_prob(theta))
         safe = torch.where(inside[..., None], theta, self.prior.mean)
-        parts = [m.flow.log_prob(safe, c) for m, c in zip(self.trained.estimators, self._contexts(survey), strict=True)]
+        parts = [m.flow.log_prob(safe, c) for m, c in zip(self.trained.estimators, self.contexts(survey), strict=True)]
         return torch.where(inside, torch.logsumexp(torch.stack(parts), 0) - math.log(len(parts)), -torch.inf)
 
 

@@ -54,6 +54,7 @@ class ReportInputs(NamedTuple):
     sbc_ranks: [survey, parameter] ranks of the truth among `sbc_draws` posterior draws, columns `sbc_names`; None if not run.
     timings: step -> seconds.
     validation: what `cigars validate` wrote of the run; empty if it has not been run.
+    check: what `cigars check` wrote of the catalogue; empty if it has not been run.
     """
 
     posterior: arviz.InferenceData
@@ -66,6 +67,7 @@ class ReportInputs(NamedTuple):
     sbc_names: tuple[str, ...] = ()
     timings: Mapping[str, float] = _EMPTY
     validation: Mapping[str, Any] = _EMPTY
+    check: Mapping[str, Any] = _EMPTY
 
 
 def free_parameters(inputs: ReportInputs) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cigars.posterior import Posterior
-from cigars.report import figures, hubble, objects, products
+from cigars.report import figures, hubble, likeness, objects, products
 from cigars.report.inputs import ReportInputs, calibration_gap, has_locals, local_parameters, observed
 from cigars.report.statistics import rank_p_values
-from cigars.report.tables import label_html, label_text
+from cigars.report.tables import Listing, label_html, label_text
 from cigars.report.words import calibration_verdict, redshift_quality, validation_verdict
 from cigars.schema import LOCALS
 
@@ -36,13 +36,14 @@ class Plot(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A section of the page: anchor, title, paragraphs and figures; `table` asks for the table of Θ."""
+    """A section of the page: anchor, title, paragraphs, tables and figures; `table` asks for the table of Θ."""
 
     anchor: str
     title: str
     paragraphs: list[Markup]
     plots: list[Plot]
     table: bool = False
+    listings: tuple[Listing, ...] = ()
 
 
 def build(inputs: ReportInputs) -> list[Section]:
@@ -55,6 +56,7 @@ def build(inputs: ReportInputs) -> list[Section]:
         _derived(inputs),
         _training(inputs),
         _calibration(inputs),
+        _likeness(inputs),
     ]
 
 
@@ -247,3 +249,22 @@ def _calibration(inputs: ReportInputs) -> Section:
     ).format(inputs.sbc_draws, len(inputs.sbc_ranks))
     plot = Plot("sbc-ranks", figures.sbc_figure, "Rank histogram of each parameter with 99 % binomial bands", caption, wide=True)
     return Section("calibration", "Calibration", [calibration_verdict(inputs), *blame, shape, *validated], [plot])
+
+
+def _likeness(inputs: ReportInputs) -> Section:
+    title = "Does the catalogue look like the simulations?"
+    if not inputs.check:
+        absent = Markup("Absent: <code>cigars check</code> was not run, or its result not named with <code>--check</code>.")
+        return Section("likeness", title, [absent], [])
+    how = Markup(
+        "Surveys were simulated at draws of this posterior and treated as the catalogue was. Every statistic is compared with what the "
+        "posterior of its survey lets one expect, so that what the parameters explain is not held against the model."
+    )
+    caption = Markup(
+        "Residual of each statistic of the catalogue, in units of the scatter of simulated surveys; the colours tell number of objects, "
+        "magnitudes, host colours, stretch, supernova colour and redshifts (photometric, and shares of N(z)) apart. Grey: 99&nbsp;% of "
+        "simulated surveys; dashed: beyond it a single statistic rejects the model at the level of the check."
+    )
+    plot = Plot("residuals", likeness.residual_figure, "Standardised residuals of the statistics of the catalogue", caption)
+    listings = [likeness.tests_listing(inputs), *([likeness.odd_objects(inputs)] if inputs.check["odd_objects"] else [])]
+    return Section("likeness", title, [likeness.likeness_verdict(inputs), how], [plot], listings=tuple(listings))

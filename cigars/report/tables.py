@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import math
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from cigars.report.statistics import prior_distribution
 from cigars.schema import Marginal, column
 
 __all__ = [
+    "Listing",
     "ParameterRow",
     "axis_label",
     "format_duration",
@@ -60,6 +62,13 @@ class ParameterRow(NamedTuple):
     shrinkage: float | None
     truth: float | None
     pull: float | None
+
+
+class Listing(NamedTuple):
+    """A plain table: names of the columns, and rows of text."""
+
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
 
 
 def parameter_table(inputs: ReportInputs) -> list[ParameterRow]:

@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from cigars.convergence import convergence
 from cigars.report.inputs import COSMOLOGY, ReportInputs, calibration_gap, cosmology_draws, free_parameters, has_locals, observed
+from cigars.report.likeness import likeness_verdict
 from cigars.report.objects import redshift_pairs
 from cigars.report.statistics import RedshiftStatistics, rank_p_values, redshift_statistics
 from cigars.report.tables import ParameterRow, format_value, label_html
@@ -50,8 +51,9 @@ def headline(inputs: ReportInputs, rows: list[ParameterRow]) -> list[tuple[Marku
 
 
 def summary(inputs: ReportInputs, rows: list[ParameterRow]) -> list[Markup]:
-    """Sentences of the summary: the result, what to know of it, what the truth says of it, the redshifts, the calibration."""
-    parts = [_result(inputs, rows), _caveats(inputs), _against_truth(rows), _redshifts(inputs), calibration_verdict(inputs)]
+    """Sentences of the summary: the result, what to know of it, what the truth says of it, the redshifts, calibration, likeness."""
+    parts = [_result(inputs, rows), _caveats(inputs), _against_truth(rows), _redshifts(inputs)]
+    parts += [calibration_verdict(inputs), likeness_verdict(inputs)]
     return [p for p in parts if p]
 
 

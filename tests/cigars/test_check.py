@@ -7,8 +7,9 @@ import pytest
 from astropy.table import Table
 
 from cigars.catalogue import CatalogueError, read_catalogue, write_catalogue
-from cigars.check import check
+from cigars.check import check, read_check, write_check
 from cigars.config import ConfigError
+from cigars.seen import REDSHIFT_BINS
 
 SURVEYS = 112
 BANDS = tuple("ugrizy")
@@ -26,7 +27,7 @@ def changed(catalogue, **leaves):
 
 def test_a_mock_of_the_model_passes(found, catalogue):
     assert found.passed, found.rows
-    assert {row.worst.test for row in found.rows} == {"statistics", "all statistics", "network summary", "odd objects"}
+    assert {row.worst.test for row in found.rows} == {"statistics", "all statistics", "network summary", "objects together", "odd objects"}
     assert len(found.objects["p_value"]) == len(catalogue.id)
     assert found.record["outside"] == 0
 
@@ -70,6 +71,36 @@ def test_a_wrong_zero_point_is_rejected_and_the_command_says_so(workplace, catal
     assert list(rows["id"]) == list(read_catalogue(wrong, BANDS).id)
     assert int(rows["odd"].sum()) == content["odd"] == len(content["odd_objects"])
     assert "exists already" in refused(*arguments)
+
+
+def test_the_report_shows_the_check_of_its_own_catalogue_alone(workplace, catalogue, found, posterior, cigars, refused, tmp_path):
+    from cigars.pipeline import save_posterior
+
+    save_posterior(tmp_path / "p.nc", posterior)
+    write_check(tmp_path / "check.json", found)
+    arguments = ["report", tmp_path / "p.nc", "-o", tmp_path / "r.html", "--check"]
+    content = read_check(tmp_path / "check.json")
+    for name, value, says in (
+        ("catalogue", "0123", "expected catalogue"), ("fingerprint", "4567", "got 4567; check the catalogue of this posterior"),
+    ):  # fmt: skip
+        (tmp_path / "other.json").write_text(json.dumps(content | {name: value}))
+        assert says in refused(*arguments, tmp_path / "other.json")
+    (tmp_path / "other.json").write_text('{"passed": true}')
+    assert "expected what `cigars check` writes, got another file" in refused(*arguments, tmp_path / "other.json")
+    assert "cannot read the check" in refused(*arguments, tmp_path / "none.json")
+    assert not (tmp_path / "r.html").exists()
+    assert cigars(*arguments, tmp_path / "check.json").code == 0
+    html = (tmp_path / "r.html").read_text()
+    assert "the catalogue looks like what the model simulates" in html
+    assert html.index("figure-residuals") > html.index("Does the catalogue look like the simulations?")
+    assert '<th scope="row">inference</th>' in html  # time spent
+    assert '<th scope="row">check</th>' in html
+
+
+def test_n_of_z_is_compared(found):
+    shares = [c for c in found.checks if c.of.startswith("N(z)")]
+    assert len(shares) == REDSHIFT_BINS
+    assert all(np.isfinite(c.value) for c in shares)
 
 
 def test_bad_input_is_refused(workplace, catalogue, refused):

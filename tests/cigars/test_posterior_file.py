@@ -48,13 +48,15 @@ def test_blocks_make_the_whole(tmp_path):
     local = np.stack([post[n] for n in LOCALS], -1)
     shell = post.to_arviz().copy()
     shell.posterior = shell.posterior.drop_vars(LOCALS)
-    with writing(tmp_path / "p.nc", shell, post.draws) as put:
+    with writing(tmp_path / "p.nc", shell, post.draws) as file:
         for start in range(0, 70, 17):
             rows = slice(start, min(start + 17, 70))
-            put(rows, local[:, rows])
+            file.put(rows, local[:, rows])
+        file.note("seconds", 2.5)
     read = read_posterior(tmp_path / "p.nc")
     for name in (*LOCALS, "Om0"):
         np.testing.assert_array_equal(read["posterior"][name].values[0], post[name])
+    assert read["posterior"].attrs["seconds"] == read.attrs["seconds"] == 2.5
     np.testing.assert_array_equal(read["posterior"]["z"].sel(object="sn69").values[0], post["z"][:, 69])
 
 

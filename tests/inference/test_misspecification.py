@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from inference.checks import judge
-from inference.misspecification import column_statistics, false_discoveries, odd_share, predictive_checks, typicality
+from inference.misspecification import column_statistics, false_discoveries, odd_share, predictive_checks, shares, typicality
 
 SURVEYS, PARAMETERS, STATISTICS = 200, 3, 12
 NAMES = [f"t{k}" for k in range(STATISTICS)]
@@ -13,18 +13,21 @@ REPEATS = 200
 LEVEL = 0.05
 
 
-def surveys(rng, count, centre=0.0, shift=0.0, parameters=PARAMETERS):
-    """Statistics linear in Θ with correlated noise, and estimates of Θ with errors of their own that share that noise."""
+def surveys(rng, count, centre=0.0, shift=0.0, parameters=PARAMETERS, tails=0.0):
+    """Statistics linear in Θ with correlated noise, and estimates of Θ with errors of their own that share that noise.
+
+    With `tails` the noise of a survey has a scale of its own, log-normal with this spread.
+    """
     mix = np.random.default_rng(1).normal(size=(STATISTICS, STATISTICS)) / STATISTICS**0.5
     slope = np.random.default_rng(2).normal(size=(PARAMETERS, STATISTICS))
     theta = centre + rng.normal(size=(count, PARAMETERS))
-    noise = rng.normal(size=(count, STATISTICS)) @ mix
+    noise = np.exp(tails * rng.normal(size=(count, 1))) * (rng.normal(size=(count, STATISTICS)) @ mix)
     return theta @ slope + noise + shift, theta + 0.3 * noise[:, :PARAMETERS]
 
 
-def rejected(rng, **wrong):
-    simulated, known = surveys(rng, SURVEYS)
-    observed, estimate = surveys(rng, 1, **wrong)
+def rejected(rng, tails=0.0, **wrong):
+    simulated, known = surveys(rng, SURVEYS, tails=tails)
+    observed, estimate = surveys(rng, 1, tails=tails, **wrong)
     checks = predictive_checks(NAMES, simulated, known, observed[0], estimate[0])
     return [checks[-1].p_value < LEVEL, min(c.p_value for c in checks[:-1]) * STATISTICS < LEVEL, checks[0].p_value < LEVEL]
 
@@ -51,6 +54,16 @@ def test_what_they_do_not_explain_is_rejected():
     shift = np.zeros(STATISTICS)
     shift[5] = 4.0
     assert np.mean([rejected(rng, shift=shift)[0] for _ in range(50)]) > 0.9
+
+
+def test_tails_heavier_than_normal_raise_no_false_alarms():
+    """By the F law of normal residuals one in six of these surveys would be rejected."""
+    rng = np.random.default_rng(12)
+    rate = np.mean([rejected(rng, tails=0.5)[0] for _ in range(REPEATS)])
+    assert abs(rate - LEVEL) < 5 * (LEVEL * (1 - LEVEL) / REPEATS) ** 0.5
+    shift = np.zeros(STATISTICS)
+    shift[5] = 12.0
+    assert np.mean([rejected(rng, tails=0.5, shift=shift)[0] for _ in range(50)]) > 0.9
 
 
 def test_a_combination_of_other_statistics_changes_nothing():
@@ -95,7 +108,7 @@ def pools():
 def test_simulated_objects_are_typical(pools):
     p = typicality(objects(np.random.default_rng(9), 4000), *pools, INPUTS).p_value
     assert stats.kstest(p, "uniform").pvalue > 1e-3  # the pool of 8,000 adds a noise of its own
-    check = odd_share(p)
+    check = odd_share(p, 8000)
     assert check.low <= check.value <= check.high
 
 
@@ -117,7 +130,7 @@ def test_a_share_of_odd_objects_is_found(pools):
     called = false_discoveries(found.p_value, 0.1)
     assert called[:50].sum() >= 45
     assert called[50:].sum() <= 0.1 / 0.9 * 50 + 5 * (0.1 * 55) ** 0.5  # expected false ones, 5 standard deviations
-    assert not judge([odd_share(found.p_value)], 0.01)[0].passed
+    assert not judge([odd_share(found.p_value, 8000)], 0.01)[0].passed
 
 
 def test_no_object_is_called_where_none_is_odd():
@@ -131,3 +144,18 @@ def test_statistics_of_a_column_ignore_what_is_missing():
     assert found["a: sd"] == pytest.approx((2 / 3) ** 0.5)
     assert found["a: 50% quantile"] == 2.0
     assert np.isnan(found["b: mean"])
+
+
+def test_shares_count_every_object_and_see_another_distribution():
+    """Of uniform redshifts each share is binomial; a survey that lacks the far half is rejected where one that does not passes."""
+    rng, edges = np.random.default_rng(11), np.linspace(0.1, 0.9, 5)
+    found = shares(np.array([0.0, 0.2, 0.4, 0.45, 0.95]), edges, "N(z)")
+    assert list(found) == [f"N(z): bin {k}, {e:.2f} to {e + 0.2:.2f}" for k, e in enumerate(edges[:-1], start=1)]
+    assert list(found.values()) == pytest.approx([0.4, 0.4, 0.0, 0.2])
+
+    def survey(far):
+        return list(shares(rng.uniform(0.1, far, 200), edges, "N(z)").values())
+
+    simulated, known = np.array([survey(0.9) for _ in range(100)]), rng.normal(size=(100, 1))
+    right, wrong = (predictive_checks(list(found), simulated, known, np.array(survey(far)), known[0]) for far in (0.9, 0.6))
+    assert right[-1].p_value > 1e-3 > wrong[-1].p_value

@@ -11,12 +11,13 @@ import json
 import arviz as az
 import numpy as np
 from astropy.cosmology import LambdaCDM
+from scipy import stats
 
 from cigars.config import Config
 from cigars.report.inputs import ReportInputs
 from cigars.schema import FIDUCIAL, GLOBALS, LOCALS, Latents
 
-__all__ = ["ATTRIBUTES", "fake_inputs"]
+__all__ = ["ATTRIBUTES", "fake_check", "fake_inputs"]
 
 SD = {
     "Om0": 0.09,
@@ -84,8 +85,35 @@ def fake_inputs(*, objects: int = 400, draws: int = 1000, seed: int = 0, truth: 
         sbc_draws=200,
         sbc_names=names,
         timings={"bank of hosts": 27.4, "simulate": 61.2, "train local": 153.0, "train global": 171.9, "calibrate": 8.6, "infer": 4.1},
+        check=fake_check(shift=9.0, odd=15),
     )
     return inputs._replace(**changes)
+
+
+def fake_check(*, shift: float = 0.0, odd: int = 0, objects: int = 400, level: float = 0.01) -> dict:
+    """What `cigars check` writes of a catalogue whose g − r is off by `shift` standard deviations, with some odd objects."""
+    from inference.checks import Check, judge
+
+    rng = np.random.default_rng(1)
+    kinds = ("mean", "sd", "5% quantile", "50% quantile", "95% quantile")
+    names = [f"{q}: {k}" for q in ("r", "u - g", "g - r", "r - i", "i - z", "z - y", "m", "x", "c", "photo-z") for k in kinds]
+    names = ["ln number", *names, *(f"N(z): 0.{k}0 to 0.{k + 1}0" for k in range(1, 5))]
+    values = rng.normal(size=len(names)).clip(-2.5, 2.5)
+    values[names.index("g - r: mean")] += shift
+    rows = [Check("statistics", n, float(v), -2.6, 2.6, float(2 * stats.norm.sf(abs(v)))) for n, v in zip(names, values, strict=True)]
+    rows += [Check(t, "all", 1.0, 0.0, 1.5, 0.4) for t in ("all statistics", "network summary", "objects together", "odd objects")]
+    tests = judge(rows, level)
+    return {
+        "passed": all(t.passed for t in tests),
+        "level": level,
+        "tests": [t._asdict() | {"worst": t.worst._asdict()} for t in tests],
+        "checks": [c._asdict() for c in rows],
+        "odd_objects": [{"id": f"SN{i:05d}", "p_value": 1e-4 * (i + 1), "reason": "g - r", "p_without": 0.4} for i in range(odd)],
+        "objects": objects,
+        "surveys": 400,
+        "fingerprint": ATTRIBUTES["fingerprint"],
+        "catalogue": "0",
+    }
 
 
 def _globals(rng: np.random.Generator, draws: int) -> dict[str, np.ndarray]:

@@ -15,9 +15,9 @@ from cigars.report.page import ReportInputs, parameter_table, render_report, wri
 from cigars.report.tables import format_value
 from cigars.report.words import summary
 from cigars.schema import GLOBALS
-from tests.cigars.report.fake import fake_inputs
+from tests.cigars.report.fake import fake_check, fake_inputs
 
-SECTIONS = ["summary", "parameters", "hubble", "redshifts", "hosts", "derived", "training", "calibration", "provenance"]
+SECTIONS = ["summary", "parameters", "hubble", "redshifts", "hosts", "derived", "training", "calibration", "likeness", "provenance"]
 FIGURES = [
     "corner-cosmology",
     "marginals",
@@ -32,6 +32,7 @@ FIGURES = [
     "counts",
     "training",
     "sbc-ranks",
+    "residuals",
 ]
 FEW = ("Om0", "Ode0", "M0")
 
@@ -162,13 +163,16 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 def test_missing_material_is_explained():
-    inputs = few_parameters(fake_inputs(objects=25, draws=50, truth=False, local=False, sbc_ranks=None, curves={}, timings={}, prior={}))
+    inputs = few_parameters(
+        fake_inputs(objects=25, draws=50, truth=False, local=False, sbc_ranks=None, curves={}, timings={}, prior={}, check={})
+    )
     text = render_report(inputs)
     page = Page(text)
     assert [s["id"] for s in page.all("section")] == SECTIONS
     assert [f["id"] for f in page.all("figure")] == [f"figure-{n}" for n in FIGURES[:3]]
-    assert page.text.count("Absent:") == 6  # Hubble diagram, redshifts, hosts, brightness, training, calibration
+    assert page.text.count("Absent:") == 7  # Hubble diagram, redshifts, hosts, brightness, training, calibration, likeness
     assert "pull" not in page.text
+    assert "Whether the catalogue looks like the simulations was not tested" in page.text
     assert "Calibration was not tested: simulation-based calibration was not run" in page.text
 
 
@@ -248,6 +252,40 @@ def test_validation_is_told_with_what_fails():
     assert "all 1 tests pass" in words
     assert "Farthest" not in words
     assert "cigars validate" not in " ".join(map(str, sections.build(inputs)[6].paragraphs))
+
+
+def test_a_catalogue_unlike_the_simulations_is_told_with_what_is_off():
+    inputs = fake_inputs(objects=25, draws=50)
+    wrong = sections.build(inputs)[7]
+    words = " ".join(map(str, wrong.paragraphs))
+    assert "does <strong>not</strong> look like what the model simulates" in words
+    assert "rejected by statistics (p = " in words
+    assert "Farthest off is g − r: mean, by +" in words
+    assert "15 of 400 objects are unlike simulated ones, 15 of them for g − r" in words
+    tests, odd = wrong.listings
+    assert [row[-1] for row in tests.rows] == ["rejected"] + ["passed"] * 4
+    assert [row[0] for row in odd.rows] == [f"SN{i:05d}" for i in range(12)]
+    assert words.split("Surveys were")[0].strip() in " ".join(map(str, summary(inputs, parameter_table(inputs))))
+
+
+def test_a_catalogue_like_the_simulations_is_not_accused():
+    right = sections.build(fake_inputs(objects=25, draws=50, check=fake_check()))[7]
+    words = " ".join(map(str, right.paragraphs))
+    assert "the catalogue looks like what the model simulates" in words
+    assert "No object is unlike" in words
+    assert len(right.listings) == 1
+    assert {row[-1] for row in right.listings[0].rows} == {"passed"}
+
+
+def test_residuals_are_drawn_where_they_are():
+    """One far beyond the panel stays in sight, with its value beside it."""
+    axes = sections.build(fake_inputs(objects=25, draws=50))[7].plots[0].function(fake_inputs(objects=25, draws=50)).axes[0]
+    values = [float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
+    checks = [c["value"] for c in fake_check(shift=9.0)["checks"] if c["test"] == "statistics"]
+    assert np.allclose(np.sort(values)[:-1], np.sort(checks)[:-1])
+    assert max(checks) > max(values)
+    assert [text.get_text() for text in axes.texts] == [f"{max(checks):+.0f}"]
+    assert "σ" in axes.get_xlabel()
 
 
 def test_decelerating_posterior_is_not_called_accelerating():
