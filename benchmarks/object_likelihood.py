@@ -68,8 +68,9 @@ def main() -> None:
     from inference.model import load_run
 
     config, trained = run_config(arguments.run), load_run(arguments.run)
-    folder = arguments.run / "crosscheck" / f"{arguments.surveys}-{arguments.objects}-{SEED}"  # that of the command
-    net = trained_density(config, folder, arguments.surveys, arguments.objects, SEED, lambda *_, **__: None)
+    folder = arguments.run / "crosscheck" / f"prior-{arguments.surveys}-{arguments.objects}-{SEED}"
+    prior = np.random.default_rng(SEED).normal(size=(arguments.surveys, len(trained.names)))  # posteriors of such small surveys fill it
+    net = trained_density(config, prior, folder, arguments.surveys, arguments.objects, 1.0, SEED, lambda *_, **__: None)
     exact = [json.loads(path.read_text())["rows"] for path in arguments.exact]
     packed, rows, names = mocks(config, arguments.mocks), [], list(trained.names)
     for k in range(arguments.mocks):

@@ -47,7 +47,7 @@ def main() -> None:
     from cigars.config import load_config
     from cigars.schema import FIDUCIAL, Observations
     from simulators.hosts import load_bank
-    from simulators.spectroscopic import LARGE, SAMPLE, information, sample_spectroscopic
+    from simulators.spectroscopic import count_surface_around, information, sample_spectroscopic
     from simulators.survey import draw_surveys, prepare
 
     config = load_config("lsst", **{"hosts.effective_hosts": 1e5, "size.capacity": 4096})
@@ -65,8 +65,10 @@ def main() -> None:
     if not arguments.draws:
         return
     with measured(numbers, "nuts"):
+        host = survey.host[0][seen]
+        surface = count_surface_around(information(observations, host, simulator, config), simulator, config)
         found = sample_spectroscopic(
-            observations, survey.host[0][seen], simulator, config, draws=arguments.draws, warmup=arguments.warmup, chains=chains
+            observations, host, simulator, config, draws=arguments.draws, warmup=arguments.warmup, chains=chains, surface=surface
         )
         theta = found.theta.reshape(-1, len(found.names)).astype(float)
         truth = np.array([getattr(FIDUCIAL, name) for name in found.names])
@@ -75,7 +77,7 @@ def main() -> None:
             "r_hat": dict(zip(found.names, found.r_hat.tolist(), strict=True)),
             "n_eff": dict(zip(found.names, found.n_eff.tolist(), strict=True)),
             "divergences": found.divergences, "chains": chains, "draws": arguments.draws, "warmup": arguments.warmup,
-            "count_sample": [SAMPLE, LARGE],
+            "error_of_N_ln_count": numbers["objects"] * surface.error,
         }  # fmt: skip
     write_result(arguments.output, str(__doc__).splitlines()[0], numbers)
 

@@ -76,9 +76,19 @@ def trained_networks(config: Any, source: Any, folder: Path, report: Any) -> Any
     return train_global(stages)
 
 
-def compare(trained: Any, survey: Any, spectra: Any, simulator: Any, config: Any, arguments: Any, number: int) -> dict[str, Any]:
+def of_mock(survey: Any) -> tuple[Any, np.ndarray]:
+    """Observations and hosts of the detected objects of one mock."""
+    from cigars.schema import Observations
+
+    seen = survey.observed[0]
+    return Observations(*(leaf[0][seen] for leaf in survey.observations)), survey.host[0][seen]
+
+
+def compare(
+    trained: Any, survey: Any, spectra: Any, simulator: Any, config: Any, surface: Any, arguments: Any, number: int
+) -> dict[str, Any]:
     """Networks against sampler on one mock."""
-    from cigars.schema import FIDUCIAL, Observations
+    from cigars.schema import FIDUCIAL
     from inference.batches import pack
     from inference.posterior import GlobalPosterior
     from simulators.exact import ExactPosterior
@@ -86,22 +96,21 @@ def compare(trained: Any, survey: Any, spectra: Any, simulator: Any, config: Any
 
     packed = pack(spectra, trained.names)
     ours = GlobalPosterior(trained).sample(NEURAL, packed, seed=number)[:, 0].double().numpy()
-    seen = survey.observed[0]
-    observations = Observations(*(leaf[0][seen] for leaf in survey.observations))
+    observations, hosts = of_mock(survey)
     names, start = tuple(trained.names), time.monotonic()
     begin = ExactPosterior(
         ours[None], names, np.ones(len(names)), np.ones(len(names)), 0, np.zeros((0, 0), int)
     )  # shape of the first steps
     exact = sample_spectroscopic(
-        observations, survey.host[0][seen], simulator, config, draws=arguments.draws, warmup=arguments.warmup, chains=arguments.chains,
-        seed=number, pilot=begin,
+        observations, hosts, simulator, config, draws=arguments.draws, warmup=arguments.warmup, chains=arguments.chains, seed=number,
+        pilot=begin, surface=surface,
     )  # fmt: skip
     seconds = time.monotonic() - start
     theta = exact.theta.reshape(-1, len(exact.names)).astype(float)
     truth = np.array([getattr(FIDUCIAL, name) for name in exact.names])
     sd = theta.std(0, ddof=1)
     return {
-        "objects": int(seen.sum()), "exact_sd": sd.tolist(), "shift": ((ours.mean(0) - theta.mean(0)) / sd).tolist(),
+        "objects": len(hosts), "exact_sd": sd.tolist(), "shift": ((ours.mean(0) - theta.mean(0)) / sd).tolist(),
         "width_ratio": (ours.std(0, ddof=1) / sd).tolist(), "exact_pull": ((truth - theta.mean(0)) / sd).tolist(),
         "pull": ((truth - ours.mean(0)) / ours.std(0, ddof=1)).tolist(), "area": area(ours, exact.names),
         "exact_area": area(theta, exact.names), "n_eff": exact.n_eff.tolist(), "r_hat": float(exact.r_hat.max()),
@@ -166,6 +175,7 @@ def main() -> None:
     from cigars.config import load_config
     from cigars.schema import FIDUCIAL
     from simulators.hosts import load_bank
+    from simulators.spectroscopic import count_surface_around, information
     from simulators.survey import draw_surveys, prepare
 
     changes = {"hosts.effective_hosts": 1e5, "prior.mass_step_loc": {"fixed": FIDUCIAL.mass_step_loc}, **dict(arguments.set)}
@@ -185,9 +195,11 @@ def main() -> None:
     start = time.monotonic()
     trained = trained_networks(config, lambda first, count: spectroscopic(drawn(1, first, count), table, z), arguments.folder, report)
     rows: list[dict[str, Any]] = []
+    surface = count_surface_around(information(*of_mock(drawn(2, 0, 1, FIDUCIAL)), simulator, config), simulator, config)
+    print(f"{time.monotonic() - start:6.0f} s expected count, error of its ln {surface.error:.1e}", flush=True)
     for k in range(arguments.mocks):
         survey = drawn(2, k, 1, FIDUCIAL)
-        rows.append(compare(trained, survey, spectroscopic(survey, table, z), simulator, config, arguments, k))
+        rows.append(compare(trained, survey, spectroscopic(survey, table, z), simulator, config, surface, arguments, k))
         r = rows[-1]
         print(
             f"mock {k}: {r['objects']} objects, {r['seconds']:.0f} s, R-hat {r['r_hat']:.3f}, n_eff {min(r['n_eff']):.0f}, "
@@ -196,7 +208,12 @@ def main() -> None:
             flush=True,
         )
         if k:
-            numbers = {"mocks": k + 1, "training": config.training.model_dump(), **summary(rows, tuple(config.marginals))}
+            numbers = {
+                "mocks": k + 1,
+                "error_of_ln_count": surface.error,
+                "training": config.training.model_dump(),
+                **summary(rows, tuple(config.marginals)),
+            }
             write_result(arguments.output, str(__doc__).splitlines()[0], numbers | {"rows": rows})
 
 

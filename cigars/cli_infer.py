@@ -18,7 +18,7 @@ from cigars.progress import progress_bars
 from cigars.runs import METADATA
 from cigars.terminal import check_outputs, check_tables, console, duration, errors, one_line_warnings, print_parameters
 
-__all__ = ["infer"]
+__all__ = ["infer", "meant", "run_and_catalogue"]
 
 
 class Method(enum.StrEnum):
@@ -94,11 +94,11 @@ def infer(
     else:
         if wrong := [f"--{name.replace('_', '-')}" for name in own] + ["--set"] * bool(settings):
             raise ConfigError(f"infer: expected --method exact with {', '.join(wrong)}, got networks; leave them out or add it")
-        run, catalogue = _run_and_catalogue(first, second, pretrained)
+        run, catalogue = run_and_catalogue(first, second, pretrained)
         table = read_catalogue(catalogue, pipeline.run_config(run).band_names)
         pipeline.hide(table.observations, hide or ())
         torch_device = use_device(device)
-        exposed = _meant(pretrained) if exposure is None else exposure
+        exposed = meant(pretrained) if exposure is None else exposure
         with one_line_warnings(), progress_bars(errors) as bars:
             posterior = pipeline.infer(run, table, device=torch_device, exposure=exposed, report=bars, **options)
     print_parameters(posterior)
@@ -110,13 +110,15 @@ def infer(
     console.print(f"posterior of {kept} objects in {output}, a row for each in {hosts}{left}")
 
 
-def _meant(pretrained: str | None) -> float:
+def meant(pretrained: str | None) -> float:
+    """Exposure that a name of a posterior stands for."""
     from cigars.pretrained import exposure
 
     return exposure(pretrained) if pretrained else 1.0
 
 
-def _run_and_catalogue(first: Path, second: Path | None, pretrained: str | None) -> tuple[Path, Path]:
+def run_and_catalogue(first: Path, second: Path | None, pretrained: str | None) -> tuple[Path, Path]:
+    """Folder of a run and catalogue, from RUN CATALOGUE or --pretrained NAME CATALOGUE; raises ConfigError for anything else."""
     from cigars.pretrained import path
 
     if pretrained is not None and second is None:
@@ -124,7 +126,7 @@ def _run_and_catalogue(first: Path, second: Path | None, pretrained: str | None)
     if pretrained is None and second is not None:
         return first, second
     expected, got = ("a run folder and a catalogue", "one name") if second is None else ("a catalogue alone with --pretrained", "two names")
-    raise ConfigError(f"infer: expected {expected}, got {got}; give RUN CATALOGUE, or --pretrained NAME CATALOGUE")
+    raise ConfigError(f"expected {expected}, got {got}; give RUN CATALOGUE, or --pretrained NAME CATALOGUE")
 
 
 def _config_and_catalogue(first: Path, second: Path | None, pretrained: str | None, settings: list[str] | tuple) -> tuple[Config, Path]:

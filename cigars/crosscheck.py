@@ -1,9 +1,10 @@
 r"""A second route to the posterior of a catalogue, against which that of the networks is held: no summary, no posterior flow.
 
-A flow learns the density of one detected object and a small network the expected number (`inference.object_likelihood`); the posterior
-is drawn by the no-U-turn sampler from their product over the catalogue. What is wrong of the density adds up over the objects, which is
-measured: on surveys simulated at the posterior mean the score of the right likelihood is zero on average, and what it is instead moves
-the posterior by $C\,\bar s$, C its covariance. That shift grows as √N in units of the width.
+A flow learns the density of one detected object and a small network the expected number (`inference.object_likelihood`), on surveys whose Θ
+have twice the spread of the networks' posterior: a density does not depend on where its Θ were drawn. The no-U-turn sampler draws the
+second posterior from their product over the catalogue. What is wrong of the density adds up over the objects, which is measured: on
+surveys simulated at the posterior mean the score of the right likelihood is zero on average, and what it is instead moves the posterior
+by $C\,\bar s$, C its covariance. That shift grows as √N in units of the width.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cigars.catalogue import Catalogue, CatalogueError, select
+from cigars.check import globals_of
 from cigars.config import Config, ConfigError
 from cigars.convergence import R_HAT
 from cigars.files import replacing
 from cigars.infer import hide
 from cigars.runs import run_config
-from cigars.schema import FIDUCIAL, Globals
 from cigars.targets import as_survey, check_exposure, inside, target_hash
 
 if TYPE_CHECKING:
     from inference.object_likelihood import ObjectLikelihood
+    from inference.priors import Prior
 
 __all__ = ["TOLERANCE", "WIDTHS", "Crosscheck", "crosscheck", "sample_density", "trained_density", "write_crosscheck"]
 
@@ -35,6 +37,8 @@ TOLERANCE, WIDTHS = 0.3, 0.15  # of the means, in standard deviations, and of th
 HELD = 1000  # surveys on which the density is judged
 CALIBRATION = 100  # surveys that measure the shift, to a tenth of the width
 NETWORK_DRAWS = 4000
+WIDER = 2.0  # times the posterior of the networks: where the density is trained
+EDGE = 3.7  # standard deviations of the prior, where float32 still tells its edge
 Reporter = Callable[..., None]
 
 
@@ -152,29 +156,42 @@ def crosscheck(
         data = object_data(packed.observations)
     except ValueError as error:
         raise CatalogueError(f"crosscheck: {error}") from None
-    folder = Path(folder) if folder is not None else Path(run) / "crosscheck"
-    net = trained_density(config, folder / f"{surveys}-{objects}-{seed}", surveys, objects, seed, report)
+    folder, catalogue_hash = Path(folder) if folder is not None else Path(run) / "crosscheck", target_hash(catalogue)
     networks = GlobalPosterior(trained).sample(NETWORK_DRAWS, survey, seed)[:, 0].cpu()
-    begin = trained.prior.transform.inv(networks).double().numpy()
+    begin = trained.prior.transform.inv(networks).clamp(-EDGE, EDGE).double().numpy()
+    place = folder / f"{catalogue_hash}-{surveys}-{objects}-{exposure:g}-{seed}"
+    net = trained_density(config, begin.mean(0) + WIDER * (begin - begin.mean(0)), place, surveys, objects, exposure, seed, report)
     eta, statistics = sample_density(net, net.standardise(data), exposure, begin, draws, warmup, chains, seed, report)
     shift, error = _shift(net, config, eta, exposure, seed, report)
     record = {
-        "run": str(run), "fingerprint": trained.meta["fingerprint"], "catalogue": target_hash(catalogue), "objects": len(catalogue.id),
+        "run": str(run), "fingerprint": trained.meta["fingerprint"], "catalogue": catalogue_hash, "objects": len(catalogue.id),
         "exposure": exposure, "surveys": surveys, "training_objects": objects, "seed": seed, "chains": chains, "warmup": warmup,
         "versions": versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-    second = _theta(net, eta)
+    second = _theta(net.prior, eta).astype(float)
     return Crosscheck(trained.names, networks.double().numpy(), second, *statistics, shift, error, record)
 
 
-def _theta(net: ObjectLikelihood, eta: np.ndarray) -> np.ndarray:
+def _theta(prior: Prior, eta: np.ndarray) -> np.ndarray:
     import torch
 
-    return net.prior.transform(torch.as_tensor(eta, dtype=torch.float32)).double().numpy()
+    return np.asarray(prior.transform(torch.as_tensor(eta, dtype=torch.float32)).numpy())
 
 
-def trained_density(config: Config, folder: Path, surveys: int, objects: int, seed: int, report: Reporter) -> ObjectLikelihood:
-    """The density of one object, trained on fresh surveys of the prior; continues what is in the folder."""
+def trained_density(
+    config: Config, eta: np.ndarray, folder: Path, surveys: int, objects: int, exposure: float, seed: int, report: Reporter
+) -> ObjectLikelihood:
+    """The density of one object, trained on fresh surveys; continues what is in the folder.
+
+    Args:
+        config: of the surveys.
+        eta: where the density shall be good, rows of Θ [row, parameter] made standard normal under the prior; surveys are at rows in turn.
+        folder: of the checkpoints.
+        surveys, objects: to train on.
+        exposure: of the surveys, relative to the configured size.
+        seed: of weights, batches and which objects are kept.
+        report: progress.
+    """
     from cigars.pipeline import survey_source
     from inference.object_likelihood import train_object_likelihood
     from inference.priors import Prior
@@ -182,13 +199,18 @@ def trained_density(config: Config, folder: Path, surveys: int, objects: int, se
     from inference.summaries import size_columns
 
     prior, batch = Prior(config.marginals), config.training.batch_surveys
-    source = survey_source(config, "crosscheck", report=report)
+    rows = np.resize(np.clip(eta, -EDGE, EDGE), (HELD + surveys + 2 * batch, eta.shape[1]))  # the last batches are whole
+    source = survey_source(_of_exposure(config, exposure), "crosscheck", globals_of(_theta(prior, rows), prior.names, config), report)
     keep = max(math.ceil(objects / surveys), 1)
     held, some = (
         summarised(name, source, size_columns, prior.names, first, total, batch, folder, report=report, keep=keep, seed=seed)[2]
         for name, first, total in (("held out", 0, HELD), ("objects", HELD, surveys))
     )
     return train_object_likelihood(prior, some, held, config.training, seed, folder, report)
+
+
+def _of_exposure(config: Config, exposure: float) -> Config:
+    return config.model_copy(update={"size": config.size.model_copy(update={"exposure": (exposure, exposure)})})
 
 
 def sample_density(
@@ -258,12 +280,8 @@ def _shift(
     from inference.object_likelihood import object_data
 
     at = torch.as_tensor(eta.mean(0), dtype=torch.float32)
-    theta = dict(zip(net.prior.names, net.prior.transform(at).tolist(), strict=True))
-    values = {**FIDUCIAL._asdict(), **config.fixed, **theta}
-    if config.supernovae.cosmology != "LCDM":
-        values["Ode0"] = 1 - values["Om0"]
-    one_size = config.model_copy(update={"size": config.size.model_copy(update={"exposure": (exposure, exposure)})})
-    source = survey_source(one_size, f"crosscheck-{seed}", Globals(**values), report)
+    theta = globals_of(_theta(net.prior, eta.mean(0)), net.prior.names, config)
+    source = survey_source(_of_exposure(config, exposure), f"crosscheck-{seed}", theta, report)
     scores: list[np.ndarray] = []
     batch = min(config.training.batch_surveys, CALIBRATION)
     while len(scores) < CALIBRATION:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ObjectLikelihood", "object_data", "train_object_likelihood"]
 
 RATE, BATCH, COUNT_RATE, COUNT_BATCH, COUNT_PASSES = 2e-3, 512, 3e-3, 256, 30
-ETA = 4.0  # standard deviations of the prior beyond which Θ is clipped as a condition
+BEYOND = 4.0  # standard deviations of the training's Θ at which a condition is clipped
 ROUNDING = 1e-6  # relative variance of a direction that is a combination of others
 
 
@@ -63,6 +63,8 @@ class ObjectLikelihood(nn.Module):
     mean: Tensor
     frame: Tensor
     ln_count: Tensor
+    centre: Tensor
+    spread: Tensor
     flow: Any
     count: nn.Module
 
@@ -82,9 +84,13 @@ class ObjectLikelihood(nn.Module):
         layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.SiLU())]
         self.count = nn.Sequential(*layers, nn.Linear(64, 1))
         self.register_buffer("ln_count", torch.zeros(()))
+        self.register_buffer("centre", torch.zeros(size))
+        self.register_buffer("spread", torch.ones(size))
 
     @classmethod
-    def fitted(cls, prior: Prior, data: Float[Tensor, "object column"], number: Float[Tensor, "survey"]) -> ObjectLikelihood:
+    def fitted(
+        cls, prior: Prior, data: Float[Tensor, "object column"], number: Float[Tensor, "survey"], eta: Float[Tensor, "survey parameter"]
+    ) -> ObjectLikelihood:
         """With the standardisation of training objects; directions that are combinations of others (constant columns) are dropped."""
         mean, sd = data.double().mean(0), data.double().std(0)
         scale = torch.where(sd > 1e-4 * (1 + mean.abs()), sd, torch.inf)
@@ -94,36 +100,38 @@ class ObjectLikelihood(nn.Module):
         out.mean.copy_(mean)
         out.frame.copy_(direction[:, kept] / power[kept].sqrt() / scale[:, None])
         out.ln_count.copy_(number.double().mean().clamp(min=1).log())
+        out.centre.copy_(eta.mean(0))
+        out.spread.copy_(eta.std(0).clamp(min=1e-6))
         return out
 
     def standardise(self, data: Float[Tensor, "object column"]) -> Float[Tensor, "object kept"]:
         """Uncorrelated columns of unit variance."""
         return (data - self.mean) @ self.frame
 
-    def condition(self, theta: Float[Tensor, "row parameter"]) -> Float[Tensor, "row parameter"]:
-        """Θ, standard normal under its prior."""
-        return self.prior.transform.inv(theta).clamp(-ETA, ETA)
+    def condition(self, eta: Float[Tensor, "row parameter"]) -> Float[Tensor, "row parameter"]:
+        """What the networks are given of η, which is Θ made standard normal under its prior."""
+        return ((eta - self.centre) / self.spread).clamp(-BEYOND, BEYOND)
 
-    def loss(self, standardised: Float[Tensor, "object kept"], eta: Float[Tensor, "object parameter"]) -> Float[Tensor, "object"]:
+    def loss(self, standardised: Float[Tensor, "object kept"], condition: Float[Tensor, "object parameter"]) -> Float[Tensor, "object"]:
         """-ln q(d | Θ) in the standardised columns."""
-        return self.flow.loss(standardised, condition=eta)
+        return self.flow.loss(standardised, condition=condition)
 
-    def ln_expected(self, eta: Float[Tensor, "row parameter"]) -> Float[Tensor, "row"]:
+    def ln_expected(self, condition: Float[Tensor, "row parameter"]) -> Float[Tensor, "row"]:
         """ln Λ(Θ) for an exposure of 1."""
-        return self.ln_count + self.count(eta)[:, 0]
+        return self.ln_count + self.count(condition)[:, 0]
 
-    def count_loss(self, eta: Float[Tensor, "survey parameter"], number: Tensor, exposure: Tensor) -> Float[Tensor, "survey"]:
+    def count_loss(self, condition: Float[Tensor, "survey parameter"], number: Tensor, exposure: Tensor) -> Float[Tensor, "survey"]:
         """-ln of the Poisson probability of each survey's number, without the constant, relative to the mean number."""
-        ln_rate = self.ln_expected(eta) + exposure.log()
+        ln_rate = self.ln_expected(condition) + exposure.log()
         return (ln_rate.exp() - number * ln_rate) / self.ln_count.exp()
 
     def ln_likelihood(
         self, standardised: Float[Tensor, "object kept"], eta: Float[Tensor, "draw parameter"], exposure: float = 1.0
     ) -> Float[Tensor, "draw"]:
-        """ln L of a survey at each Θ up to a constant, differentiable."""
-        eta, objects = eta.clamp(-ETA, ETA), len(standardised)
-        ln_each = -self.loss(standardised.repeat(len(eta), 1), eta.repeat_interleave(objects, 0))
-        ln_rate = self.ln_expected(eta) + math.log(exposure)
+        """ln L of a survey at each η up to a constant, differentiable."""
+        condition, objects = self.condition(eta), len(standardised)
+        ln_each = -self.loss(standardised.repeat(len(eta), 1), condition.repeat_interleave(objects, 0))
+        ln_rate = self.ln_expected(condition) + math.log(exposure)
         return ln_each.unflatten(0, (len(eta), objects)).sum(1) + objects * ln_rate - ln_rate.exp()
 
 
@@ -148,26 +156,26 @@ def train_object_likelihood(
     data, held_data = object_data(objects.observations), object_data(held.observations)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = ObjectLikelihood.fitted(prior, data, objects.number.float() / objects.exposure)
-    eta, held_eta = net.condition(objects.theta), net.condition(held.theta)
+        net = ObjectLikelihood.fitted(prior, data, objects.number.float() / objects.exposure, prior.transform.inv(objects.theta))
+    condition, held_condition = (net.condition(prior.transform.inv(p.theta)) for p in (objects, held))
     number, held_number = objects.number.float(), held.number.float()
-    batch = min(COUNT_BATCH, len(eta))
-    order = shuffled(len(eta), batch, seed + 1)
-    every = max(len(eta) // batch, 1)
+    batch = min(COUNT_BATCH, len(condition))
+    order = shuffled(len(condition), batch, seed + 1)
+    every = max(len(condition) // batch, 1)
     optimise(
-        net.count, lambda *rows: net.count_loss(*rows), lambda s: (eta[order(s)], number[order(s)], objects.exposure[order(s)]),
-        lambda: float(net.count_loss(held_eta, held_number, held.exposure).mean()),
+        net.count, lambda *rows: net.count_loss(*rows), lambda s: (condition[order(s)], number[order(s)], objects.exposure[order(s)]),
+        lambda: float(net.count_loss(held_condition, held_number, held.exposure).mean()),
         Settings(COUNT_PASSES * every, every, COUNT_RATE, weight_decay=0.0, patience=COUNT_PASSES, seed=seed + 1),
         folder and folder / "number.pt", report, "number",
     )  # fmt: skip
     u, v = net.standardise(data), net.standardise(held_data)
-    rows_eta, held_rows_eta = (e.repeat_interleave(p.lengths, 0) for e, p in ((eta, objects), (held_eta, held)))
+    of_rows, held_rows = (e.repeat_interleave(p.lengths, 0) for e, p in ((condition, objects), (held_condition, held)))
     batch = min(BATCH, len(u))
     rows = shuffled(len(u), batch, seed + 2)
     every = max(len(u) // batch // 2, 1)
     optimise(
-        net.flow, lambda d, e: net.loss(d, e), lambda s: (u[rows(s)], rows_eta[rows(s)]),
-        lambda: float(net.loss(v, held_rows_eta).mean()),
+        net.flow, lambda d, e: net.loss(d, e), lambda s: (u[rows(s)], of_rows[rows(s)]),
+        lambda: float(net.loss(v, held_rows).mean()),
         Settings(2 * training.local_epochs * every, every, RATE, patience=2 * training.patience, seed=seed + 2),
         folder and folder / "density.pt", report, "density",
     )  # fmt: skip

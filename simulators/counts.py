@@ -6,13 +6,13 @@ The sum over hosts and the integral over light and errors are one fixed quasi-ra
 the count is smooth in Θ. Two steps of the model, the host thresholds and the mass step, would make a finite sample
 piecewise constant; both are smoothed on a scale (`SOFTNESS`) far below that on which the bank varies.
 
-The error of a small sample is nearly linear in Θ over one posterior, so that a larger one at a single Θ removes it (`count_correction`).
+Hosts pass their thresholds one by one, so that value and slopes of a small sample are rough: see `count_surface` for many objects.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ from simulators.supernovae import draw_dust, mean_absolute_magnitude
 if TYPE_CHECKING:
     from cigars.config import Config
 
-__all__ = ["CountCorrection", "correct", "count_correction", "expected_count", "sky_rate", "with_exposure"]
+__all__ = ["expected_count", "sky_rate", "with_exposure"]
 
 SAMPLE = 1 << 17
 SOFTNESS = 0.02  # mag for thresholds, dex for the mass step
@@ -63,29 +63,6 @@ def expected_count(theta: Globals, simulator: Simulator, config: Config, sample:
     seen = jnp.sum(relative * detection_probability(z, m, config.selection, simulator.detection), -1)
     passes = ndtr((h.faintest - modulus) / SOFTNESS) * host_efficiency(h.magnitude + modulus[:, None], config.selection, config.band_names)
     return jnp.exp(simulator.ln_total + math.log(10) * theta.dtd_logA) * jnp.mean(seen * passes)
-
-
-class CountCorrection(NamedTuple):
-    """What a large sample adds to ln of the expected count of a small one: its value and its slopes at one Θ."""
-
-    at: Globals
-    value: Float[Array, ""]
-    slope: Globals
-
-
-@jax.jit(static_argnames=("config", "sample", "large"))
-def count_correction(theta: Globals, simulator: Simulator, config: Config, sample: int, large: int) -> CountCorrection:
-    """ln of the count by the sample of size `large` less that by `sample`, to first order around Θ (scalars)."""
-    theta = Globals(*(jnp.asarray(value, jnp.float32) for value in theta))
-    ln_count = jax.value_and_grad(lambda theta, size: jnp.log(expected_count(theta, simulator, config, size)))
-    (few, few_slope), (many, many_slope) = ln_count(theta, sample), ln_count(theta, large)
-    return CountCorrection(theta, many - few, jax.tree.map(jnp.subtract, many_slope, few_slope))
-
-
-def correct(count: Float[Array, ""], theta: Globals, correction: CountCorrection) -> Float[Array, ""]:
-    """The expected count of the small sample at Θ, corrected."""
-    terms = [slope * (value - at) for slope, value, at in zip(correction.slope, theta, correction.at, strict=True)]
-    return count * jnp.exp(correction.value + sum(terms))
 
 
 def with_exposure(simulator: Simulator, config: Config, population: float) -> Simulator:

@@ -22,7 +22,8 @@ from numpyro.infer import MCMC, NUTS, init_to_value
 
 from cigars.schema import FIDUCIAL, Globals, Marginal, Observations
 from simulators.candidates import Matches, candidates
-from simulators.counts import SAMPLE, CountCorrection
+from simulators.count_surface import CountSurface
+from simulators.counts import SAMPLE
 from simulators.likelihood import draw_hosts, ln_likelihood
 from simulators.model import globals_model
 from simulators.priors import distribution
@@ -56,7 +57,7 @@ def sample_exact(
     seed: int = 0,
     exposure: float = 1.0,
     sample: int = SAMPLE,
-    correction: CountCorrection | None = None,
+    surface: CountSurface | None = None,
     pilot: ExactPosterior | None = None,
 ) -> ExactPosterior:
     """Posterior of the free parameters of `config` and of the hosts, by chains each on a device of its own or one after the other.
@@ -68,7 +69,7 @@ def sample_exact(
         draws, warmup: kept and adapting steps of each chain.
         exposure: of the survey, relative to the configured size.
         sample: size of the fixed sample behind the expected count.
-        correction: of that count by a larger sample, see `counts.count_correction`.
+        surface: of the expected count, in the place of the sample.
         pilot: an earlier posterior near this one: chains begin at draws of it, with steps of its shape; by default at the fiducial Θ.
 
     Raises:
@@ -90,7 +91,7 @@ def sample_exact(
         progress_bar=False, jit_model_args=True,
     )  # fmt: skip
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # numpyro mixes both
-        mcmc.run(chain_key, matches, simulator, exposure, correction, extra_fields=("diverging",), init_params=begin.parameters)
+        mcmc.run(chain_key, matches, simulator, exposure, surface, extra_fields=("diverging",), init_params=begin.parameters)
     drawn = mcmc.get_samples(group_by_chain=True)
     theta = np.stack([np.asarray(drawn[name]) for name in config.marginals], -1)
     return ExactPosterior(
@@ -103,10 +104,8 @@ def sample_exact(
     )
 
 
-def _model(
-    config: Config, sample: int, matches: Matches, simulator: Simulator, exposure: float, correction: CountCorrection | None
-) -> None:
-    numpyro.factor("survey", ln_likelihood(globals_model(config), matches, simulator, config, exposure, sample, correction))
+def _model(config: Config, sample: int, matches: Matches, simulator: Simulator, exposure: float, surface: CountSurface | None) -> None:
+    numpyro.factor("survey", ln_likelihood(globals_model(config), matches, simulator, config, exposure, sample, surface))
 
 
 class _Begin(NamedTuple):

@@ -34,7 +34,8 @@ from scipy.special import erfcx
 from cigars.schema import Globals
 from simulators.candidates import BATCH, Matches, informative_errors
 from simulators.constants import LN10
-from simulators.counts import SAMPLE, SOFTNESS, CountCorrection, correct, expected_count
+from simulators.count_surface import CountSurface, ln_expected
+from simulators.counts import SAMPLE, SOFTNESS, expected_count
 from simulators.rates import age_bounds_gyr, ln_bin_ages, ln_rate_per_bin
 from simulators.simulator import Hosts, Simulator, transverse_modulus, unpack
 from simulators.supernovae import A_V_MEAN, COLOUR_SD, R_V_LOW, R_V_MEAN, R_V_SD, host_dust
@@ -56,15 +57,14 @@ def ln_likelihood(
     config: Config,
     exposure: float = 1.0,
     sample: int = SAMPLE,
-    correction: CountCorrection | None = None,
+    surface: CountSurface | None = None,
 ) -> Float[Array, ""]:
     """ln L of a survey at Θ (scalars), up to a constant: differentiable in every parameter.
 
-    `exposure` is relative to the configured size, `sample` the size of the fixed sample behind the expected count, which a
-    `correction` of a larger one improves.
+    `exposure` is relative to the configured size, `sample` the size of the fixed sample behind the expected count, unless a `surface`
+    gives that.
     """
-    expected = expected_count(theta, simulator, config, sample)
-    expected = exposure * (expected if correction is None else correct(expected, theta, correction))
+    expected = exposure * (expected_count(theta, simulator, config, sample) if surface is None else jnp.exp(ln_expected(theta, surface)))
     number = jnp.sum(jnp.any(matches.place >= 0, -1), dtype=jnp.float32)  # the others are padding
     return jnp.sum(ln_rates(theta, matches, config)) + number * jnp.log(jnp.asarray(exposure, jnp.float32)) - expected
 

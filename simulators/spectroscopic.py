@@ -19,17 +19,17 @@ from jaxtyping import Array, Float, Int
 
 from cigars.schema import FIDUCIAL, Globals, Observations
 from simulators.candidates import known_hosts
-from simulators.counts import count_correction
-from simulators.exact import ExactPosterior, sample_exact
+from simulators.count_surface import CountSurface, fit_count_surface
+from simulators.exact import ExactPosterior, sample_exact, stacked
 from simulators.likelihood import ln_rates
 from simulators.simulator import Simulator
 
 if TYPE_CHECKING:
     from cigars.config import Config
 
-__all__ = ["information", "sample_spectroscopic"]
+__all__ = ["count_surface_around", "information", "sample_spectroscopic"]
 
-SAMPLE, LARGE = 1 << 13, 1 << 19  # of the expected count at every step, and at the one Θ that corrects it
+SAMPLE, POINTS, WIDER = 1 << 20, 300, 2.0  # behind the expected count: size, number of Θ, and their spread in posterior widths
 
 
 def information(
@@ -57,6 +57,26 @@ def information(
     return score.T @ score + np.diag(prior)
 
 
+def count_surface_around(
+    information: Float[np.ndarray, "parameter parameter"],
+    simulator: Simulator,
+    config: Config,
+    near: Globals = FIDUCIAL,
+    *,
+    points: int = POINTS,
+    sample: int = SAMPLE,
+    seed: int = 0,
+) -> CountSurface:
+    """The expected count where a posterior of this information is, at twice its width: minutes, and good for all surveys alike.
+
+    Raises ValueError as `count_surface.fit_count_surface`.
+    """
+    names, bounds = tuple(config.marginals), np.array([[m.low, m.high] for m in config.marginals.values()])
+    centre = np.array([getattr(near, name) for name in names])
+    rows = np.random.default_rng(seed).multivariate_normal(centre, WIDER**2 * np.linalg.inv(information), points)
+    return fit_count_surface(stacked(np.clip(rows, *bounds.T), config), simulator, config, sample)
+
+
 def sample_spectroscopic(
     observations: Observations,
     hosts: Int[np.ndarray, "sn"],
@@ -69,29 +89,26 @@ def sample_spectroscopic(
     chains: int = 2,
     seed: int = 0,
     exposure: float = 1.0,
-    large: int = LARGE,
     pilot: ExactPosterior | None = None,
+    surface: CountSurface | None = None,
 ) -> ExactPosterior:
     """Draws of Θ given m, x, c with their errors and the hosts; `hosts` of the result repeats them.
-
-    The expected count has a standard error of 0.2 % (1.45 / √large), of its slopes about as much: 0.1 of the Poisson error of 1,600
-    objects.
 
     Args:
         observations: the detected objects of one survey, leaves [sn] or [sn, band], no padding.
         hosts: row of `simulator.table` of each object, `Survey.host` of a mock.
         simulator: as `survey.prepare` gives it.
         config: of the same simulator; its prior is that of Θ.
-        near: a Θ near the posterior, where the expected count is most accurate.
+        near: a Θ near the posterior, around which the expected count is fitted.
         draws, warmup, chains, seed, exposure, pilot: as for `sample_exact`.
-        large: size of the sample behind the expected count.
+        surface: of the expected count, `count_surface_around` unless given.
 
     Raises:
         ValueError: as `candidates.known_hosts`, and if no parameter is free.
     """
     matches = known_hosts(observations, hosts, simulator, config)
-    correction = count_correction(near, simulator, config, SAMPLE, large)
+    if surface is None:
+        surface = count_surface_around(information(observations, hosts, simulator, config, near), simulator, config, near)
     return sample_exact(
-        matches, simulator, config, draws=draws, warmup=warmup, chains=chains, seed=seed, exposure=exposure, sample=SAMPLE,
-        correction=correction, pilot=pilot,
-    )  # fmt: skip
+        matches, simulator, config, draws=draws, warmup=warmup, chains=chains, seed=seed, exposure=exposure, pilot=pilot, surface=surface
+    )

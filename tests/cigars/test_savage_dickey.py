@@ -49,6 +49,7 @@ def test_flow_and_draws_of_a_run_agree(posterior):
     assert abs(elsewhere.ln_k - kernel.ln_k) > 5 * np.hypot(elsewhere.error, kernel.error) + 0.05
 
 
+@pytest.mark.slow  # seven marginals of the flow
 def test_the_marginal_density_of_the_flow_is_normalised(posterior):
     """Integrated over the prior's η it is one; steps of one standard deviation do for what is as wide as the prior."""
     joint = load_posterior(posterior)

@@ -11,9 +11,10 @@ from scipy import stats
 
 from cigars.schema import FIDUCIAL, Globals, Observations
 from simulators.candidates import Matches, known_hosts
-from simulators.counts import correct, count_correction, expected_count
+from simulators.count_surface import ln_expected
+from simulators.counts import expected_count
 from simulators.likelihood import ln_likelihood, ln_rates
-from simulators.spectroscopic import information, sample_spectroscopic
+from simulators.spectroscopic import count_surface_around, information, sample_spectroscopic
 from simulators.survey import draw_surveys, prepare
 
 SURVEYS, EXPECTED, CAPACITY, SAMPLE = 50, 60.0, 512, 1 << 13
@@ -103,16 +104,24 @@ def test_hosts_that_do_not_fit_are_refused(key, narrow, exposed):
         known_hosts(observations, far, exposed, narrow.updated(**{"selection.z_max": 0.3}))
 
 
+@pytest.fixture(scope="module")
+def surface(narrow, exposed):
+    """Fitted to a small sample, which it shall repeat where it was not fitted, but for the roughness of that sample."""
+    information = np.diag(np.array([0.1, 0.08, 0.03]) ** -2.0)
+    return count_surface_around(information, exposed, narrow, points=60, sample=SAMPLE)
+
+
 @pytest.mark.slow  # compiles for long
-def test_a_larger_sample_at_one_theta_corrects_the_count_around_it(narrow, exposed):
-    small, large = 1 << 10, 1 << 15
-    correction = count_correction(FIDUCIAL, exposed, narrow, small, large)
-    near = at([-19.44, 0.14])._replace(Om0=jnp.float32(0.33))
-    few, many = (float(expected_count(near, exposed, narrow, n)) for n in (small, large))
-    corrected = float(correct(jnp.float32(few), near, correction))
-    assert abs(few / many - 1) > 5e-3
-    # second order: the relative error of the small sample, 4 %, times the change of ln Λ, 0.1, beyond its linear part
-    assert corrected == pytest.approx(many, rel=2e-3)
+def test_the_expected_count_is_a_smooth_surface(narrow, exposed, surface):
+    for free in ({"M0": -19.42, "sigma_int": 0.13}, {"M0": -19.58, "sigma_int": 0.07, "dtd_logA": -12.1}):
+        theta = FIDUCIAL._replace(**free)
+        exact = math.log(float(expected_count(theta, exposed, narrow, SAMPLE)))
+        assert float(ln_expected(theta, surface)) == pytest.approx(exact, abs=5 * surface.error)
+    assert 0 < surface.error < 2e-3
+    moved = math.log(float(expected_count(FIDUCIAL._replace(M0=-19.42), exposed, narrow, SAMPLE)))
+    assert abs(moved - float(ln_expected(FIDUCIAL, surface))) > 5 * surface.error  # it does move with M_0
+    with pytest.raises(ValueError, match="expected at least 22 points for 11 terms"):
+        count_surface_around(np.eye(3), exposed, narrow, points=12, sample=SAMPLE)
 
 
 class Ranks:
@@ -162,18 +171,18 @@ def test_it_is_calibrated_on_surveys_of_the_prior_and_wrong_ones_are_rejected(ke
 
 
 @pytest.mark.slow  # the sampler compiles for a minute
-def test_draws_are_those_of_the_likelihood_on_a_grid(key, narrow, exposed):
+def test_draws_are_those_of_the_likelihood_on_a_grid(key, narrow, exposed, surface):
     config = narrow.updated(**{"prior.dtd_logA": {"fixed": -12.15}, "prior.sigma_int": {"fixed": 0.1}})
     surveys = jax.device_get(draw_surveys(key, jnp.arange(1), exposed, config, FIDUCIAL))
     seen = surveys.observed[0]
     observations, hosts = Observations(*(leaf[0][seen] for leaf in surveys.observations)), surveys.host[0][seen]
-    found = sample_spectroscopic(observations, hosts, exposed, config, draws=200, warmup=150, large=1 << 15)
+    found = sample_spectroscopic(observations, hosts, exposed, config, draws=200, warmup=150, surface=surface)
     assert found.divergences == 0
     assert found.r_hat.max() < 1.05
     np.testing.assert_array_equal(found.hosts, np.broadcast_to(hosts, found.hosts.shape))
     m0 = np.linspace(-19.8, -19.2, 201)
-    matches, correction = known_hosts(observations, hosts, exposed, config), count_correction(FIDUCIAL, exposed, config, SAMPLE, 1 << 15)
-    value = jax.jit(lambda v: ln_likelihood(at([v, 0.1]), matches, exposed, config, 1.0, SAMPLE, correction))
+    matches = known_hosts(observations, hosts, exposed, config)
+    value = jax.jit(lambda v: ln_likelihood(at([v, 0.1]), matches, exposed, config, 1.0, SAMPLE, surface))
     ln_p = np.array([float(value(jnp.float32(v))) for v in m0])
     p = np.exp(ln_p - ln_p.max())
     p /= p.sum()
