@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["CountSurface", "fit_count_surface", "ln_expected"]
 
 CUBIC = tuple(Globals._fields.index(name) for name in ("Om0", "Ode0", "dtd_slope", "M0"))  # what moves the count far: terms to degree 3
-REACH = 3.0  # standard deviations of the points beyond which Θ is taken back
 HELD = 8  # every how manieth point the error is measured on
 _ORDERS = [
     tuple(np.array(list(itertools.combinations_with_replacement(among, degree))).T)
@@ -44,7 +43,7 @@ class CountSurface(NamedTuple):
 def ln_expected(theta: Globals, surface: CountSurface) -> Float[Array, ""]:
     """ln Λ at one Θ (scalars)."""
     u = (jnp.stack([jnp.asarray(value, jnp.float32) for value in theta]) - surface.centre) / surface.scale
-    return _monomials(jnp.clip(u, -REACH, REACH)) @ surface.weight
+    return _monomials(u) @ surface.weight
 
 
 def fit_count_surface(points: Globals, simulator: Simulator, config: Config, sample: int) -> CountSurface:
@@ -62,7 +61,7 @@ def fit_count_surface(points: Globals, simulator: Simulator, config: Config, sam
     rows = np.stack([np.asarray(leaf, np.float64) for leaf in points], -1)
     scale = rows.std(0)
     scale = np.where(scale > 1e-6 * (1 + np.abs(rows).max(0)), scale, np.inf)
-    table = np.asarray(_monomials(jnp.asarray(np.clip((rows - rows.mean(0)) / scale, -REACH, REACH).T, jnp.float32))).T.astype(np.float64)
+    table = np.asarray(_monomials(jnp.asarray(((rows - rows.mean(0)) / scale).T, jnp.float32))).T.astype(np.float64)
     if len(rows) < 2 * (terms := int(np.abs(table).max(0).astype(bool).sum())):
         raise ValueError(f"count surface: expected at least {2 * terms} points for {terms} terms, got {len(rows)}; give more")
     ln_count = np.array([np.log(float(expected_count(Globals(*row), simulator, config, sample))) for row in rows.astype(np.float32)])
