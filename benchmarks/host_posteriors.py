@@ -10,6 +10,7 @@ Beside it photometric redshifts of the same objects from host magnitudes alone: 
 
 usage: python benchmarks/host_posteriors.py RUN [--mocks 10] [--draws 200] [--objects 400000] [--surveys 10000] [--output FILE]
 RUN of host_posteriors.json: cigars train benchmarks/limit_box.toml -o RUN
+RUN of host_posteriors_shipped.json: cigars/pretrained_runs/lsst, with --surveys 0
 RUN of host_posteriors_cigars1.json (published files E, B and D): the same with --set hosts.backend=emulator --set hosts.emulator_file=E
 --set hosts.bands_file=B --set 'hosts.bands=["u","g","r","i","z","y"]' --set selection.detection=table --set selection.detection_file=D
 --set hosts.effective_hosts=3e5 --set training.encoder=moments
