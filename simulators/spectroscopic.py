@@ -5,7 +5,9 @@ over hosts of `simulators.likelihood`, and Λ, the expected count, integrates ov
 posterior from photometry alone can be narrower, which makes this a floor for any of them.
 
 The information of a Poisson process is $\int \lambda\, s s^T$ with the score $s = \nabla \ln\lambda$: the sum of $s s^T$ over the objects
-of a survey estimates it, and so the widths, without the expected count (Streit 10, chapter 4).
+of a survey estimates it, and so the widths, without the expected count (Streit 10, chapter 4). It does not contain the thresholds of host
+magnitudes: a known host that passes one, its absolute magnitude known too, puts a sharp limit on its distance, so that posteriors with
+thresholds are narrower than the inverse of the information.
 """
 
 from __future__ import annotations
