@@ -36,7 +36,7 @@ import cigars.check
 import simulators.sps.ssp as ssp
 from benchmarks.common import write_result
 from cigars.catalogue import Catalogue
-from cigars.check import compared, globals_of
+from cigars.check import compared
 from cigars.config import Config
 from cigars.pretrained import path
 from cigars.runs import run_config
@@ -76,8 +76,7 @@ class Setup(NamedTuple):
 def setup(exposure: float, surveys: int) -> Setup:
     folder = path("lsst")
     config = run_config(folder)
-    size = config.size.model_copy(update={"exposure": (exposure, exposure), "capacity": 12288})
-    return Setup(load_run(folder), config.model_copy(update={"size": size}), exposure, surveys)
+    return Setup(load_run(folder), config.of_exposure(exposure).updated(**{"size.capacity": 12288}), exposure, surveys)
 
 
 # banks ---------------------------------------------------------------------------------------------------------------------------------
@@ -193,7 +192,7 @@ def references(s: Setup, anchors: list[Survey], draw: Callable, seed: int) -> li
     """Surveys of the model at draws of the posteriors of some surveys."""
     posterior, each = GlobalPosterior(s.trained), s.surveys // len(anchors)
     theta = np.concatenate([posterior.sample(each, a, seed + k)[:, 0].cpu().numpy() for k, a in enumerate(anchors)])
-    every = globals_of(theta, s.trained.names, s.config)
+    every = s.config.globals_of(dict(zip(s.trained.names, theta.T, strict=True)))
 
     def batches() -> Iterator[Survey]:
         for first in range(0, len(theta), 16):

@@ -28,7 +28,7 @@ def second(trained: Any, net: Any, one: Any, seed: int, draws: int, warmup: int)
     """Draws [draw, parameter] of the networks and of the second route, and how its chains did."""
     import torch
 
-    from cigars.crosscheck import sample_density
+    from cigars.density_chains import sample_density
     from inference.object_likelihood import object_data
     from inference.posterior import GlobalPosterior
 

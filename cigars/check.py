@@ -19,7 +19,7 @@ from cigars.catalogue import Catalogue, CatalogueError, select
 from cigars.config import Config, ConfigError
 from cigars.files import FileError, replacing
 from cigars.runs import run_config
-from cigars.schema import FIDUCIAL, Column, Globals, Survey, column
+from cigars.schema import Column, Survey, column
 from cigars.seen import REDSHIFT_BINS, Seen, input_names, pool, see, statistics_of
 from cigars.tables import write_table
 from cigars.targets import as_survey, check_exposure, inside, target_hash
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from inference.checks import Check, Judged
     from inference.misspecification import Typicality
 
-__all__ = ["Checked", "check", "compared", "globals_of", "read_check", "references", "write_check", "write_odd_objects"]
+__all__ = ["Checked", "check", "compared", "read_check", "references", "write_check", "write_odd_objects"]
 
 REFERENCE = 40_000  # simulated objects among which neighbours are looked for
 COMMON = 40_000  # others, which say how far such neighbours usually are
@@ -114,8 +114,7 @@ def check(
         "odd": np.where(place < 0, True, odd[place]),
     }
     record = {
-        "run": str(run), "name": config.name, "fingerprint": trained.meta["fingerprint"],
-        "catalogue": target_hash(catalogue),
+        "run": str(run), "name": config.name, "fingerprint": trained.meta["fingerprint"], "catalogue": target_hash(catalogue),
         "objects": len(catalogue.id), "outside": outside, "odd": int(of_objects["odd"].sum()), "surveys": surveys, "exposure": exposure,
         "seed": seed, "seconds": time.monotonic() - started, "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -209,8 +208,8 @@ def _simulated(trained: Any, theta: np.ndarray, config: Config, exposure: float,
     """Surveys at each Θ [survey, parameter], seen as the observed one is."""
     from cigars.pipeline import survey_source
 
-    one_size = config.model_copy(update={"size": config.size.model_copy(update={"exposure": (exposure, exposure)})})
-    source = survey_source(one_size, f"check-{seed}", globals_of(theta, trained.names, config), report)
+    at = config.globals_of(dict(zip(trained.names, theta.T, strict=True)))
+    source = survey_source(config.of_exposure(exposure), f"check-{seed}", at, report)
 
     def batches() -> Iterator[Survey]:
         for first in range(0, len(theta), BATCH):
@@ -218,14 +217,6 @@ def _simulated(trained: Any, theta: np.ndarray, config: Config, exposure: float,
             report("surveys", first + BATCH, len(theta))
 
     return see(trained, batches(), config, seed)
-
-
-def globals_of(theta: np.ndarray, names: Sequence[str], config: Config) -> Globals:
-    """Rows [survey, parameter] of the free parameters as arrays by name, with what the configuration fixes."""
-    values = {**FIDUCIAL._asdict(), **config.fixed, **dict(zip(names, theta.T, strict=True))}
-    if config.supernovae.cosmology != "LCDM":
-        values["Ode0"] = 1 - values["Om0"]
-    return Globals(**values)
 
 
 def write_check(path: str | Path, checked: Checked, overwrite: bool = False) -> None:

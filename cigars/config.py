@@ -297,6 +297,17 @@ class Config(_Frozen):
             return Prior(fixed=FIDUCIAL.Ode0)
         return getattr(self.prior, name)
 
+    def globals_of(self, free: Mapping[str, Any]) -> Globals:
+        """Θ from some parameters by name, numbers or arrays: the others have the values that are fixed, or the fiducial ones."""
+        values = {**FIDUCIAL._asdict(), **self.fixed, **free}
+        if self.supernovae.cosmology != "LCDM":
+            values["Ode0"] = 1 - values["Om0"]
+        return Globals(**values)
+
+    def of_exposure(self, exposure: float) -> Config:
+        """The same with surveys of one exposure, relative to the configured size."""
+        return self.model_copy(update={"size": self.size.model_copy(update={"exposure": (exposure, exposure)})})
+
     def updated(self, **changes: Any) -> Config:
         """A copy with dotted keys replaced: `config.updated(**{"size.capacity": 100})`; raises ConfigError."""
         return _validate(_with(self.model_dump(), changes))

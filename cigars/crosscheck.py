@@ -17,21 +17,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from cigars.catalogue import Catalogue, CatalogueError, select
-from cigars.check import globals_of
 from cigars.config import Config, ConfigError
 from cigars.convergence import R_HAT
+from cigars.density_chains import sample_density
 from cigars.files import replacing
 from cigars.infer import hide
 from cigars.runs import run_config
+from cigars.schema import Globals
 from cigars.targets import as_survey, check_exposure, inside, target_hash
 
 if TYPE_CHECKING:
     from inference.object_likelihood import ObjectLikelihood
     from inference.priors import Prior
 
-__all__ = ["TOLERANCE", "WIDTHS", "Crosscheck", "crosscheck", "sample_density", "trained_density", "write_crosscheck"]
+__all__ = ["TOLERANCE", "WIDTHS", "Crosscheck", "crosscheck", "moved_by", "trained_density", "write_crosscheck"]
 
 TOLERANCE, WIDTHS = 0.3, 0.15  # of the means, in standard deviations, and of the widths, within which two routes agree
 HELD = 1000  # surveys on which the density is judged
@@ -178,6 +180,11 @@ def _theta(prior: Prior, eta: np.ndarray) -> np.ndarray:
     return np.asarray(prior.transform(torch.as_tensor(eta, dtype=torch.float32)).numpy())
 
 
+def _globals(config: Config, prior: Prior, eta: np.ndarray) -> Globals:
+    """Θ at η [parameter] or at each of its rows."""
+    return config.globals_of(dict(zip(prior.names, _theta(prior, eta).T, strict=True)))
+
+
 def trained_density(
     config: Config, eta: np.ndarray, folder: Path, surveys: int, objects: int, exposure: float, seed: int, report: Reporter
 ) -> ObjectLikelihood:
@@ -200,73 +207,13 @@ def trained_density(
 
     prior, batch = Prior(config.marginals), config.training.batch_surveys
     rows = np.resize(np.clip(eta, -EDGE, EDGE), (HELD + surveys + 2 * batch, eta.shape[1]))  # the last batches are whole
-    source = survey_source(_of_exposure(config, exposure), "crosscheck", globals_of(_theta(prior, rows), prior.names, config), report)
+    source = survey_source(config.of_exposure(exposure), "crosscheck", _globals(config, prior, rows), report)
     keep = max(math.ceil(objects / surveys), 1)
     held, some = (
         summarised(name, source, size_columns, prior.names, first, total, batch, folder, report=report, keep=keep, seed=seed)[2]
         for name, first, total in (("held out", 0, HELD), ("objects", HELD, surveys))
     )
     return train_object_likelihood(prior, some, held, config.training, seed, folder, report)
-
-
-def _of_exposure(config: Config, exposure: float) -> Config:
-    return config.model_copy(update={"size": config.size.model_copy(update={"exposure": (exposure, exposure)})})
-
-
-def sample_density(
-    net: ObjectLikelihood, standardised: Any, exposure: float, begin: np.ndarray, draws: int, warmup: int, chains: int, seed: int,
-    report: Reporter,
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, int]]:  # fmt: skip
-    """Draws of η by numpyro's sampler, one chain after another; the torch likelihood and its slope are called back from JAX."""
-    import jax
-    import jax.numpy as jnp
-    from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
-    from numpyro.infer import MCMC, NUTS
-
-    potential = _potential(net, standardised, exposure)
-    size, each = begin.shape[1], -(-draws // chains)
-    inverse_mass = jnp.asarray(np.atleast_2d(np.cov(begin.T)), jnp.float32)
-    rows = np.random.default_rng(seed).choice(len(begin), chains, replace=False)
-    parts, diverged = [], 0
-    kernel = NUTS(potential_fn=potential, dense_mass=True, inverse_mass_matrix=inverse_mass)
-    mcmc = MCMC(kernel, num_warmup=warmup, num_samples=each, progress_bar=False)  # one for all chains: compiled once
-    for chain, row in enumerate(rows):
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # numpyro mixes both
-            mcmc.run(
-                jax.random.fold_in(jax.random.key(seed), chain),
-                init_params=jnp.asarray(begin[row], jnp.float32),
-                extra_fields=("diverging",),
-            )
-        parts.append(np.asarray(mcmc.get_samples(), np.float64).reshape(each, size))
-        diverged += int(np.sum(mcmc.get_extra_fields()["diverging"]))
-        report("chains", chain + 1, chains)
-    eta = np.stack(parts)
-    return eta.reshape(-1, size), (np.atleast_1d(split_gelman_rubin(eta)), np.atleast_1d(effective_sample_size(eta)), diverged)
-
-
-def _potential(net: ObjectLikelihood, standardised: Any, exposure: float) -> Callable[[Any], Any]:
-    """-ln of the posterior of η, standard normal under the prior, as a JAX function."""
-    import jax
-    import jax.numpy as jnp
-    import torch
-
-    def host(eta: Any) -> tuple[np.ndarray, np.ndarray]:
-        at = torch.tensor(np.array(eta, np.float32), requires_grad=True)
-        with torch.enable_grad():
-            value = net.ln_likelihood(standardised, at[None], exposure)[0]
-            (slope,) = torch.autograd.grad(value, at)
-        return value.detach().numpy(), slope.numpy()
-
-    def both(eta: Any) -> tuple[Any, Any]:
-        shapes = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct(eta.shape, jnp.float32)
-        return jax.pure_callback(host, shapes, eta)
-
-    @jax.custom_vjp
-    def ln_likelihood(eta: Any) -> Any:
-        return both(eta)[0]
-
-    ln_likelihood.defvjp(both, lambda slope, g: (g * slope,))
-    return lambda eta: 0.5 * jnp.sum(eta**2) - ln_likelihood(eta)
 
 
 def _shift(
@@ -276,25 +223,34 @@ def _shift(
     import torch
 
     from cigars.pipeline import survey_source
-    from inference.batches import pack, select
+    from inference.batches import select
     from inference.object_likelihood import object_data
+    from inference.stages import stream
 
     at = torch.as_tensor(eta.mean(0), dtype=torch.float32)
-    theta = globals_of(_theta(net.prior, eta.mean(0)), net.prior.names, config)
-    source = survey_source(_of_exposure(config, exposure), f"crosscheck-{seed}", theta, report)
+    source = survey_source(config.of_exposure(exposure), f"crosscheck-{seed}", _globals(config, net.prior, eta.mean(0)), report)
     scores: list[np.ndarray] = []
-    batch = min(config.training.batch_surveys, CALIBRATION)
-    while len(scores) < CALIBRATION:
-        packed = pack(source(len(scores), batch))
-        for k in range(batch):
+    for packed in stream(source, 0, CALIBRATION, config.training.batch_surveys, ()):
+        for k in range(len(packed.lengths)):
             point = at.clone().requires_grad_()
             data = net.standardise(object_data(select(packed, [k]).observations))
             (slope,) = torch.autograd.grad(net.ln_likelihood(data, point[None], exposure).sum(), point)
             scores.append(slope.double().numpy())
-        report("scores", min(len(scores), CALIBRATION), CALIBRATION)
-    table, covariance = np.array(scores), np.atleast_2d(np.cov(eta.T))
-    moved = table @ covariance / np.sqrt(np.diag(covariance))
-    return moved.mean(0), moved.std(0, ddof=1) / len(table) ** 0.5
+        report("scores", len(scores), CALIBRATION)
+    return moved_by(np.array(scores), np.atleast_2d(np.cov(eta.T)))
+
+
+def moved_by(
+    scores: Float[np.ndarray, "survey parameter"], covariance: Float[np.ndarray, "parameter parameter"]
+) -> tuple[np.ndarray, np.ndarray]:
+    """By how many of its standard deviations a posterior is moved where scores at the truth are not zero on average, and its error.
+
+    Args:
+        scores: slopes of ln L at the Θ that the surveys were simulated at.
+        covariance: of the posterior of one survey.
+    """
+    moved = scores @ covariance / np.sqrt(np.diag(covariance))
+    return moved.mean(0), moved.std(0, ddof=1) / len(scores) ** 0.5
 
 
 def write_crosscheck(path: str | Path, found: Crosscheck, overwrite: bool = False) -> None:

@@ -23,7 +23,7 @@ from cigars.ingest import ingest
 from cigars.memory import gives_back
 from cigars.posterior_file import read_posterior, save_posterior
 from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
-from cigars.schema import FIDUCIAL, RANDOM_STREAM, Globals, Latents, Survey
+from cigars.schema import RANDOM_STREAM, Globals, Latents, Survey
 from cigars.scores import joint_scores
 from cigars.validate import VALIDATION, read_validation
 
@@ -82,14 +82,9 @@ def simulate(
         raise ConfigError("theta: expected no values together with drawing from the prior; give one or the other")
     if wrong := {k: v for k, v in given.items() if not np.isfinite(v)}:
         raise ConfigError(f"theta: expected finite numbers, got {wrong}")
-    flat = config.supernovae.cosmology != "LCDM"
-    if flat and "Ode0" in given:
+    if config.supernovae.cosmology != "LCDM" and "Ode0" in given:
         raise ConfigError(f"theta: expected no Ode0 in {config.supernovae.cosmology}, where it is 1 - Om0; leave it out")
-    values = {**FIDUCIAL._asdict(), **config.fixed, **given}
-    if flat:
-        values["Ode0"] = 1 - values["Om0"]
-    one_size = config.model_copy(update={"size": config.size.model_copy(update={"exposure": (1.0, 1.0)})})
-    survey = survey_source(one_size, "mock", None if from_prior else Globals(**values), report)(number, 1)
+    survey = survey_source(config.of_exposure(1.0), "mock", None if from_prior else config.globals_of(given), report)(number, 1)
     one = _first(survey)
     ids = [f"{config.name}-{i:05d}" for i in range(int(one.number))]
     if not ids:

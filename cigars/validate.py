@@ -138,7 +138,7 @@ def _fresh(trained: Any, config: Config, total: int, exposure: float | None, see
     from inference.posterior import GlobalPosterior
 
     if exposure is not None:
-        config = config.model_copy(update={"size": config.size.model_copy(update={"exposure": (exposure, exposure)})})
+        config = config.of_exposure(exposure)
     source, posterior, batch = (
         survey_source(config, f"validate-{seed}", report=report),
         GlobalPosterior(trained),

@@ -163,7 +163,7 @@ def train_object_likelihood(
     order = shuffled(len(condition), batch, seed + 1)
     every = max(len(condition) // batch, 1)
     optimise(
-        net.count, lambda *rows: net.count_loss(*rows), lambda s: (condition[order(s)], number[order(s)], objects.exposure[order(s)]),
+        net.count, net.count_loss, lambda s: (condition[order(s)], number[order(s)], objects.exposure[order(s)]),
         lambda: float(net.count_loss(held_condition, held_number, held.exposure).mean()),
         Settings(COUNT_PASSES * every, every, COUNT_RATE, weight_decay=0.0, patience=COUNT_PASSES, seed=seed + 1),
         folder and folder / "number.pt", report, "number",
@@ -174,7 +174,7 @@ def train_object_likelihood(
     rows = shuffled(len(u), batch, seed + 2)
     every = max(len(u) // batch // 2, 1)
     optimise(
-        net.flow, lambda d, e: net.loss(d, e), lambda s: (u[rows(s)], of_rows[rows(s)]),
+        net.flow, net.loss, lambda s: (u[rows(s)], of_rows[rows(s)]),
         lambda: float(net.loss(v, held_rows).mean()),
         Settings(2 * training.local_epochs * every, every, RATE, patience=2 * training.patience, seed=seed + 2),
         folder and folder / "density.pt", report, "density",

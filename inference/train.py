@@ -108,7 +108,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> Any:
     except Exception as error:
         raise ValueError(
             f"{path}: expected a whole file of tensors, got a damaged or another one ({type(error).__name__}); "
-            "remove it: cigars train --resume repeats what it held and no more"
+            "remove it: --resume repeats what it held and no more"
         ) from None
 
 

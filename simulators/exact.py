@@ -146,8 +146,5 @@ def _draw_hosts(key: Key[Array, ""], theta: Globals, matches: Matches, config: C
 def stacked(theta: Float[np.ndarray, "*draws parameter"], config: Config) -> Globals:
     """Draws of the free parameters as whole Θ, leaves [draw], with what the configuration fixes or the cosmology implies."""
     free = dict(zip(config.marginals, np.asarray(theta, np.float32).reshape(-1, len(config.marginals)).T, strict=True))
-    values = {**FIDUCIAL._asdict(), **config.fixed, **free}
-    if config.supernovae.cosmology != "LCDM":
-        values["Ode0"] = 1 - values["Om0"]
     number = math.prod(np.shape(theta)[:-1])
-    return Globals(**{name: jnp.broadcast_to(jnp.asarray(value, jnp.float32), (number,)) for name, value in values.items()})
+    return Globals(*(jnp.broadcast_to(jnp.asarray(value, jnp.float32), (number,)) for value in config.globals_of(free)))

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 
-from cigars.schema import FIDUCIAL, Globals, Latents, Observations
+from cigars.schema import Globals, Latents, Observations
 from simulators.constants import LN10
 from simulators.cosmology import distance_modulus, transverse_distance
 from simulators.rates import age_bounds_gyr, ln_bin_ages
@@ -66,10 +66,8 @@ def _moduli(theta: Array, z: Array, config: Config) -> Array:
 
 
 def _globals(free: Float[Array, "parameter"], config: Config) -> Globals:
-    values = {**FIDUCIAL._asdict(), **config.fixed, **dict(zip(config.marginals, free, strict=True))}
-    if config.supernovae.cosmology != "LCDM":
-        values["Ode0"] = 1 - values["Om0"]
-    return Globals(**{name: jnp.asarray(value, jnp.float32) for name, value in values.items()})
+    theta = config.globals_of(dict(zip(config.marginals, free, strict=True)))
+    return Globals(*(jnp.asarray(value, jnp.float32) for value in theta))
 
 
 def _modulus(theta: Globals, z: Array) -> Array:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cigars.catalogue import write_catalogue
-from cigars.crosscheck import TOLERANCE, Crosscheck, sample_density
+from cigars.crosscheck import TOLERANCE, Crosscheck, moved_by
+from cigars.density_chains import sample_density
 
 CENTRE, SD = np.array([0.4, -0.8]), np.array([0.5, 0.2])  # of a likelihood in η
 PRECISION = SD**-2 + 1  # with the prior, standard normal
@@ -64,6 +65,17 @@ def test_errors_that_add_up_break_the_route_at_a_number():
     assert found(shift=0.05).breaks_at == np.inf  # within its noise
     excess = 0.6**2 - 0.1**2
     assert found(shift=0.6).breaks_at == pytest.approx(400 * TOLERANCE**2 / excess)
+
+
+def test_scores_that_are_not_zero_move_a_posterior():
+    rng, covariance = np.random.default_rng(2), np.array([[0.25, 0.06], [0.06, 0.04]])
+    off = np.array([0.3, -0.1])  # of the maximum of a likelihood whose information is the inverse of the covariance
+    centres = rng.multivariate_normal(off, covariance, 400)
+    moved, error = moved_by(centres @ np.linalg.inv(covariance), covariance)
+    sd = np.sqrt(np.diag(covariance))
+    assert (np.abs(moved - off / sd) < 5 * error).all()
+    assert error == pytest.approx([1 / 400**0.5] * 2, rel=5 / (2 * 400) ** 0.5)
+    assert not (np.abs(moved) < 5 * error).all()
 
 
 @pytest.mark.slow  # trains a density

@@ -58,7 +58,7 @@ def test_a_damaged_checkpoint_is_named_and_without_it_the_run_is_the_same(cigars
             damage(path, whole)
             said = refused(*again)
             assert f"{path}: expected a whole file of tensors" in said, damage
-            assert "remove it: cigars train --resume" in said
+            assert "remove it: --resume repeats" in said
         path.unlink()
     (unfinished / "checkpoints" / ".local.pt.x.partial.pt").write_bytes(whole[:1000])  # of a writer that was killed
     assert cigars(*again).code == 0

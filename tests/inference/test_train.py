@@ -139,7 +139,7 @@ def test_no_flipped_bit_is_read_as_a_number(tmp_path):
         try:
             read = load_checkpoint(path)
         except ValueError as error:
-            assert "remove it: cigars train --resume" in str(error)  # noqa: PT017
+            assert "remove it: --resume repeats" in str(error)  # noqa: PT017
             refused += 1
         else:
             assert torch.equal(read["x"], content["x"])
