@@ -118,6 +118,8 @@ def test_the_expected_count_is_a_smooth_surface(narrow, exposed, surface):
         exact = math.log(float(expected_count(theta, exposed, narrow, SAMPLE)))
         assert float(ln_expected(theta, surface)) == pytest.approx(exact, abs=5 * surface.error)
     assert 0 < surface.error < 2e-3
+    far = float(ln_expected(FIDUCIAL._replace(dtd_logA=FIDUCIAL.dtd_logA + 0.7), surface) - ln_expected(FIDUCIAL, surface))
+    assert far == pytest.approx(0.7 * math.log(10), rel=0.02)  # in log A it is linear, also where no point is
     moved = math.log(float(expected_count(FIDUCIAL._replace(M0=-19.42), exposed, narrow, SAMPLE)))
     assert abs(moved - float(ln_expected(FIDUCIAL, surface))) > 5 * surface.error  # it does move with M_0
     with pytest.raises(ValueError, match="expected at least 22 points for 11 terms"):
