@@ -32,7 +32,7 @@ from .train import load_checkpoint, save_checkpoint
 
 __all__ = ["FORMAT", "Trained", "build_summary", "load_run", "save_run", "versions"]
 
-FORMAT = 4
+FORMAT = 5
 META, WEIGHTS = "run.json", "weights.pt"
 DAMAGED = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError)  # what reading damaged metadata raises
 

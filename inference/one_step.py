@@ -1,6 +1,6 @@
-"""Training of the one-step summary: a pilot on the physics moments, the score network on single objects, then the refinements.
+"""Training of the one-step summary: a pilot on the physics moments, the score network on single objects, its centring, the refinements.
 
-Every pilot is trained on surveys that none before it has seen, so that what the next stage gets is what fresh surveys give.
+Every one is trained on surveys that none before it has seen, so that what the next stage gets is what fresh surveys give.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from .train import Settings, optimise, shuffled
 if TYPE_CHECKING:
     from .stages import Stages
 
-__all__ = ["train_one_step"]
+__all__ = ["CENTRE", "train_one_step"]
 
+CENTRE = 2  # times the pilot surveys fix what a score is on average
 HELD_OUT = 0.1  # share of the pilot surveys and of their objects on which training is judged
 BATCH = (64, 2048)  # fewest and most objects a batch: a 64th of them in between
 EPOCHS = 3.0  # of the score network, in units of `local_epochs`: what it regresses on is nearly all noise
@@ -43,6 +44,8 @@ def train_one_step(run: Stages, moments: Moments) -> OneStep:
     score = run.seeded(3, lambda: ScoreNetwork(run.prior, objects.observations.mag.shape[-1], run.fixed)).to(run.device)
     one = OneStep(moments, score, [_train_pilot(run, 0, table, score.standardise(theta))])
     _train_score(run, score, run.joint_score, moments, objects)
+    table, theta, *_ = run.table("centre", one.eval().at_truth, run.at.centre, CENTRE * t.pilot_surveys, 0)
+    score.centre_of_sums.fit(score.standardise(theta), table[:, :-1], table[:, -1])
     for k in range(t.refinements):
         first = run.at.pilot + (k + 1) * t.pilot_surveys
         table, theta, *_ = run.table(f"refine-{k}", one.eval(), first, t.pilot_surveys, 1)

@@ -7,10 +7,8 @@ global flow and ℓ_ik of the local flow at that same Θ_k.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,13 +21,13 @@ from .estimators import GlobalEstimator
 from .model import Trained
 from .priors import Prior
 from .standardise import RANGE_NAMES, range_columns
+from .threads import side_by_side
 from .train import _mix
 
 __all__ = ["GlobalModel", "GlobalPosterior", "LocalPosterior", "RangeIssue", "check_range", "outside_objects"]
 
 CHUNK = 32768  # rows that the global flow samples at a time
 BLOCK = 64  # objects whose draws are handed on together
-Result = TypeVar("Result")
 PAIRS = {"cpu": 32768, "cuda": 1 << 20}  # of an object and a draw, sampled at a time
 
 
@@ -150,7 +148,7 @@ class LocalPosterior:
             return rows, torch.cat([self.estimator.sample(given, some, noise) for some, noise in parts])
 
         starts = range(0, size, self.objects)
-        yield from _side_by_side(block, starts) if self.device.type == "cpu" else map(block, starts)
+        yield from side_by_side(block, starts) if self.device.type == "cpu" else map(block, starts)
 
     def _noise(self, keys: Sequence[int], draws: int, seed: int) -> Float[Tensor, "draw object unknown"]:
         generator, size = torch.Generator(), self.estimator.size
@@ -215,23 +213,6 @@ def _excess(trained: Trained, packed: Packed, margin: float) -> tuple[Tensor, Te
     pad = margin * (standardiser.high - standardiser.low).clamp(min=1e-6)
     excess = torch.maximum(values - standardiser.high - pad, standardiser.low - pad - values)
     return values, excess, torch.isfinite(values) & ~(excess <= 0)
-
-
-def _side_by_side(function: Callable[[int], Result], items: Iterable[int]) -> Iterator[Result]:
-    """The function of each item, in order, by as many threads as torch has: matrices that fit into a cache are not worth sharing out."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            waiting: deque[Future[Result]] = deque()
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-    finally:
-        torch.set_num_threads(threads)
 
 
 class _seeded:

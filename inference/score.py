@@ -3,7 +3,7 @@ r"""One-step summary: the score of the catalogue's likelihood at a first estimat
 Near a consistent first estimate $\hat\Theta$ the score $S = \sum_i \partial\ln p(d_i \mid \hat\Theta)/\partial\Theta$ and its
 covariance J hold all the information there is, and $\hat\Theta + J^{-1} S$ is efficient (Le Cam 1956). The score of one object is a
 conditional mean of joint scores, which the differentiable simulator gives (`simulators.score`), so a network learns it by regression
-(Brehmer+20). First estimates come from the physics moments; a refinement evaluates the score again where the one before it led.
+(Brehmer+20), and its sums are centred where they must vanish (`centring`). First estimates come from the physics moments; a refinement evaluates the score again where the one before it led.
 
 Everything is in units of the prior: $y = (\Theta - \bar\Theta)/s_\Theta$ with the prior's mean and standard deviation.
 """
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cigars.schema import FIDUCIAL, Observations
 
 from .batches import Packed
+from .centring import Polynomial
 from .distances import distance_modulus
 from .priors import Prior
 from .standardise import Standardiser, Whitening
@@ -68,6 +69,7 @@ class ScoreNetwork(nn.Module):
         self.mean = perceptron(self.size, 2 * self.size, 64, 2)
         self.supernova = perceptron(inputs, self.size, width, 3)
         self.host = perceptron(inputs, self.size, 64, 2)
+        self.centre_of_sums = Polynomial(self.size, self.size + 1)
 
     def standardise(self, theta: Float[Tensor, "*row parameter"]) -> Float[Tensor, "*row parameter"]:
         """Θ in units of the prior."""
@@ -77,6 +79,11 @@ class ScoreNetwork(nn.Module):
         """Mean and ln sd of the joint score of detected objects at each y."""
         mean, ln_sd = self.mean(y).chunk(2, -1)
         return mean, ln_sd.clamp(-7, 7)
+
+    def expected(self, y: Float[Tensor, "survey parameter"]) -> tuple[Tensor, Tensor, Tensor]:
+        """At the truth y: mean over the objects of the score, ln(1 + N) at unit exposure, and its gradient."""
+        mean, ln_number = self.centre_of_sums(y).split([self.size, 1], -1)
+        return mean * self.moments_of_score(y)[1].exp(), ln_number[:, 0], self.centre_of_sums.slope(y, self.size)
 
     def inputs(
         self, observations: Observations, features: Tensor, estimate: tuple[Tensor, Tensor], y: Tensor, regressor: LocalRegressor
@@ -185,10 +192,8 @@ class OneStep(nn.Module):
 
     @torch.no_grad()
     def forward(self, packed: Packed) -> Float[Tensor, "survey summary"]:
-        """Summary of each survey: estimate, estimate after one Newton step, that step, mean scores, ln widths, ln(1 + N), ln exposure."""
-        o = packed.observations
-        features = self.regressor.standardiser(o)
-        estimate = self.regressor.estimate(o, features)
+        """Summary of each survey: estimate, estimate after one Newton step, that step, mean scores, ln widths, numbers, exposure."""
+        features, estimate = self._objects(packed)
         y = self.pilots[0](self.moments(packed, estimate))
         for refine in self.pilots[1:]:
             y = refine(self._at(packed, features, estimate, y))
@@ -197,28 +202,59 @@ class OneStep(nn.Module):
     @torch.no_grad()
     def at(self, packed: Packed, y: Float[Tensor, "survey parameter"]) -> tuple[Tensor, Tensor]:
         """Score of each survey at y, summed over its objects, and the part of it that host magnitudes give, both [survey, parameter]."""
-        features = self.regressor.standardiser(packed.observations)
-        out = self._at(packed, features, self.regressor.estimate(packed.observations, features), y)
-        size = y.shape[1]
+        mean, host, _ = self._means(packed, *self._objects(packed), y)
         count = packed.lengths[:, None]
-        return out[:, 3 * size : 4 * size] * count, out[:, 4 * size : 5 * size] * count
+        return count * (mean - self.score.expected(y)[0]), count * host
 
-    def _at(self, packed: Packed, features: Tensor, estimate: tuple[Tensor, Tensor], y: Float[Tensor, "survey parameter"]) -> Tensor:
-        """The summary with the score taken at y."""
+    @torch.no_grad()
+    def at_truth(self, packed: Packed) -> Float[Tensor, "survey column"]:
+        """What `centring` learns from: mean scores at the true Θ over their spread, ln(1 + N) at unit exposure, and the number summed over."""
+        y = self.score.standardise(packed.theta)
+        mean, _, _ = self._means(packed, *self._objects(packed), y)
+        mean = mean * torch.exp(-self.score.moments_of_score(y)[1])
+        return torch.cat([mean, _ln_number(packed)[:, None], packed.lengths[:, None].float()], 1)
+
+    def _objects(self, packed: Packed) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Network inputs of each object, and the local regressor's estimate."""
+        features = self.regressor.standardiser(packed.observations)
+        return features, self.regressor.estimate(packed.observations, features)
+
+    def _means(
+        self, packed: Packed, features: Tensor, estimate: tuple[Tensor, Tensor], y: Float[Tensor, "survey parameter"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Over the objects of each survey: mean score at y, the part of host magnitudes, [survey, parameter], and N times its covariance."""
         rows = torch.repeat_interleave(y, packed.lengths, 0, output_size=len(features))
         ln_sd = torch.repeat_interleave(self.score.moments_of_score(y)[1], packed.lengths, 0, output_size=len(features))
         inputs = self.score.inputs(packed.observations, features, estimate, rows, self.regressor)
         supernova, host = self.score(inputs, ln_sd)
         sizes = packed.lengths.tolist()
-        means, steps = [], []
-        identity = torch.eye(y.shape[1], device=y.device)
+        means, hosts, spreads = [], [], []
         for s, h, n in zip(supernova.split(sizes), host.split(sizes), sizes, strict=True):
             total = s + h
-            mean = total.sum(0) / max(n, 1)
-            information = total.T @ total - n * mean[:, None] * mean + identity
-            covariance = torch.cholesky_inverse(torch.linalg.cholesky(information))
-            steps.append(torch.cat([covariance @ (n * mean), 0.5 * covariance.diagonal().log()]))
-            means.append(torch.cat([mean, h.sum(0) / max(n, 1)]))
-        step, ln_width = torch.stack(steps).chunk(2, -1)
-        step = step.clamp(-CLIP, CLIP)
-        return torch.cat([y, (y + step).clamp(-CLIP, CLIP), step, torch.stack(means), ln_width, size_columns(packed)], -1)
+            means.append(total.sum(0) / max(n, 1))
+            hosts.append(h.sum(0) / max(n, 1))
+            spreads.append(total.T @ total - n * means[-1][:, None] * means[-1])
+        return torch.stack(means), torch.stack(hosts), torch.stack(spreads)
+
+    def _at(self, packed: Packed, features: Tensor, estimate: tuple[Tensor, Tensor], y: Float[Tensor, "survey parameter"]) -> Tensor:
+        """The summary with the score taken at y."""
+        mean, host, spread = self._means(packed, features, estimate, y)
+        expected, ln_number, slope = self.score.expected(y)
+        mean, more = mean - expected, _ln_number(packed) - ln_number
+        count = packed.lengths[:, None].float()
+        number = packed.number[:, None].float()
+        # ln L = Σ ln p(d | Θ) + N ln Λ - Λ, and the prior
+        gradient = count * mean + number * more[:, None] * slope - y
+        identity = torch.eye(y.shape[1], device=y.device)
+        information = spread + number[..., None] * slope[:, :, None] * slope[:, None, :] + identity
+        covariance = torch.cholesky_inverse(torch.linalg.cholesky(information))
+        step = (covariance @ gradient[..., None])[..., 0].clamp(-CLIP, CLIP)
+        ln_width = 0.5 * covariance.diagonal(dim1=1, dim2=2).log()
+        parts = [y, (y + step).clamp(-CLIP, CLIP), step, mean, host, ln_width, more[:, None], size_columns(packed)]
+        return torch.cat(parts, -1)
+
+
+def _ln_number(packed: Packed) -> Float[Tensor, "survey"]:
+    """ln(1 + N) at unit exposure."""
+    ln_number, ln_exposure = size_columns(packed).T
+    return ln_number - ln_exposure

@@ -20,13 +20,14 @@ from .embedding import FeatureMoments, SetEncoder
 from .ensemble import Ensemble
 from .estimators import GlobalEstimator
 from .local import LocalEstimator, local_marginals, local_values
-from .one_step import train_one_step
+from .one_step import CENTRE, train_one_step
 from .parallel import processes, rank, span, wait_for_all
 from .prefetch import ahead, one_ahead
 from .priors import Prior
 from .score import JointScore
 from .standardise import Standardiser, Whitening
 from .summaries import LocalRegressor, Moments, local_targets
+from .threads import by_surveys
 from .train import History, Report, Settings, load_checkpoint, optimise, save_checkpoint, shuffled, silent
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ PART = 1024  # surveys a file of summaries
 PASSES = 2  # of the local regressor and the local flow over the objects, in units of `local_epochs`
 REGRESSOR_RATE = 6e-3
 CLIP = 5.0  # of the gradient of one global estimator
+HEAD_DECAY = 0.1  # of the weights of global estimators, which else learn the noise of some 10,000 surveys
 LOCAL_RATE = 4e-3
 HIDDEN_BANDS = 0.1  # share of training objects that lose bands, each with probability a third
 Built = TypeVar("Built", bound=nn.Module)
@@ -51,6 +53,7 @@ class Split(NamedTuple):
     calibration: int
     regression: int
     pilot: int
+    centre: int
     summaries: int
     live: int
 
@@ -60,8 +63,10 @@ def split(training: TrainingConfig) -> Split:
     calibration = training.validation_surveys
     regression = calibration + training.calibration_surveys
     pilot = regression + training.surveys
-    summaries = pilot + (1 + training.refinements) * training.pilot_surveys if training.encoder == "score" else pilot
-    return Split(0, calibration, regression, pilot, summaries, summaries + training.surveys)
+    pilots = training.pilot_surveys if training.encoder == "score" else 0
+    centre = pilot + (1 + training.refinements) * pilots
+    summaries = centre + CENTRE * pilots
+    return Split(0, calibration, regression, pilot, centre, summaries, summaries + training.surveys)
 
 
 def surveys_used(training: TrainingConfig) -> int:
@@ -186,7 +191,8 @@ class Stages:
 
     def members(self, summary: nn.Module, table: Tensor, theta: Tensor, held: Packed) -> tuple[list[GlobalEstimator], dict[str, Any]]:
         """Stage 3: the ensemble of global estimators, their heads together, then each learned encoder."""
-        held_table = torch.cat([summary(select(held, range(i, min(i + 64, len(held.lengths))))) for i in range(0, len(held.lengths), 64)])
+        parts = [range(i, min(i + 64, len(held.lengths))) for i in range(0, len(held.lengths), 64)]
+        held_table = torch.cat([by_surveys(summary, select(held, part)) for part in parts])
         whitening = Whitening.fit(table)
         members = [
             self.seeded(100 + k, lambda: self._member(summary, whitening)).to(self.device).fit_skip(table, theta)
@@ -208,7 +214,7 @@ class Stages:
         orders = [shuffled(len(table), batch, self.seed + 7 * k) for k in range(len(members))]
         every = max(len(table) // t.flow_batch, 1)
         settings = Settings(
-            t.flow_epochs * every, every, t.flow_learning_rate, patience=t.flow_epochs,
+            t.flow_epochs * every, every, t.flow_learning_rate, weight_decay=HEAD_DECAY, patience=t.flow_epochs,
             clip=CLIP / len(members) ** 0.5,  # the loss is their mean
             seed=self.seed,
         )  # fmt: skip
@@ -304,7 +310,7 @@ def summarised(
         if not path.exists() and number % processes() == rank():
             rows, kept, done = [], [], start
             for packed in stream(source, first + start, count, batch, names, device):
-                rows.append(summary(packed))
+                rows.append(by_surveys(summary, packed))
                 kept.append(subset(packed, keep, torch.Generator().manual_seed(seed * 65537 + first + done)))
                 done += len(packed.lengths)
                 report(name, done, total)

@@ -64,7 +64,7 @@ def test_order_of_objects_does_not_matter(one):
 def test_surveys_in_a_batch_do_not_see_each_other_and_empty_ones_are_finite(one):
     both = surveys(observations(200, seed=2), [120, 0, 80])
     together = one(both)
-    assert together.shape == (3, 7 * len(PRIOR.names) - len(PRIOR.names) + 2)
+    assert together.shape == (3, 6 * len(PRIOR.names) + 3)
     assert bool(torch.isfinite(together).all())
     for k in range(3):
         torch.testing.assert_close(one(select(both, [k]))[0], together[k], atol=1e-3, rtol=1e-3)
