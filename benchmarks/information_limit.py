@@ -117,9 +117,10 @@ def calibrate(trained: Any, packed: Any, names: tuple[str, ...]) -> dict[str, An
 def cost(run: Path, config: Any) -> dict[str, Any]:
     """Surveys that a training simulated, without those of its local regressor, and its seconds since it was last resumed."""
     from cigars.runs import read_calibration
+    from inference.one_step import CENTRE
 
     t = config.training
-    pilots = (1 + t.refinements) * t.pilot_surveys if t.encoder == "score" else 0
+    pilots = (1 + t.refinements + CENTRE) * t.pilot_surveys if t.encoder == "score" else 0
     _, seconds = read_calibration(run)
     return {"surveys": t.surveys + pilots + t.validation_surveys + t.calibration_surveys, "seconds": seconds, "ensemble": t.ensemble}
 

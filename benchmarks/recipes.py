@@ -9,6 +9,7 @@ usage: python benchmarks/recipes.py [--config demo] [--surveys 4000] [--seeds 3]
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
 import time
 from pathlib import Path
@@ -23,34 +24,44 @@ __all__ = ["RECIPES", "held_out"]
 
 RECIPES: dict[str, dict[str, Any]] = {
     "physics moments": {"encoder": "moments"},
-    "score at the estimate from moments": {"encoder": "score", "refinements": 0},
-    "score, refined once": {"encoder": "score", "refinements": 1},
-    "score, refined twice": {"encoder": "score", "refinements": 2},
-    "score, refined once, ensemble of 4": {"encoder": "score", "refinements": 1, "ensemble": 4},
+    "score at the estimate from moments": {"refinements": 0},
+    "score, refined once": {},
+    "score, refined twice": {"refinements": 2},
+    "score, refined once, not centred": {},
+    "score, refined once, heads decay by .01": {},
+    "score, refined once, ensemble of 4": {"ensemble": 4},
+    "score, refined once, ensemble of 8": {"ensemble": 8},
     "learned set": {"encoder": "set"},
     "moments and learned set": {"encoder": "both"},
     "moments and attention": {"encoder": "both"},
 }
+PATCHES: dict[str, tuple[str, Any]] = {  # what is no setting
+    "score, refined once, not centred": ("inference.centring.Polynomial.fit", lambda self, *_: self),
+    "score, refined once, heads decay by .01": ("inference.stages.HEAD_DECAY", 0.01),
+    "moments and attention": ("inference.stages.SetEncoder", AttentionEncoder),
+}
 
 
 def held_out(config: Any, folder: Path) -> tuple[float, float, float]:
-    """Train into a folder; held-out loss, its standard error, and seconds."""
+    """Train the global posterior into a folder; held-out loss, its standard error, and seconds."""
+    import torch
+
     from cigars.pipeline import survey_source
     from cigars.scores import joint_scores
-    from inference.batches import join, pack, select
-    from inference.fit import fit, split
-    from inference.posterior import GlobalPosterior
+    from inference.ablation import judge, train_global
+    from inference.priors import Prior
+    from inference.stages import Stages
+    from inference.train import silent
     from simulators.cosmology import fiducial_distance_table
 
-    source, started = survey_source(config, "training"), time.monotonic()
-    trained = fit(source, config, config.marginals, fiducial_distance_table(), folder, joint_score=joint_scores(config))
-    seconds, batch = time.monotonic() - started, config.training.batch_surveys
-    first, count = split(config.training).calibration, config.training.calibration_surveys
-    fresh = join([pack(source(first + i, batch), trained.names) for i in range(0, count, batch)])
-    posterior = GlobalPosterior(trained)
-    parts = [select(fresh, range(i, min(i + 64, len(fresh.lengths)))) for i in range(0, len(fresh.lengths), 64)]
-    loss = -np.concatenate([posterior.log_prob(p.theta[None], p)[0].double().numpy() for p in parts])
-    spread = float(np.log(trained.prior.variance.sqrt().numpy()).sum())
+    source, prior, device = survey_source(config, "training"), Prior(config.marginals), torch.device("cpu")
+    distance, scores = fiducial_distance_table(), joint_scores(config)
+    stages = Stages(source, config.training, config.seed, prior, distance, folder, device, silent, scores, config.fixed)
+    started = time.monotonic()
+    trained = train_global(stages)
+    seconds = time.monotonic() - started
+    loss = judge(trained, stages, draws=2).loss.numpy()
+    spread = float(np.log(prior.variance.sqrt().numpy()).sum())
     return float(loss.mean()) - spread, float(loss.std() / len(loss) ** 0.5), seconds
 
 
@@ -64,18 +75,18 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     arguments = parser.parse_args()
     from cigars.config import load_config
-    from inference.embedding import SetEncoder
+    from cigars.devices import Device, use_device
 
+    use_device(Device.cpu)
     results: dict[str, Any] = {name: [] for name in arguments.recipes}
     for seed in range(arguments.seeds):
         for name in arguments.recipes:
-            settings = {"surveys": arguments.surveys, "pilot_surveys": arguments.surveys // 4, "objects": 100_000, "local_epochs": 5}
-            settings |= {"validation_surveys": 512, "calibration_surveys": 512} | RECIPES[name]
+            settings = {"surveys": arguments.surveys, "pilot_surveys": arguments.surveys // 4, "objects": 400_000, "local_epochs": 3}
+            settings |= {"validation_surveys": 512, "calibration_surveys": 1024, "ensemble": 1} | RECIPES[name]
             config = load_config(arguments.config, seed=seed, **{f"training.{k}": v for k, v in settings.items()})
-            with tempfile.TemporaryDirectory() as folder:
-                encoder = AttentionEncoder if "attention" in name else SetEncoder
-                with patch("inference.stages.SetEncoder", encoder):
-                    loss, error, seconds = held_out(config, Path(folder))
+            change = patch(*PATCHES[name]) if name in PATCHES else contextlib.nullcontext()
+            with tempfile.TemporaryDirectory() as folder, change:
+                loss, error, seconds = held_out(config, Path(folder))
             results[name].append({"seed": seed, "held_out_nats": loss, "error": error, "seconds": round(seconds, 1)})
             print(f"{name:40s} seed {seed}  {loss:7.3f} ± {error:.3f} nats  {seconds:6.1f} s", flush=True)
             numbers = {"config": arguments.config, "surveys": arguments.surveys, "recipes": results}

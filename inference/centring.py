@@ -18,7 +18,7 @@ __all__ = ["Polynomial"]
 
 DEGREE = 3
 REACH = 3.0  # beyond, in units of the prior, a polynomial goes on as at its edge
-HELD_OUT = 0.1
+FOLDS = 5
 PENALTY = 1.0  # of a squared coefficient, in units of one survey's squared error
 
 
@@ -48,23 +48,23 @@ class Polynomial(nn.Module):
         return torch.cat([torch.ones_like(y[:, :1]), y, second, third], 1)
 
     def fit(self, y: Float[Tensor, "row input"], values: Float[Tensor, "row output"], weight: Float[Tensor, "row"]) -> Polynomial:
-        """Least squares of the degree that does best on rows held out, then on all rows; returns itself."""
+        """Least squares of the degree that does best on rows left out in turn; returns itself."""
         terms, values, weight = self.terms(y).double(), values.double(), weight.double() / weight.double().mean()
-        held = max(int(HELD_OUT * len(y)), 1)
-        scale = values.var(0).clamp(min=1e-12)
+        scale, fold = values.var(0).clamp(min=1e-12), torch.arange(len(y), device=y.device) % FOLDS
 
-        def solved(size: int, rows: slice) -> Tensor:
-            t = terms[rows, :size]
-            normal = (t * weight[rows, None]).T @ t + PENALTY * torch.eye(size, dtype=t.dtype, device=t.device)
-            return torch.linalg.solve(normal, (t * weight[rows, None]).T @ values[rows])
+        def solved(size: int, rows: Tensor) -> Tensor:
+            t, w = terms[rows, :size], weight[rows, None]
+            normal = (t * w).T @ t + PENALTY * torch.eye(size, dtype=t.dtype, device=t.device)
+            return torch.linalg.solve(normal, (t * w).T @ values[rows])
 
         def error(size: int) -> float:
-            residual = values[:held] - terms[:held, :size] @ solved(size, slice(held, None))
-            return float((weight[:held, None] * residual**2 / scale).mean())
+            residual = torch.cat([values[fold == k] - terms[fold == k, :size] @ solved(size, fold != k) for k in range(FOLDS)])
+            order = torch.cat([weight[fold == k] for k in range(FOLDS)])
+            return float((order[:, None] * residual**2 / scale).mean())
 
         size = min((sum(self.sizes[: degree + 1]) for degree in range(DEGREE + 1)), key=error)
         self.coefficients.zero_()
-        self.coefficients[:size] = solved(size, slice(None)).to(self.coefficients)
+        self.coefficients[:size] = solved(size, fold >= 0).to(self.coefficients)
         return self
 
     def forward(self, y: Float[Tensor, "row input"]) -> Float[Tensor, "row output"]:

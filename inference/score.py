@@ -3,7 +3,8 @@ r"""One-step summary: the score of the catalogue's likelihood at a first estimat
 Near a consistent first estimate $\hat\Theta$ the score $S = \sum_i \partial\ln p(d_i \mid \hat\Theta)/\partial\Theta$ and its
 covariance J hold all the information there is, and $\hat\Theta + J^{-1} S$ is efficient (Le Cam 1956). The score of one object is a
 conditional mean of joint scores, which the differentiable simulator gives (`simulators.score`), so a network learns it by regression
-(Brehmer+20), and its sums are centred where they must vanish (`centring`). First estimates come from the physics moments; a refinement evaluates the score again where the one before it led.
+(Brehmer+20), and its sums are centred where they must vanish (`centring`). First estimates come from the physics moments; a refinement
+evaluates the score again where the one before it led.
 
 Everything is in units of the prior: $y = (\Theta - \bar\Theta)/s_\Theta$ with the prior's mean and standard deviation.
 """
@@ -208,7 +209,7 @@ class OneStep(nn.Module):
 
     @torch.no_grad()
     def at_truth(self, packed: Packed) -> Float[Tensor, "survey column"]:
-        """What `centring` learns from: mean scores at the true Θ over their spread, ln(1 + N) at unit exposure, and the number summed over."""
+        """What `centring` learns from: mean scores at the true Θ over their spread, ln(1 + N) at unit exposure, the number of objects."""
         y = self.score.standardise(packed.theta)
         mean, _, _ = self._means(packed, *self._objects(packed), y)
         mean = mean * torch.exp(-self.score.moments_of_score(y)[1])
@@ -222,7 +223,7 @@ class OneStep(nn.Module):
     def _means(
         self, packed: Packed, features: Tensor, estimate: tuple[Tensor, Tensor], y: Float[Tensor, "survey parameter"]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Over the objects of each survey: mean score at y, the part of host magnitudes, [survey, parameter], and N times its covariance."""
+        """Mean score at y over the objects of each survey, the part of host magnitudes, and N times its covariance."""
         rows = torch.repeat_interleave(y, packed.lengths, 0, output_size=len(features))
         ln_sd = torch.repeat_interleave(self.score.moments_of_score(y)[1], packed.lengths, 0, output_size=len(features))
         inputs = self.score.inputs(packed.observations, features, estimate, rows, self.regressor)

@@ -182,7 +182,9 @@ class Stages:
         t = self.training
         return self.table("summaries", summary, self.at.summaries, t.surveys, max(math.ceil(t.objects / t.surveys), 1))
 
-    def table(self, name: str, summary: nn.Module, first: int, total: int, keep: int) -> tuple[Tensor, Tensor, Packed, list[int]]:
+    def table(
+        self, name: str, summary: Callable[[Packed], Tensor], first: int, total: int, keep: int
+    ) -> tuple[Tensor, Tensor, Packed, list[int]]:
         """Summaries of surveys first, ..., first + total - 1 by parts kept on disk, their Θ, `keep` objects of each, range of numbers."""
         return summarised(
             name, self.source, summary, self.prior.names, first, total, self.training.batch_surveys, self.folder, self.device, self.report,

@@ -1,5 +1,8 @@
 """The one-step summary: distances against astropy, invariances, and a training on joint scores against an exact posterior."""
 
+import copy
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -136,6 +139,37 @@ def test_learned_scores_are_the_exact_ones_of_the_marginal_density(trained):
         assert np.corrcoef(found[:, k].numpy(), exact[:, k])[0, 1] > 0.97
     shuffled = np.random.default_rng(0).permutation(len(exact))
     assert np.corrcoef(found[:, 0].numpy(), exact[shuffled, 0])[0, 1] < 0.5
+
+
+def test_scores_at_the_truth_vanish_and_an_offset_is_taken_off(trained):
+    net, survey, _ = trained
+    one, packed = net.summary, torch_packed(survey, 50_000_000, 600)
+
+    def misses(one):
+        """Mean over surveys of their score at the truth, in standard errors of it."""
+        score, _ = one.at(packed, one.score.standardise(packed.theta))
+        return score.mean(0) / score.std(0) * len(score) ** 0.5
+
+    # the centring has an error of its own, of as many standard errors as its surveys are fewer
+    known = 5 * (1 + 600 / (2 * 768)) ** 0.5
+    assert bool((misses(one).abs() < known).all())
+    off = copy.deepcopy(one)
+    with torch.no_grad():
+        off.score.supernova[-1].bias += 0.3  # of a standard deviation, an object
+    assert bool((misses(off).abs() > 2 * known).all())
+    learning = off.at_truth(fresh := torch_packed(survey, 60_000_000, 1500))
+    off.score.centre_of_sums.fit(off.score.standardise(fresh.theta), learning[:, :-1], learning[:, -1])
+    assert bool((misses(off).abs() < 5 * (1 + 600 / 1500) ** 0.5).all())
+
+
+def test_numbers_are_centred_at_unit_exposure(trained):
+    net, survey, _ = trained
+    packed = torch_packed(survey, 70_000_000, 200)
+    one, size = net.summary, len(MARGINALS)
+    more = one(packed)[:, 6 * size]
+    assert float(more.mean().abs()) < 5 * float(more.std()) / 200**0.5 + 0.05
+    longer = packed._replace(exposure=packed.exposure * 3)  # so many objects in three times the time: fewer than expected
+    torch.testing.assert_close(one(longer)[:, 6 * size] - more, torch.full((200,), -math.log(3)), atol=1e-4, rtol=0)
 
 
 def torch_packed(survey, first, count):
