@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inference.batches import pack
-from inference.model import META, WEIGHTS, load_run
+from inference.model import FORMAT, META, WEIGHTS, load_run
 from inference.posterior import GlobalPosterior, LocalPosterior
 
 
@@ -62,7 +62,7 @@ def edit(**changes):
     [
         (lambda f: (f / META).unlink(), "expected a finished training"),
         (lambda f: (f / META).write_text("{"), "damaged"),
-        (edit(format=99), "expected format 4, got 99"),
+        (edit(format=99), f"expected format {FORMAT}, got 99"),
         (edit(fingerprint="xyz"), "expected fingerprint abc, got xyz"),
         (lambda f: (f / WEIGHTS).write_bytes(b"nothing"), "expected a whole file of tensors"),
         (lambda f: torch.save({"a": torch.ones(1)}, f / WEIGHTS), "expected weights of the networks"),
