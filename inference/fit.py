@@ -18,7 +18,7 @@ from cigars.schema import DistanceTable, Marginal
 
 from .batches import Source
 from .checkpoints import prepare
-from .model import FORMAT, Trained, save_run, versions
+from .model import FORMAT, META, Trained, save_run, versions
 from .parallel import from_first, rank
 from .priors import Prior
 from .score import JointScore, OneStep
@@ -60,11 +60,11 @@ def fit(
         joint_score: of simulated objects, which encoder = "score" learns from.
 
     Raises:
-        ValueError: if encoder = "score" is without joint scores, or if the folder holds a training and `resume` is False, or one of
-            another fingerprint.
+        ValueError: if encoder = "score" is without joint scores, or if the folder holds a training and `resume` is False, one of
+            another fingerprint, or a finished run without its checkpoints.
         TrainingError: if a loss is not finite.
     """
-    folder = from_first(lambda: prepare(Path(run_folder), fingerprint, resume))
+    folder = from_first(lambda: _checkpoints(Path(run_folder), fingerprint, resume))
     prior = Prior(marginals, device)
     run = Stages(source, config.training, config.seed, prior, distance, folder, torch.device(device), report, joint_score, config.fixed)
     held = run.held_out()
@@ -88,6 +88,13 @@ def fit(
     if rank() == 0:
         save_run(Path(run_folder), trained)
     return trained
+
+
+def _checkpoints(folder: Path, fingerprint: str, resume: bool) -> Path:
+    """The folder of checkpoints; a finished run that has none, as one that was shipped, is not trained over."""
+    if (folder / META).exists() and not (folder / "checkpoints").exists():
+        raise ValueError(f"folder {folder}: expected a new folder, got a finished run without checkpoints; name another")
+    return prepare(folder, fingerprint, resume)
 
 
 def _pilot_shapes(summary: nn.Module) -> list[list[int]]:

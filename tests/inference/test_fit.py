@@ -1,6 +1,7 @@
 """The whole training: against an exact posterior, and resumed against uninterrupted."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -77,6 +78,17 @@ def test_a_folder_in_use_is_not_overwritten(run, source, distance):
     with pytest.raises(ValueError, match="expected fingerprint other, got abc"):
         fit(source, tiny(), MARGINALS, distance, folder, fingerprint="other", resume=True)
     assert json.loads((folder / "run.json").read_text())["fingerprint"] == "abc"
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_finished_run_without_checkpoints_is_not_trained_over(run, source, distance, tmp_path, resume):
+    shipped = tmp_path / "shipped"
+    shutil.copytree(run[1], shipped, ignore=shutil.ignore_patterns("checkpoints"))
+    before = (shipped / "weights.pt").read_bytes()
+    with pytest.raises(ValueError, match="got a finished run without checkpoints; name another"):
+        fit(source, tiny(), MARGINALS, distance, shipped, fingerprint="abc", resume=resume)
+    assert (shipped / "weights.pt").read_bytes() == before
+    assert not (shipped / "checkpoints").exists()
 
 
 def test_survey_numbers_of_different_uses_do_not_overlap():
