@@ -43,7 +43,7 @@ from cigars.runs import run_config
 from cigars.schema import FIDUCIAL, Globals, Observations, Survey
 from cigars.seen import Seen, see
 from cigars.targets import as_survey, inside
-from inference.checks import judge
+from inference.checks import judge_among
 from inference.model import load_run
 from inference.posterior import GlobalPosterior
 from simulators.hosts import HostBank, build_bank, load_bank, read_bank, write_bank
@@ -205,8 +205,8 @@ def references(s: Setup, anchors: list[Survey], draw: Callable, seed: int) -> li
 def judged(s: Setup, simulated: list[Seen], surveys: list[Survey], outside: list[int], seed: int) -> list[dict[str, float]]:
     """p-value of each test of each survey, corrected for its number of statistics, and "any test", corrected for that of tests."""
     out = []
-    for checks, _ in compared(simulated, see(s.trained, surveys, s.config, seed), outside, s.trained, s.config, reasons=False):
-        tests = judge(checks, LEVEL)
+    for compared_, _ in compared(simulated, see(s.trained, surveys, s.config, seed), outside, s.trained, s.config, reasons=False):
+        tests = judge_among(compared_, LEVEL)
         out.append({t.worst.test: t.p_value for t in tests} | {"any test": min(t.adjusted for t in tests)})
     return out
 

@@ -25,7 +25,7 @@ from cigars.tables import write_table
 from cigars.targets import as_survey, check_exposure, inside, target_hash
 
 if TYPE_CHECKING:
-    from inference.checks import Check, Judged
+    from inference.checks import Check, Family, Judged
     from inference.misspecification import Typicality
 
 __all__ = ["Checked", "check", "compared", "read_check", "references", "write_check", "write_odd_objects"]
@@ -86,7 +86,7 @@ def check(
         CatalogueError: for an exposure that the run was not trained for, or a catalogue without objects in its range.
         ConfigError: for too few surveys or a level outside (0, 1).
     """
-    from inference.checks import judge
+    from inference.checks import judge_among
     from inference.misspecification import false_discoveries
     from inference.model import load_run, versions
 
@@ -101,8 +101,8 @@ def check(
     ordered = select(within, np.argsort(within.id))
     survey = as_survey(ordered.observations, exposure)
     found = references(trained, survey, config, exposure, surveys, seed, report)
-    checks, objects = compared(found, see(trained, [survey], config, seed), [outside], trained, config)[0]
-    rows = judge(checks, level)
+    tests, objects = compared(found, see(trained, [survey], config, seed), [outside], trained, config)[0]
+    rows, checks = judge_among(tests, level), [check for test in tests for check in test.checks]
 
     odd = false_discoveries(objects.p_value, SHARE)
     by_id = {name: i for i, name in enumerate(ordered.id)}
@@ -135,8 +135,8 @@ def references(
 
 def compared(
     simulated: Sequence[Seen], observed: Sequence[Seen], outside: Sequence[int], trained: Any, config: Config, *, reasons: bool = True
-) -> list[tuple[list[Check], Typicality]]:
-    """Of each observed survey the checks against the simulated ones, and how typical its objects are.
+) -> list[tuple[list[Family], Typicality]]:
+    """Of each observed survey the tests against the simulated ones, and how typical its objects are.
 
     Args:
         simulated: what `references` gives.
@@ -145,6 +145,7 @@ def compared(
         trained, config: of the run.
         reasons: whether to look for what makes objects odd, which takes longer than the rest.
     """
+    from inference.checks import Family
     from inference.misspecification import ODD, Typicality, odd_share, typicality
 
     half, known = len(simulated) // 2, np.array([s.mean for s in simulated])
@@ -155,11 +156,12 @@ def compared(
     statistics, together = _statistics_checks(simulated, known, observed), _objects_checks(simulated, known, observed, among)
     summary = _summary_checks(trained, simulated, known, observed)
     odd = [odd_share(np.append(of.p_value, np.zeros(beyond)), len(common)) for of, beyond in zip(objects, outside, strict=True)]
-    checks = [[*rows, *others] for rows, *others in zip(statistics, summary, together, odd, strict=True)]
-    return list(zip(checks, objects, strict=True))
+    alone = [Family([of], np.empty((0, 1))) for of in odd]  # to look for neighbours of every simulated object would take too long
+    tests = [[*both, *others] for both, *others in zip(statistics, summary, together, alone, strict=True)]
+    return list(zip(tests, objects, strict=True))
 
 
-def _statistics_checks(simulated: Sequence[Seen], known: np.ndarray, observed: Sequence[Seen]) -> Iterator[list[Check]]:
+def _statistics_checks(simulated: Sequence[Seen], known: np.ndarray, observed: Sequence[Seen]) -> Iterator[tuple[Family, Family]]:
     from inference.misspecification import predictive_checks
 
     for one in observed:
@@ -167,7 +169,7 @@ def _statistics_checks(simulated: Sequence[Seen], known: np.ndarray, observed: S
         yield predictive_checks(list(own), table, known, np.array(list(own.values())), one.mean)
 
 
-def _summary_checks(trained: Any, simulated: Sequence[Seen], known: np.ndarray, observed: Sequence[Seen]) -> Iterator[Check]:
+def _summary_checks(trained: Any, simulated: Sequence[Seen], known: np.ndarray, observed: Sequence[Seen]) -> Iterator[Family]:
     """Hotelling's T² of the whitened summary that the global posterior reads."""
     import torch
 
@@ -181,18 +183,23 @@ def _summary_checks(trained: Any, simulated: Sequence[Seen], known: np.ndarray, 
     among = whitened(simulated)
     names = [f"component {k}" for k in range(among.shape[1])]
     for one, row in zip(observed, whitened(observed), strict=True):
-        yield predictive_checks(names, among, known, row, one.mean)[-1]._replace(test="network summary")
+        _, together = predictive_checks(names, among, known, row, one.mean)
+        yield together._replace(checks=[check._replace(test="network summary") for check in together.checks])
 
 
-def _objects_checks(simulated: Sequence[Seen], known: np.ndarray, observed: Sequence[Seen], objects: np.ndarray) -> Iterator[Check]:
+def _objects_checks(simulated: Sequence[Seen], known: np.ndarray, observed: Sequence[Seen], objects: np.ndarray) -> Iterator[Family]:
     """Maximum mean discrepancy of the objects, whatever it is in their law that differs."""
+    from inference.checks import Family
     from inference.two_sample import embedding, gaussian_kernel, mmd_check
 
     # a survey of fewer than two objects says nothing of their law
     kernel, enough = gaussian_kernel(objects), [k for k, s in enumerate(simulated) if len(s.inputs) > 1]
     means, sizes = np.stack([embedding(simulated[k].inputs, kernel) for k in enough]), [len(simulated[k].inputs) for k in enough]
     for one in observed:
-        yield mmd_check(means, sizes, known[enough], embedding(one.inputs, kernel), len(one.inputs), one.mean)
+        checks, null = mmd_check(means, sizes, known[enough], embedding(one.inputs, kernel), len(one.inputs), one.mean)
+        every = np.ones((len(simulated), 1))
+        every[enough] = null
+        yield Family(checks, every)
 
 
 def _fewest(trained: Any, config: Config) -> int:

@@ -79,8 +79,8 @@ def validate(
 
 
 def print_tests(rows: Sequence[Judged]) -> None:
-    """One row a test: its most extreme number, the band of exact ones, Holm's p-value, verdict."""
-    table = Table("test", "worst", "value", "99 % band", "p (Holm)", "verdict")
+    """One row a test: its most extreme number, the band of exact ones, p-value corrected for the number of tests, verdict."""
+    table = Table("test", "worst", "value", "99 % band", "p, corrected", "verdict")
     for row in rows:
         worst = row.worst
         band = f"{worst.low:.3f} to {worst.high:.3f}" if worst.low else f"up to {worst.high:.3f}"

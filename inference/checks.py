@@ -3,7 +3,8 @@ r"""Checks of a posterior on fresh surveys, each with the p-value that it has fo
 With u the rank of the truth among L draws, randomised within its cell, $u = (r + U) / (L + 1)$ is uniform for an exact posterior whatever
 its shape (Talts+18), and its normal score $\Phi^{-1}(u)$ standard normal: mean and variance of the scores over surveys have exact tests.
 Rows of one test share their surveys and so depend on one another: its p-value is the least one times their number (Bonferroni), which
-no dependence invalidates; over the tests Holm's step-down rule keeps the chance of any false alarm below the level.
+no dependence invalidates; over the tests Holm's step-down rule keeps the chance of any false alarm below the level. Where simulated surveys
+were tested in the same way they show the dependence, and `judge_among` corrects for no more than there is.
 
 Which test sees what, of 500 surveys, was measured: `benchmarks/diagnostics_power.json`. In short, `ranks` and `shift` see displacement,
 `width` a wrong width, `error vs width` errors that grow otherwise than the stated widths, `correlations` and `joint coverage` wrong
@@ -23,11 +24,25 @@ from torch import Tensor
 
 from .diagnostics import calibration, ranks, tarp
 
-__all__ = ["Check", "Judged", "holm", "joint_checks", "joint_ranks", "judge", "marginal_checks", "normal_scores", "whitened"]
+__all__ = [
+    "Check",
+    "Family",
+    "Judged",
+    "effective_number",
+    "holm",
+    "joint_checks",
+    "joint_ranks",
+    "judge",
+    "judge_among",
+    "marginal_checks",
+    "normal_scores",
+    "whitened",
+]
 
 BAND = 0.99
 FLOOR = 1e-9  # least variance of a posterior, of that over all surveys
 CLIP = 4.0  # standard deviations
+TAIL = 0.2  # share of simulated surveys, those with the least p-values, from which the number of independent checks is taken
 LEVELS = (0.5, 0.68, 0.9, 0.95)
 
 
@@ -52,6 +67,13 @@ class Judged(NamedTuple):
     passed: bool
 
 
+class Family(NamedTuple):
+    """The checks of one test, and the p-values that simulated surveys have in the place of the observed one: no row for none."""
+
+    checks: list[Check]
+    null: Float[np.ndarray, "survey check"]
+
+
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """Holm's adjusted p-values (Holm 1979): those at most α are rejected at the family-wise level α."""
     p = np.asarray(p_values, dtype=float)
@@ -68,6 +90,40 @@ def judge(checks: Sequence[Check], level: float) -> list[Judged]:
     p = [min(w.p_value * len(group), 1.0) for w, group in zip(worst, groups.values(), strict=True)]
     rows = zip(worst, groups.values(), p, holm(p).tolist(), strict=True)
     return [Judged(w, len(group), one, adjusted, adjusted > level) for w, group, one, adjusted in rows]
+
+
+def judge_among(families: Sequence[Family], level: float) -> list[Judged]:
+    """Each test at the family-wise level, with Šidák's correction for as many checks, and tests, as are independent.
+
+    Tests without simulated surveys count as independent of all others. All that have some must have the same, in the same order.
+    """
+    worst = [min(family.checks, key=lambda c: c.p_value) for family in families]
+    numbers = [effective_number(family.null) for family in families]
+    p = [float(_sidak(w.p_value, n)) for w, n in zip(worst, numbers, strict=True)]
+    known = [_sidak(family.null.min(1), n) for family, n in zip(families, numbers, strict=True) if len(family.null)]
+    together = (effective_number(np.stack(known, 1)) if known else 0.0) + len(families) - len(known)
+    rows = zip(worst, families, p, _sidak(np.array(p), together).tolist(), strict=True)
+    return [Judged(w, len(family.checks), one, adjusted, adjusted > level) for w, family, one, adjusted in rows]
+
+
+def effective_number(p_values: Float[np.ndarray, "survey check"]) -> float:
+    """How many independent checks have a least p-value with the law of these; all of them where there are no surveys.
+
+    The least of n independent p-values has the law Beta(1, n), and that of dependent ones nearly so (Dudbridge & Gusnanto 2008). As n grows
+    towards small p-values, which matter, it is fitted to the smallest: maximum likelihood with the others censored.
+    """
+    surveys, checks = p_values.shape
+    if not surveys:
+        return float(checks)
+    exponential = np.sort(-np.log1p(-p_values.min(1).clip(1e-12, 1 - 1e-12)))  # of rate n
+    few = max(int(TAIL * surveys), 1)
+    rate = few / (exponential[:few].sum() + (surveys - few) * exponential[few - 1])
+    return float(np.clip(rate, 1, checks))
+
+
+def _sidak(p_value: float | np.ndarray, number: float) -> np.ndarray:
+    """Chance that the least of so many independent p-values is below this one."""
+    return -np.expm1(number * np.log1p(-np.clip(p_value, 0, 1 - 1e-12)))
 
 
 def normal_scores(

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 from scipy.spatial import cKDTree
 
-from .checks import BAND, Check
+from .checks import BAND, Check, Family
 
 __all__ = [
     "Given",
@@ -106,7 +106,7 @@ def predictive_checks(
     known: Float[np.ndarray, "survey parameter"],
     observed: Float[np.ndarray, "statistic"],
     observed_known: Float[np.ndarray, "parameter"],
-) -> list[Check]:
+) -> tuple[Family, Family]:
     """Each statistic of the observed survey given what its posterior says (test "statistics"), and all at once ("all statistics").
 
     Args:
@@ -130,16 +130,20 @@ def predictive_checks(
             f"surveys: expected more than {len(names) + parameters + 2} to judge {len(names)} statistics, got {surveys}; simulate more"
         )
     found = given(simulated, known, observed, observed_known)
-    spread = np.sqrt((found.residuals**2).sum(0) / freedom * (1 + found.leverage))
+    squares = (found.residuals**2).sum(0)
+    spread = np.sqrt(squares / freedom * (1 + found.leverage))
     value = found.residual / np.where(spread > 0, spread, 1.0)
     edge = float(stats.t.ppf(0.5 + BAND / 2, freedom))
     p = 2 * stats.t.sf(np.abs(value), freedom)
     checks = [Check("statistics", name, float(v), -edge, edge, float(q)) for name, v, q in zip(names, value, p, strict=True)]
-    return [*checks, _hotelling(found, freedom)]
+    # of simulated surveys, each left out of regression and scatter
+    inside = found.residuals**2 / np.maximum(1 - found.leverages, 1e-3)[:, None]
+    left_out = np.sqrt(inside * (freedom - 1) / np.maximum(squares - inside, 1e-12 * squares + 1e-300))
+    return Family(checks, 2 * stats.t.sf(left_out, freedom - 1)), _hotelling(found, freedom)
 
 
-def law_at(values: Float[np.ndarray, "survey"], found: Given) -> stats.rv_frozen:
-    """Law of a number for a survey as far from the middle of the simulated ones as the observed, from those of surveys left out in turn.
+def law_at(values: Float[np.ndarray, "survey"], found: Given, leverage: float | np.ndarray) -> stats.rv_frozen:
+    """Law of a number for surveys so far from the middle of the simulated ones, from those of surveys left out in turn.
 
     What the regression leaves grows towards its edge, where surveys are not as linear, and the observed survey is in the middle of those
     at its posterior: the mean is linear in the leverage. The law about it is a gamma law with the variance and skewness of the values.
@@ -147,11 +151,11 @@ def law_at(values: Float[np.ndarray, "survey"], found: Given) -> stats.rv_frozen
     x = found.leverages - found.leverages.mean()
     slope = x @ values / max(x @ x, 1e-12)
     rest = values - values.mean() - slope * x
-    centre = values.mean() + slope * (found.leverage - found.leverages.mean())
+    centre = values.mean() + slope * (leverage - found.leverages.mean())
     return stats.pearson3(max(float(stats.skew(rest)), 1e-3), centre, rest.std(ddof=2))
 
 
-def _hotelling(found: Given, freedom: int) -> Check:
+def _hotelling(found: Given, freedom: int) -> Family:
     """Hotelling's T² of the residual, along the directions in which simulated surveys scatter."""
     scale = np.sqrt((found.residuals**2).sum(0) / freedom)
     scale = np.where(scale > 0, scale, 1.0)
@@ -162,9 +166,11 @@ def _hotelling(found: Given, freedom: int) -> Check:
     # left out of regression and covariance, a survey has (Sherman & Morrison 1950)
     left_out = inside * (freedom - 1) / np.maximum(freedom - inside, 1e-3)
     squared = float((((found.residual / scale) @ frame) ** 2).sum() / (1 + found.leverage))
-    law = law_at(np.log(left_out), found)
+    logs = np.log(np.maximum(left_out, 1e-300))
+    law, laws = (law_at(logs, found, leverage) for leverage in (found.leverage, found.leverages))
     p = float(law.sf(np.log(max(squared, 1e-300))))
-    return Check("all statistics", f"{size} directions", squared / size, 0.0, float(np.exp(law.ppf(BAND))) / size, p)
+    check = Check("all statistics", f"{size} directions", squared / size, 0.0, float(np.exp(law.ppf(BAND))) / size, p)
+    return Family([check], laws.sf(logs)[:, None])
 
 
 def typicality(

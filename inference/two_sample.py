@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.spatial.distance import pdist
 
-from .checks import BAND, Check
+from .checks import BAND, Check, Family
 from .misspecification import given, law_at, whitening
 
 __all__ = ["Kernel", "embedding", "gaussian_kernel", "mmd_check"]
@@ -62,7 +62,7 @@ def mmd_check(
     observed: Float[np.ndarray, "feature"],
     size: int,
     observed_known: Float[np.ndarray, "parameter"],
-) -> Check:
+) -> Family:
     """N MMD² between the observed objects and those expected at its parameters (test "objects together").
 
     Args:
@@ -84,8 +84,9 @@ def mmd_check(
     left_out = found.residuals / (1 - np.minimum(found.leverages, 0.999))[:, None]
     null = _scaled(left_out, simulated, np.asarray(sizes))
     value = float(_scaled(found.residual[None], observed[None], np.array([size]))[0])
-    law = law_at(null, found)
-    return Check("objects together", "N MMD²", value, float(law.ppf(0.5 - BAND / 2)), float(law.ppf(0.5 + BAND / 2)), float(law.sf(value)))
+    law, laws = (law_at(null, found, leverage) for leverage in (found.leverage, found.leverages))
+    band = (float(law.ppf(0.5 - BAND / 2)), float(law.ppf(0.5 + BAND / 2)))
+    return Family([Check("objects together", "N MMD²", value, *band, float(law.sf(value)))], laws.sf(null)[:, None])
 
 
 def _scaled(residual: np.ndarray, mean: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -7,7 +7,18 @@ from scipy import stats
 
 from benchmarks.diagnostics_power import FAULTS, NAMES, checks, states
 from benchmarks.linear_gaussian import GaussianSurvey
-from inference.checks import Check, holm, joint_ranks, judge, marginal_checks, normal_scores, whitened
+from inference.checks import (
+    Check,
+    Family,
+    effective_number,
+    holm,
+    joint_ranks,
+    judge,
+    judge_among,
+    marginal_checks,
+    normal_scores,
+    whitened,
+)
 
 TESTS = {"ranks", "shift", "width", "error vs width", "coverage", "joint coverage", "TARP", "correlations"}
 SINGLE = {"ranks", "shift", "width", "error vs width"}  # tests of one parameter at a time
@@ -128,6 +139,39 @@ def test_family_judges_by_the_worst_parameter_times_their_number():
         ("all", 1, pytest.approx(0.011), pytest.approx(0.016), True),
     ]
     assert [r.passed for r in judge([rows[0].worst, rows[1].worst], 0.0111)] == [False, False]
+
+
+def normal_p(rng, surveys, checks, correlation):
+    """p-values of equally correlated normal numbers."""
+    common, own = rng.normal(size=(surveys, 1)), rng.normal(size=(surveys, checks))
+    return 2 * stats.norm.sf(np.abs(correlation**0.5 * common + (1 - correlation) ** 0.5 * own))
+
+
+def test_effective_number_of_independent_and_of_identical_checks():
+    """5 standard errors of 1/√n for the fifth of the surveys that it is fitted to."""
+    rng, surveys = np.random.default_rng(0), 2000
+    error = 5 * (0.2 * surveys) ** -0.5
+    assert abs(effective_number(normal_p(rng, surveys, 8, 0.0)) / 8 - 1) < error
+    assert abs(effective_number(normal_p(rng, surveys, 8, 1.0)) - 1) < error
+    assert 1.5 < effective_number(normal_p(rng, surveys, 8, 0.9)) < 6
+    assert effective_number(np.empty((0, 8))) == 8
+
+
+def test_dependent_tests_are_rejected_together_as_often_as_stated():
+    """At 5 % the verdict on two tests of correlated checks and a third that is independent; by Holm's rule fewer than half of them."""
+    rng, level, repeats = np.random.default_rng(1), 0.05, 1000
+    verdicts = []
+    for _ in range(repeats):
+        every = normal_p(rng, 301, 12, 0.8)
+        parts = [("a", every[:, :8]), ("b", every[:, 8:]), ("c", rng.uniform(size=(1, 1)))]
+        tests = [Family([Check(name, str(k), 0, 0, 0, p) for k, p in enumerate(part[0])], part[1:]) for name, part in parts]
+        verdicts.append(
+            [not all(r.passed for r in rows) for rows in (judge_among(tests, level), judge([c for t in tests for c in t.checks], level))]
+        )
+    right, holms = np.mean(verdicts, 0)
+    assert abs(right - level) < 5 * (level * (1 - level) / repeats) ** 0.5
+    assert holms < level - 2 * (level * (1 - level) / repeats) ** 0.5
+    assert not judge_among([Family([Check("a", "x", 0, 0, 0, 1e-4)], every[1:, :1]), tests[1]], level)[0].passed
 
 
 def test_bands_hold_ninety_nine_percent_of_exact_values(known):

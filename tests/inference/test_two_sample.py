@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.spatial.distance import pdist
 
 from inference.misspecification import whitening
@@ -35,7 +36,7 @@ def simulated():
 
 def p_value(simulated, objects):
     kernel, means, sizes, known = simulated
-    return mmd_check(means, sizes, known, embedding(objects, kernel), len(objects), objects[:, :1].mean(0)).p_value
+    return mmd_check(means, sizes, known, embedding(objects, kernel), len(objects), objects[:, :1].mean(0)).checks[0].p_value
 
 
 def test_features_give_the_gaussian_kernel():
@@ -57,6 +58,14 @@ def test_surveys_of_the_model_are_rejected_as_often_as_stated(simulated):
     error = 5 * (LEVEL * (1 - LEVEL) / REPEATS) ** 0.5
     assert abs(np.mean([p_value(simulated, survey(rng, SPREAD * rng.normal())) < LEVEL for _ in range(REPEATS)]) - LEVEL) < error
     assert np.mean([p_value(simulated, survey(rng, 2 * SPREAD, 120)) < LEVEL for _ in range(REPEATS)]) < LEVEL + error
+
+
+def test_p_values_of_simulated_surveys_are_uniform(simulated):
+    kernel, means, sizes, known = simulated
+    objects = survey(np.random.default_rng(4), 0.0)
+    null = mmd_check(means, sizes, known, embedding(objects, kernel), len(objects), objects[:, :1].mean(0)).null
+    assert null.shape == (SURVEYS, 1)
+    assert stats.kstest(null[:, 0], "uniform").pvalue > 1e-3
 
 
 @pytest.mark.parametrize("law", ["correlation", "mixture"])
