@@ -3,7 +3,7 @@
 Held-out loss of the global posterior (nats, parameters in units of the prior) of trainings that differ in one setting, at the same seeds,
 surveys and validation surveys. Seconds include the simulation of every stage, so a recipe with pilots pays for them.
 
-usage: python benchmarks/recipes.py [--config demo] [--surveys 4000] [--seeds 3] [--recipes NAME ...]
+usage: python benchmarks/recipes.py [--config demo] [--surveys 2000] [--seeds 3] [--recipes NAME ...]
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main() -> None:
     """Train every recipe at every seed and write JSON after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="demo")
-    parser.add_argument("--surveys", type=int, default=4000)
+    parser.add_argument("--surveys", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--recipes", nargs="*", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
@@ -81,8 +81,8 @@ def main() -> None:
     results: dict[str, Any] = {name: [] for name in arguments.recipes}
     for seed in range(arguments.seeds):
         for name in arguments.recipes:
-            settings = {"surveys": arguments.surveys, "pilot_surveys": arguments.surveys // 4, "objects": 400_000, "local_epochs": 3}
-            settings |= {"validation_surveys": 512, "calibration_surveys": 1024, "ensemble": 1} | RECIPES[name]
+            settings = {"surveys": arguments.surveys, "pilot_surveys": arguments.surveys // 4, "objects": 200_000, "local_epochs": 3}
+            settings |= {"validation_surveys": 512, "calibration_surveys": 1024, "ensemble": 1, "refinements": 1} | RECIPES[name]
             config = load_config(arguments.config, seed=seed, **{f"training.{k}": v for k, v in settings.items()})
             change = patch(*PATCHES[name]) if name in PATCHES else contextlib.nullcontext()
             with tempfile.TemporaryDirectory() as folder, change:
