@@ -7,6 +7,8 @@ training are those of limit_box.toml, with the place of the mass step known (tha
 without host thresholds: that a host of known absolute magnitude passes one is a hard limit on its distance, which no width from scores
 contains and the networks are not told. `--thresholds` keeps them: then the exact √det is below that of spectroscopic_limit.py.
 
+Where hosts are known the score of each object is known too, beside the one that the networks learned.
+
 Expected on mocks at the fiducial Θ: means of the networks within 0.3 σ of the exact ones, widths within 15 %.
 
 usage: python benchmarks/spectroscopic_networks.py FOLDER [--mocks 10] [--thresholds] [--exact FILE]; FOLDER keeps the networks, and is
@@ -32,6 +34,7 @@ SLOPES = (-1.7, -1.34, -1.0)  # of the delay-time distribution, at which the rat
 REDSHIFT_ERROR, NO_ERROR = 1e-3, 0.01
 NEURAL = 4000
 NO_THRESHOLD = 60.0  # mag
+SCORED = 8  # mocks whose objects' scores are compared
 CONVERGED = 1.05  # largest R-hat of an exact posterior that is used again
 
 
@@ -85,12 +88,12 @@ def trained_networks(config: Any, source: Any, folder: Path, report: Any) -> Any
     return train_global(stages)
 
 
-def of_mock(survey: Any) -> tuple[Any, np.ndarray]:
-    """Observations and hosts of the detected objects of one mock."""
+def of_mock(survey: Any, k: int = 0) -> tuple[Any, np.ndarray]:
+    """Observations and hosts of the detected objects of one mock of a batch."""
     from cigars.schema import Observations
 
-    seen = survey.observed[0]
-    return Observations(*(leaf[0][seen] for leaf in survey.observations)), survey.host[0][seen]
+    seen = survey.observed[k]
+    return Observations(*(leaf[k][seen] for leaf in survey.observations)), survey.host[k][seen]
 
 
 def exact_posterior(
@@ -113,6 +116,36 @@ def exact_posterior(
         "exact_area": area(theta, exact.names), "n_eff": exact.n_eff.tolist(), "r_hat": float(exact.r_hat.max()),
         "divergences": exact.divergences, "seconds": time.monotonic() - start,
     }  # fmt: skip
+
+
+def score_accuracy(trained: Any, surveys: Any, packed: Any, simulator: Any, config: Any) -> dict[str, Any]:
+    r"""The learned score of each object at the fiducial Θ beside the exact one, and what a survey's sum of it can tell.
+
+    Sums of the learned score tell $C^T V^{-1} C$ of Θ, with V their covariance and C that with the sums of the exact one, of which all the
+    information is the covariance. The number of objects, and a Gaussian prior as wide as the true one, are added to both.
+    """
+    from simulators.spectroscopic import scores
+
+    one, names, count = trained.summary, list(trained.names), len(surveys.number)
+    scale = one.score.scale.double().numpy()
+    learned = one.of_objects(packed, one.score.standardise(packed.theta)).double().numpy()
+    exact = np.concatenate([scores(*of_mock(surveys, k), simulator, config) for k in range(count)]) * scale
+    slope = exact.mean(0)  # of ln Λ
+    learned, exact = learned - learned.mean(0), exact - slope
+    known = np.eye(len(slope)) + len(exact) / count * np.outer(slope, slope)
+    both, own = learned.T @ exact / count, learned.T @ learned / count
+    information = {"exact_": exact.T @ exact / count, "": both.T @ np.linalg.pinv(own, hermitian=True) @ both}
+    covariance = {name: np.linalg.inv(value + known) * np.outer(scale, scale) for name, value in information.items()}
+    widths = {name: np.sqrt(np.diagonal(value)) for name, value in covariance.items()}
+    pair = [names.index(name) for name in ("Om0", "Ode0")]
+    areas = {f"{name}sqrt_det_Om0_Ode0": float(np.linalg.det(value[np.ix_(pair, pair)]) ** 0.5) for name, value in covariance.items()}
+    varied = [k for k in range(len(names)) if learned[:, k].std() > 1e-6]  # the score of an amplitude is the same for all objects
+    return {
+        "objects": len(exact),
+        "correlation": {names[k]: float(np.corrcoef(learned[:, k], exact[:, k])[0, 1]) for k in varied},
+        "width_ratio": dict(zip(names, (widths[""] / widths["exact_"]).tolist(), strict=True)),
+        **areas,
+    }
 
 
 def compare(ours: np.ndarray, exact: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
@@ -226,6 +259,10 @@ def main() -> None:
     former = former_posteriors(arguments.exact, config.seed, list(config.selection.host_thresholds))
     trained = trained_networks(config, lambda first, count: spectroscopic(drawn(1, first, count), table, z), arguments.folder, report)
 
+    fiducial = drawn(3, 0, SCORED, FIDUCIAL)
+    accuracy = score_accuracy(trained, fiducial, pack(spectroscopic(fiducial, table, z), trained.names), simulator, config)
+    print(f"scores: correlations from {min(accuracy['correlation'].values()):.4f}, √det {accuracy['sqrt_det_Om0_Ode0']:.2e}", flush=True)
+
     @cache
     def surface() -> Any:
         fitted = count_surface_around(information(*of_mock(drawn(2, 0, 1, FIDUCIAL)), simulator, config), simulator, config)
@@ -255,6 +292,7 @@ def main() -> None:
                 "seed": config.seed,
                 "training": config.training.model_dump(),
                 "host_thresholds": list(config.selection.host_thresholds),
+                "scores": accuracy,
                 **summary(rows, names),
             }
             write_result(arguments.output, str(__doc__).splitlines()[0], numbers | {"rows": rows})

@@ -215,19 +215,28 @@ class OneStep(nn.Module):
         mean = mean * torch.exp(-self.score.moments_of_score(y)[1])
         return torch.cat([mean, _ln_number(packed)[:, None], packed.lengths[:, None].float()], 1)
 
+    @torch.no_grad()
+    def of_objects(self, packed: Packed, y: Float[Tensor, "survey parameter"]) -> Float[Tensor, "object parameter"]:
+        """Score of each object at the y of its survey, not centred."""
+        supernova, host = self._scores(packed, *self._objects(packed), y)
+        return supernova + host
+
     def _objects(self, packed: Packed) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Network inputs of each object, and the local regressor's estimate."""
         features = self.regressor.standardiser(packed.observations)
         return features, self.regressor.estimate(packed.observations, features)
 
+    def _scores(self, packed: Packed, features: Tensor, estimate: tuple[Tensor, Tensor], y: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores [object, parameter] at the y of each survey, of supernovae and of host magnitudes."""
+        rows = torch.repeat_interleave(y, packed.lengths, 0, output_size=len(features))
+        ln_sd = torch.repeat_interleave(self.score.moments_of_score(y)[1], packed.lengths, 0, output_size=len(features))
+        return self.score(self.score.inputs(packed.observations, features, estimate, rows, self.regressor), ln_sd)
+
     def _means(
         self, packed: Packed, features: Tensor, estimate: tuple[Tensor, Tensor], y: Float[Tensor, "survey parameter"]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Mean score at y over the objects of each survey, the part of host magnitudes, and N times its covariance."""
-        rows = torch.repeat_interleave(y, packed.lengths, 0, output_size=len(features))
-        ln_sd = torch.repeat_interleave(self.score.moments_of_score(y)[1], packed.lengths, 0, output_size=len(features))
-        inputs = self.score.inputs(packed.observations, features, estimate, rows, self.regressor)
-        supernova, host = self.score(inputs, ln_sd)
+        supernova, host = self._scores(packed, features, estimate, y)
         sizes = packed.lengths.tolist()
         means, hosts, spreads = [], [], []
         for s, h, n in zip(supernova.split(sizes), host.split(sizes), sizes, strict=True):

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from cigars.schema import FIDUCIAL, Globals, Observations
-from simulators.candidates import known_hosts
+from simulators.candidates import Matches, known_hosts
 from simulators.count_surface import CountSurface, fit_count_surface
 from simulators.exact import ExactPosterior, sample_exact, stacked
 from simulators.likelihood import ln_rates
@@ -29,9 +29,31 @@ from simulators.simulator import Simulator
 if TYPE_CHECKING:
     from cigars.config import Config
 
-__all__ = ["count_surface_around", "information", "sample_spectroscopic"]
+__all__ = ["count_surface_around", "information", "sample_spectroscopic", "scores"]
 
 SAMPLE, POINTS, WIDER = 1 << 20, 300, 2.0  # behind the expected count: size, number of Θ, and their spread in posterior widths
+
+
+def scores(
+    observations: Observations, hosts: Int[np.ndarray, "sn"], simulator: Simulator, config: Config, near: Globals = FIDUCIAL
+) -> Float[np.ndarray, "sn parameter"]:
+    """∂ ln λ/∂Θ of each object, the free parameters in the order of `config.marginals`; arguments as for `sample_spectroscopic`."""
+    matches = known_hosts(observations, hosts, simulator, config)
+    theta = Globals(*(jnp.asarray(value, jnp.float32) for value in near))
+    flat = config.supernovae.cosmology != "LCDM"
+    theta = theta._replace(Ode0=1 - theta.Om0) if flat else theta
+
+    def direction(name: str) -> Globals:
+        unit = {field: jnp.float32(field == name) for field in Globals._fields}
+        return Globals(**unit | ({"Ode0": -unit["Om0"]} if flat else {}))
+
+    columns = (_slope(theta, direction(name), matches, config) for name in config.marginals)
+    return np.stack([np.asarray(column, np.float64) for column in columns], -1)
+
+
+@jax.jit(static_argnames=("config",))
+def _slope(theta: Globals, step: Globals, matches: Matches, config: Config) -> Float[Array, "sn"]:
+    return jax.jvp(lambda t: ln_rates(t, matches, config), (theta,), (step,))[1]
 
 
 def information(
@@ -39,22 +61,9 @@ def information(
 ) -> Float[np.ndarray, "parameter parameter"]:
     """Information on the free parameters at Θ, priors of kind "normal" included: the inverse of the covariance that can be reached.
 
-    Parameters in the order of `config.marginals`; arguments as for `sample_spectroscopic`.
+    Parameters and arguments as for `scores`.
     """
-    matches, names = known_hosts(observations, hosts, simulator, config), tuple(config.marginals)
-    theta = Globals(*(jnp.asarray(value, jnp.float32) for value in near))
-    flat = config.supernovae.cosmology != "LCDM"
-    theta = theta._replace(Ode0=1 - theta.Om0) if flat else theta
-
-    @jax.jit
-    def along(step: Globals) -> Float[Array, "sn"]:
-        return jax.jvp(lambda t: ln_rates(t, matches, config), (theta,), (step,))[1]
-
-    def direction(name: str) -> Globals:
-        unit = {field: jnp.float32(field == name) for field in Globals._fields}
-        return Globals(**unit | ({"Ode0": -unit["Om0"]} if flat else {}))
-
-    score = np.stack([np.asarray(along(direction(name)), np.float64) for name in names], -1)
+    score = scores(observations, hosts, simulator, config, near)
     prior = [marginal.scale**-2 if marginal.kind == "normal" else 0.0 for marginal in config.marginals.values()]
     return score.T @ score + np.diag(prior)
 

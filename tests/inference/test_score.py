@@ -134,9 +134,13 @@ def test_learned_scores_are_the_exact_ones_of_the_marginal_density(trained):
     o = packed.observations
     y = torch.cat([o.mag, torch.stack([o.m, o.x, o.c], -1)], -1).double().numpy() - ZERO
     residual = y - np.repeat((theta.double().numpy() - PRIOR_MEAN) @ survey.response.T, packed.lengths, 0)
-    exact = np.stack([r.sum(0) for r in np.split(residual @ weight, packed.lengths.cumsum(0)[:-1])]) * one.score.scale.double().numpy()
+    single = residual @ weight * one.score.scale.double().numpy()
+    exact = np.stack([r.sum(0) for r in np.split(single, packed.lengths.cumsum(0)[:-1])])
+    objects = one.of_objects(packed, one.score.standardise(theta)).numpy()
     for k in range(exact.shape[1]):
         assert np.corrcoef(found[:, k].numpy(), exact[:, k])[0, 1] > 0.97
+        assert np.corrcoef(objects[:, k], single[:, k])[0, 1] > 0.97
+        assert abs(np.corrcoef(objects[:-1, k], single[1:, k])[0, 1]) < 5 * len(single) ** -0.5  # of other objects
     shuffled = np.random.default_rng(0).permutation(len(exact))
     assert np.corrcoef(found[:, 0].numpy(), exact[shuffled, 0])[0, 1] < 0.5
 

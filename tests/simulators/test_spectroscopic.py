@@ -14,7 +14,7 @@ from simulators.candidates import Matches, known_hosts
 from simulators.count_surface import ln_expected
 from simulators.counts import expected_count
 from simulators.likelihood import ln_likelihood, ln_rates
-from simulators.spectroscopic import count_surface_around, information, sample_spectroscopic
+from simulators.spectroscopic import count_surface_around, information, sample_spectroscopic, scores
 from simulators.survey import draw_surveys, prepare
 
 SURVEYS, EXPECTED, CAPACITY, SAMPLE = 50, 60.0, 512, 1 << 13
@@ -77,6 +77,11 @@ def test_the_information_is_the_curvature_of_ln_l(key, narrow, exposed):
     assert found[1, 1] == pytest.approx(curvature, rel=error)
     assert error < 0.6
     assert found[1, 1] != pytest.approx(curvature / 4, rel=error)  # widths off by two
+    single = scores(pool, surveys.host[surveys.observed], exposed, config)
+    difference = (ln_rates(at([-19.49, 0.1]), matches, config) - ln_rates(at([-19.51, 0.1]), matches, config)) / 0.02
+    assert single.shape == (number, 2)
+    # float32 of ln λ of order 100, and steps of a tenth of the scatter
+    np.testing.assert_allclose(single[:, 1], difference, rtol=0.02, atol=0.02 * single[:, 1].std())
 
 
 @pytest.mark.slow  # compiles for long
