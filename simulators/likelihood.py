@@ -38,6 +38,7 @@ from simulators.count_surface import CountSurface, ln_expected
 from simulators.counts import SAMPLE, SOFTNESS, expected_count
 from simulators.rates import age_bounds_gyr, ln_bin_ages, ln_rate_per_bin
 from simulators.simulator import Hosts, Simulator, transverse_modulus, unpack
+from simulators.small_matrices import cholesky, solve_lower
 from simulators.supernovae import A_V_MEAN, COLOUR_SD, R_V_LOW, R_V_MEAN, R_V_SD, host_dust
 
 if TYPE_CHECKING:
@@ -134,9 +135,9 @@ def light_model(theta: Globals, config: Config) -> tuple[Float[Array, "v 3"], Fl
 def _quadratic(theta: Globals, matches: Matches, config: Config) -> _Quadratic:
     mixing, h, e = light_model(theta, config)
     size = len(h)
-    root = jnp.linalg.cholesky(matches.noise + (mixing @ mixing.T)[None])
+    root = cholesky(matches.noise + (mixing @ mixing.T)[None])
     right = jnp.stack(jnp.broadcast_arrays(matches.light, h[None], e[None]), -1)
-    white = jax.scipy.linalg.solve_triangular(root, right, lower=True)
+    white = solve_lower(root, right)
     u, h, e = (white[..., k] for k in range(3))
     hh = jnp.sum(h * h, -1)
     centre = jnp.sum(u * h, -1) / hh

@@ -27,6 +27,7 @@ from cigars.schema import Globals, Latents, Observations
 from simulators.constants import LN10
 from simulators.cosmology import distance_modulus, transverse_distance
 from simulators.rates import age_bounds_gyr, ln_bin_ages
+from simulators.small_matrices import cholesky, cholesky_solve
 from simulators.supernovae import COLOUR_SD, brightness_shift, mean_absolute_magnitude
 
 if TYPE_CHECKING:
@@ -99,8 +100,9 @@ def _ln_density(free: Float[Array, "parameter"], data: tuple[Observations, Laten
 def _given_stretch_and_colour(o: Observations, noise: Float[Array, "2"]) -> tuple[Array, Array]:
     """Mean and variance of the error of m given those of x and c, with which it may be correlated."""
     covariance = jnp.array([[o.var_x, o.cov_xc], [o.cov_xc, o.var_c]])
-    weight = jnp.linalg.solve(covariance, jnp.array([o.cov_mx, o.cov_mc]))
-    return weight @ noise, o.var_m - weight @ jnp.array([o.cov_mx, o.cov_mc])
+    shared = jnp.array([o.cov_mx, o.cov_mc])
+    weight = cholesky_solve(cholesky(covariance), shared[:, None])[:, 0]
+    return weight @ noise, o.var_m - weight @ shared
 
 
 def _ln_normal(residual: Array, variance: Array | float) -> Array:
