@@ -243,7 +243,8 @@ def read_check(path: str | Path) -> dict[str, Any]:
     """What `write_check` wrote; raises FileError for another file."""
     try:
         found = json.loads(Path(path).read_text())
-        if {"passed", "level", "tests", "checks", "odd_objects", "objects", "fingerprint", "catalogue"} <= set(found):
+        whole = {"passed", "level", "tests", "checks", "odd_objects", "objects", "fingerprint", "catalogue"} <= set(found)
+        if whole and all("single" in test for test in found["tests"]):
             return dict(found)
     except (OSError, ValueError, TypeError) as error:
         raise FileError(f"{path}: cannot read the check: {error}; run `cigars check` again") from None

@@ -42,7 +42,7 @@ __all__ = [
 BAND = 0.99
 FLOOR = 1e-9  # least variance of a posterior, of that over all surveys
 CLIP = 4.0  # standard deviations
-TAIL = 0.2  # share of simulated surveys, those with the least p-values, from which the number of independent checks is taken
+TAIL, FEWEST = 0.05, 40  # share and number of simulated surveys, those with the least p-values, which fix how many checks are independent
 LEVELS = (0.5, 0.68, 0.9, 0.95)
 
 
@@ -58,13 +58,17 @@ class Check(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A test: its most extreme check, p-value corrected for the number of its checks, Holm's over all tests, and whether it passed."""
+    """A test: its most extreme check, p-value corrected for its checks, then for all tests, and whether it passed.
+
+    `single` is the p-value below which one check, whatever the others are, makes its test fail.
+    """
 
     worst: Check
     checks: int
     p_value: float
     adjusted: float
     passed: bool
+    single: float
 
 
 class Family(NamedTuple):
@@ -89,21 +93,24 @@ def judge(checks: Sequence[Check], level: float) -> list[Judged]:
     worst = [min(group, key=lambda c: c.p_value) for group in groups.values()]
     p = [min(w.p_value * len(group), 1.0) for w, group in zip(worst, groups.values(), strict=True)]
     rows = zip(worst, groups.values(), p, holm(p).tolist(), strict=True)
-    return [Judged(w, len(group), one, adjusted, adjusted > level) for w, group, one, adjusted in rows]
+    return [Judged(w, len(group), one, adjusted, adjusted > level, level / len(group) / len(p)) for w, group, one, adjusted in rows]
 
 
 def judge_among(families: Sequence[Family], level: float) -> list[Judged]:
     """Each test at the family-wise level, with Šidák's correction for as many checks, and tests, as are independent.
 
-    Tests without simulated surveys count as independent of all others. All that have some must have the same, in the same order.
+    The number is an estimate, so that the level holds to some tenths of itself, where Bonferroni and Holm never exceed it. Tests without
+    simulated surveys count as independent of all others. All that have some must have the same, in the same order.
     """
     worst = [min(family.checks, key=lambda c: c.p_value) for family in families]
     numbers = [effective_number(family.null) for family in families]
     p = [float(_sidak(w.p_value, n)) for w, n in zip(worst, numbers, strict=True)]
     known = [_sidak(family.null.min(1), n) for family, n in zip(families, numbers, strict=True) if len(family.null)]
     together = (effective_number(np.stack(known, 1)) if known else 0.0) + len(families) - len(known)
-    rows = zip(worst, families, p, _sidak(np.array(p), together).tolist(), strict=True)
-    return [Judged(w, len(family.checks), one, adjusted, adjusted > level) for w, family, one, adjusted in rows]
+    rows = zip(
+        worst, families, p, _sidak(np.array(p), together).tolist(), _sidak(level, 1 / together / np.array(numbers)).tolist(), strict=True
+    )
+    return [Judged(w, len(family.checks), one, adjusted, adjusted > level, single) for w, family, one, adjusted, single in rows]
 
 
 def effective_number(p_values: Float[np.ndarray, "survey check"]) -> float:
@@ -116,14 +123,15 @@ def effective_number(p_values: Float[np.ndarray, "survey check"]) -> float:
     if not surveys:
         return float(checks)
     exponential = np.sort(-np.log1p(-p_values.min(1).clip(1e-12, 1 - 1e-12)))  # of rate n
-    few = max(int(TAIL * surveys), 1)
+    few = min(max(int(TAIL * surveys), FEWEST), surveys)
     rate = few / (exponential[:few].sum() + (surveys - few) * exponential[few - 1])
     return float(np.clip(rate, 1, checks))
 
 
-def _sidak(p_value: float | np.ndarray, number: float) -> np.ndarray:
+def _sidak(p_value: float | np.ndarray, number: float | np.ndarray) -> np.ndarray:
     """Chance that the least of so many independent p-values is below this one."""
-    return -np.expm1(number * np.log1p(-np.clip(p_value, 0, 1 - 1e-12)))
+    with np.errstate(divide="ignore"):  # at p = 1
+        return -np.expm1(number * np.log1p(-np.clip(p_value, 0, 1)))
 
 
 def normal_scores(

@@ -94,7 +94,8 @@ def residual_figure(inputs: ReportInputs) -> Figure:
     figure = new_figure(6.4, 0.9 + 0.29 * len(quantities))
     axes = figure.subplots()
     edge = rows[0]["high"]
-    family = float(stats.norm.isf(inputs.check["level"] / 2 / len(rows)))
+    single = next(t["single"] for t in inputs.check["tests"] if t["worst"]["test"] == "statistics")
+    family = float(stats.norm.isf(single / 2))
     axes.axvspan(-edge, edge, color="#EDEDED", linewidth=0, zorder=0)
     for side in (-family, family):
         axes.axvline(side, color=INK, linewidth=0.9, linestyle="--", zorder=1)

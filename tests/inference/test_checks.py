@@ -139,6 +139,7 @@ def test_family_judges_by_the_worst_parameter_times_their_number():
         ("all", 1, pytest.approx(0.011), pytest.approx(0.016), True),
     ]
     assert [r.passed for r in judge([rows[0].worst, rows[1].worst], 0.0111)] == [False, False]
+    assert [r.single for r in rows] == [pytest.approx(0.0025), pytest.approx(0.005)]
 
 
 def normal_p(rng, surveys, checks, correlation):
@@ -148,9 +149,9 @@ def normal_p(rng, surveys, checks, correlation):
 
 
 def test_effective_number_of_independent_and_of_identical_checks():
-    """5 standard errors of 1/√n for the fifth of the surveys that it is fitted to."""
-    rng, surveys = np.random.default_rng(0), 2000
-    error = 5 * (0.2 * surveys) ** -0.5
+    """5 standard errors of 1/√n for the twentieth of the surveys that it is fitted to."""
+    rng, surveys = np.random.default_rng(0), 20_000
+    error = 5 * (0.05 * surveys) ** -0.5
     assert abs(effective_number(normal_p(rng, surveys, 8, 0.0)) / 8 - 1) < error
     assert abs(effective_number(normal_p(rng, surveys, 8, 1.0)) - 1) < error
     assert 1.5 < effective_number(normal_p(rng, surveys, 8, 0.9)) < 6
@@ -158,7 +159,7 @@ def test_effective_number_of_independent_and_of_identical_checks():
 
 
 def test_dependent_tests_are_rejected_together_as_often_as_stated():
-    """At 5 % the verdict on two tests of correlated checks and a third that is independent; by Holm's rule fewer than half of them."""
+    """At 5 % the verdict on two tests of correlated checks and a third that is independent; by Holm's rule it is rarer than that."""
     rng, level, repeats = np.random.default_rng(1), 0.05, 1000
     verdicts = []
     for _ in range(repeats):
@@ -172,6 +173,10 @@ def test_dependent_tests_are_rejected_together_as_often_as_stated():
     assert abs(right - level) < 5 * (level * (1 - level) / repeats) ** 0.5
     assert holms < level - 2 * (level * (1 - level) / repeats) ** 0.5
     assert not judge_among([Family([Check("a", "x", 0, 0, 0, 1e-4)], every[1:, :1]), tests[1]], level)[0].passed
+    single = judge_among(tests, level)[0].single
+    for factor, passes in ((0.99, False), (1.01, True)):
+        alone = Family([Check("a", str(k), 0, 0, 0, factor * single if k == 0 else 1.0) for k in range(8)], every[1:, :8])
+        assert judge_among([alone, *tests[1:]], level)[0].passed is passes
 
 
 def test_bands_hold_ninety_nine_percent_of_exact_values(known):

@@ -34,7 +34,7 @@ def rejected(rng, tails=0.0, **wrong):
 
 
 def test_a_survey_of_the_model_is_rejected_as_often_as_stated():
-    """Binomial, 5 standard errors, for single tests and for the verdict on all, which Holm's rule would give half as often."""
+    """Binomial, 5 standard errors, for single tests and for the verdict on all."""
     rng = np.random.default_rng(3)
     all_at_once, any_test, first = np.mean([rejected(rng) for _ in range(REPEATS)], 0)
     error = 5 * (LEVEL * (1 - LEVEL) / REPEATS) ** 0.5
@@ -44,7 +44,7 @@ def test_a_survey_of_the_model_is_rejected_as_often_as_stated():
 
 
 def test_p_values_of_simulated_surveys_are_uniform():
-    """Kolmogorov-Smirnov; those of Student's t with the scatter of all surveys, the one itself among them, would not have its tails."""
+    """Kolmogorov-Smirnov; and one survey far off is judged by the scatter of the others, of which it is no part."""
     rng = np.random.default_rng(13)
     simulated, known = surveys(rng, SURVEYS)
     observed, estimate = surveys(rng, 1)
@@ -53,6 +53,11 @@ def test_p_values_of_simulated_surveys_are_uniform():
     assert min(stats.kstest(p, "uniform").pvalue for p in each.null.T) > 1e-3 / STATISTICS
     assert stats.kstest(together.null[:, 0], "uniform").pvalue > 1e-3
     assert stats.kstest(each.null.min(1), "uniform").pvalue < 1e-9
+    simulated[0, 3] += 20 * simulated[:, 3].std()
+    each, together = predictive_checks(NAMES, simulated, known, observed[0], estimate[0])
+    # twenty standard deviations of the others, where the scatter with itself would make them ten
+    assert each.null[0, 3] < 2 * stats.t.sf(14, SURVEYS - PARAMETERS - 2)
+    assert together.null[0, 0] < 0.01  # among whose law it counts itself
 
 
 def test_what_the_parameters_explain_is_not_held_against_the_model():
