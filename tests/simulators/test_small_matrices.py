@@ -54,6 +54,7 @@ def test_nothing_in_the_likelihood_waits_for_lapack(config, bank, key):
     from cigars.schema import FIDUCIAL, Observations
     from simulators.candidates import known_hosts
     from simulators.likelihood import ln_rates
+    from simulators.score import joint_score
     from simulators.survey import draw_surveys, prepare
 
     simulator = prepare(config, bank)
@@ -62,4 +63,9 @@ def test_nothing_in_the_likelihood_waits_for_lapack(config, bank, key):
     matches = known_hosts(Observations(*(leaf[0][seen] for leaf in survey.observations)), survey.host[0][seen], simulator, config)
     slope = jax.jit(jax.grad(lambda theta: ln_rates(theta, matches, config).sum()))
     assert "lapack" not in slope.lower(jax.tree.map(jnp.float32, FIDUCIAL)).as_text()
+    names = tuple(config.marginals)
+    theta = np.tile([getattr(FIDUCIAL, name) for name in names], (int(seen.sum()), 1)).astype(np.float32)
+    objects = [type(leaves)(*(leaf[0][seen] for leaf in leaves)) for leaves in (survey.observations, survey.latents)]
+    joint = jax.jit(lambda *data: joint_score(*data, config))
+    assert "lapack" not in joint.lower(theta, *objects).as_text()
     assert "lapack" in jax.jit(jnp.linalg.cholesky).lower(jnp.eye(3)[None]).as_text()
