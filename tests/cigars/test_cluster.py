@@ -142,10 +142,10 @@ if __name__ == "__main__":
 def test_ctrl_c_reaches_the_whole_group_and_workers_say_nothing(tmp_path):
     """As a terminal sends it: to every process, of which the first alone is to answer."""
     script = tmp_path / "interrupted.py"
-    script.write_text(INTERRUPTED)
-    heard = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731  # a shell's background jobs are deaf to it
+    hears = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs are deaf to it
+    script.write_text(hears + INTERRUPTED)
     process = subprocess.Popen(
-        [sys.executable, str(script)], start_new_session=True, preexec_fn=heard, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(script)], start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout.readline() == "working\n"
     time.sleep(1)
