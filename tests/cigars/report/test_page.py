@@ -8,13 +8,15 @@ from html.parser import HTMLParser
 import arviz as az
 import numpy as np
 import pytest
+from scipy import stats
 
-from cigars.report import sections
+from cigars.report import likeness, sections
 from cigars.report.inputs import attribute
 from cigars.report.page import ReportInputs, parameter_table, render_report, write_report
 from cigars.report.tables import format_value
 from cigars.report.words import summary
 from cigars.schema import GLOBALS
+from inference.checks import Check, judge
 from tests.cigars.report.fake import fake_check, fake_inputs
 
 SECTIONS = ["summary", "parameters", "hubble", "redshifts", "hosts", "derived", "training", "calibration", "likeness", "provenance"]
@@ -293,3 +295,16 @@ def test_decelerating_posterior_is_not_called_accelerating():
     post = inputs.posterior["posterior"]
     inputs.posterior["posterior"] = post.assign(Om0=post.Om0 * 0 + 0.9, Ode0=post.Ode0 * 0 + 0.1)
     assert "less than 0.1" in str(summary(inputs, parameter_table(inputs))[0])
+
+
+def test_the_dashed_line_is_where_one_statistic_rejects_the_model():
+    """Just within it the test of the statistics passes, just beyond it fails."""
+    figure = likeness.residual_figure(fake_inputs(objects=25, draws=50, check=fake_check()))
+    places = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert places == [-places[1], places[1]]
+    rows = fake_check()["checks"]
+    for factor, passes in ((0.99, True), (1.01, False)):
+        p_value = float(2 * stats.norm.sf(factor * places[1]))
+        changed = [Check(**rows[0] | {"p_value": p_value}), *(Check(**row | {"p_value": 0.9}) for row in rows[1:])]
+        judged = {row.worst.test: row.passed for row in judge(changed, fake_check()["level"])}
+        assert judged["statistics"] is passes
