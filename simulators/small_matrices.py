@@ -1,7 +1,7 @@
 """Cholesky factors of many small matrices, written out: one fused pass over all of them on any device.
 
-LAPACK's batched triangular solver of jaxlib 0.10 waits, inside a thread of XLA's pool, for work that it hands to the same pool: on two cores
-two solvers that run side by side can wait for ever. Matrices here have two to six rows, too few for LAPACK to gain anything.
+LAPACK's batched triangular solver of jaxlib 0.10 waits, inside a thread of XLA's pool, for work that it hands to the same pool: on two
+cores two solvers that run side by side can wait for ever. Matrices here have two to six rows, too few for LAPACK to gain anything.
 """
 
 from __future__ import annotations
