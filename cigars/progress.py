@@ -18,6 +18,7 @@ NAMES = {
     "regressor": "local regressor",
     "summaries": "surveys and summaries",
     "encoder": "set encoder",
+    "centring": "centring of scores",
     "global": "global posterior",
     "local": "local posterior",
     "calibration": "calibration",

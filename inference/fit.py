@@ -79,7 +79,7 @@ def fit(
         "distance": [np.asarray(d).tolist() for d in distance],
         "architecture": {
             "encoder": config.training.encoder, "bands": int(objects.observations.mag.shape[-1]), "regressor_width": REGRESSOR_WIDTH,
-            "fixed": dict(config.fixed), "pilots": _pilot_shapes(summary),
+            "fixed": dict(config.fixed), "pilots": _pilot_shapes(summary), "centring": _centring(summary),
             "summary": int(table.shape[1]), "components": [m.whitening.projection.shape[1] for m in members],
         },
         "number_range": sizes, "curves": {**curves, "local": local_curve}, "split": split(config.training)._asdict(),
@@ -100,3 +100,8 @@ def _checkpoints(folder: Path, fingerprint: str, resume: bool) -> Path:
 def _pilot_shapes(summary: nn.Module) -> list[list[int]]:
     """Shape of each pilot's whitening, where the summary has pilots."""
     return [list(p.whitening.projection.shape) for p in summary.pilots] if isinstance(summary, OneStep) else []  # type: ignore[union-attr,arg-type]
+
+
+def _centring(summary: nn.Module) -> int:
+    """Networks that centre its scores."""
+    return len(summary.score.mean_of_sums.lines) if isinstance(summary, OneStep) and summary.score.mean_of_sums is not None else 0

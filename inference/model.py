@@ -81,7 +81,8 @@ def build_summary(architecture: Mapping[str, Any], distance: DistanceTable, prio
     if architecture["encoder"] != "score":
         return moments
     pilots = [Pilot(Whitening(*shape), size, torch.zeros(2, size)) for shape in architecture["pilots"]]
-    return OneStep(moments, ScoreNetwork(prior, bands, architecture["fixed"]), pilots)
+    score = ScoreNetwork(prior, bands, architecture["fixed"], centring=architecture.get("centring", 0))  # former runs: polynomials
+    return OneStep(moments, score, pilots)
 
 
 def build_members(architecture: Mapping[str, Any], summary: nn.Module, prior: Prior, components: list[int]) -> list[GlobalEstimator]:
@@ -144,7 +145,7 @@ def load_run(path: Path, device: str | torch.device = "cpu", fingerprint: str | 
 def _check_sizes(architecture: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> None:
     """Refuse networks that are larger than their weights, before they are given memory."""
     largest = max(size for tensor in state.values() for size in (0, *tensor.shape))
-    plain = [architecture[name] for name in ("bands", "regressor_width", "summary")]
+    plain = [*(architecture[name] for name in ("bands", "regressor_width", "summary")), architecture.get("centring", 0)]
     sizes = [*plain, *architecture["components"], *(size for shape in architecture["pilots"] for size in shape)]
     if not all(isinstance(size, int) and 0 <= size <= largest for size in sizes):
         raise ValueError(f"expected sizes from 0 to {largest}, those of the weights, got {sizes}")

@@ -5,13 +5,15 @@ Every one is trained on surveys that none before it has seen, so that what the n
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from .batches import Packed
+from .batches import Packed, select
+from .centring import MeanScore
 from .score import CLIP, GREY_SCATTER, JointScore, OneStep, Pilot, ScoreNetwork
 from .standardise import Whitening
 from .summaries import Moments
@@ -20,9 +22,13 @@ from .train import Settings, optimise, shuffled
 if TYPE_CHECKING:
     from .stages import Stages
 
-__all__ = ["CENTRE", "train_one_step"]
+__all__ = ["CENTRE", "train_centring", "train_one_step"]
 
-CENTRE = 2  # times the pilot surveys fix what a score is on average
+CENTRE = 4  # times the pilot surveys fix what a score is on average
+CENTRE_MEMBERS = 4
+CENTRE_EPOCHS, CENTRE_STEPS, CENTRE_BATCH = 200, 8000, 256  # at most so many steps
+CENTRE_RATE = 5e-3
+CENTRE_OBJECTS = 100_000  # whose scores fix the frame
 HELD_OUT = 0.1  # share of the pilot surveys and of their objects on which training is judged
 BATCH = (64, 2048)  # fewest and most objects a batch: a 64th of them in between
 EPOCHS = 3.0  # of the score network, in units of `local_epochs`: what it regresses on is nearly all noise
@@ -46,6 +52,7 @@ def train_one_step(run: Stages, moments: Moments) -> OneStep:
     _train_score(run, score, run.joint_score, moments, objects)
     table, theta, *_ = run.table("centre", one.eval().at_truth, run.at.centre, CENTRE * t.pilot_surveys, 0)
     score.centre_of_sums.fit(score.standardise(theta), table[:, :-1], table[:, -1])
+    train_centring(run, one, table, score.standardise(theta), objects)
     for k in range(t.refinements):
         first = run.at.pilot + (k + 1) * t.pilot_surveys
         table, theta, *_ = run.table(f"refine-{k}", one.eval(), first, t.pilot_surveys, 1)
@@ -75,6 +82,40 @@ def _train_pilot(run: Stages, number: int, table: Tensor, y: Tensor) -> Pilot:
         run.folder / f"pilot-{number}.pt", run.report, "pilot",
     )  # fmt: skip
     return net
+
+
+def train_centring(run: Stages, one: OneStep, table: Tensor, y: Tensor, objects: Packed) -> None:
+    """Networks for the mean score, kept if they do better than the polynomials on surveys held out."""
+    score, (means, weight) = one.score, (table[:, : y.shape[1]], table[:, -1])
+    some = select(objects, range(max(int((objects.lengths.cumsum(0) <= CENTRE_OBJECTS).sum()), 1)))
+    at = score.standardise(some.theta)
+    single = one.of_objects(some, at) * torch.exp(-score.moments_of_score(at)[1]).repeat_interleave(some.lengths, 0)
+    held = max(int(HELD_OUT * len(y)), 1)
+    net = run.seeded(5, lambda: MeanScore(y.shape[1], CENTRE_MEMBERS)).to(run.device)
+    net.start(y[held:], means[held:], weight[held:], torch.cov(single.detach().T))
+    batch_size = min(CENTRE_BATCH, len(y) - held)
+    rows, every = shuffled(len(y) - held, batch_size, run.seed + 47), max((len(y) - held) // batch_size, 1)
+    steps = min(CENTRE_EPOCHS * every, CENTRE_STEPS)
+    settings = Settings(steps, max(steps // 50, 1), CENTRE_RATE, patience=steps, seed=run.seed + 47)
+
+    def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        i = rows(step) + held
+        return y[i], means[i], weight[i]
+
+    def left(predicted: Tensor) -> float:
+        return net.error(means[:held] - predicted, weight[:held])
+
+    optimise(net, net.loss, batch, lambda: left(net(y[:held])), settings, run.folder / "centring.pt", run.report, "centring")
+    with torch.no_grad():
+        if left(net(y[:held])) < left(_polynomial(score, y, means, weight, held)):
+            score.mean_of_sums = net
+
+
+def _polynomial(score: ScoreNetwork, y: Tensor, means: Tensor, weight: Tensor, held: int) -> Tensor:
+    """Mean scores of the rows held out, by polynomials that have not seen them."""
+    fitted = copy.deepcopy(score.centre_of_sums)
+    ln_number = torch.zeros_like(means[held:, :1])
+    return fitted.fit(y[held:], torch.cat([means[held:], ln_number], 1), weight[held:])(y[:held])[:, : y.shape[1]]
 
 
 def _train_score(run: Stages, net: ScoreNetwork, joint_score: JointScore, moments: Moments, objects: Packed) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from cigars.schema import FIDUCIAL, Observations
 
 from .batches import Packed
-from .centring import Polynomial
+from .centring import MeanScore, Polynomial
 from .distances import distance_modulus
 from .priors import Prior
 from .standardise import Standardiser, Whitening
@@ -54,12 +54,13 @@ class ScoreNetwork(nn.Module):
         bands: number of host bands.
         fixed: values of the parameters that are not free; fiducial where absent.
         width: units of the three layers of the main network.
+        centring: networks that centre its sums; none, and polynomials do.
     """
 
     centre: Tensor
     scale: Tensor
 
-    def __init__(self, prior: Prior, bands: int, fixed: Mapping[str, float] | None = None, width: int = 128) -> None:
+    def __init__(self, prior: Prior, bands: int, fixed: Mapping[str, float] | None = None, width: int = 128, centring: int = 0) -> None:
         super().__init__()
         self.names, self.size = prior.names, len(prior.names)
         self.fixed = {**FIDUCIAL._asdict(), **(fixed or {})}
@@ -71,6 +72,7 @@ class ScoreNetwork(nn.Module):
         self.supernova = perceptron(inputs, self.size, width, 3)
         self.host = perceptron(inputs, self.size, 64, 2)
         self.centre_of_sums = Polynomial(self.size, self.size + 1)
+        self.mean_of_sums = MeanScore(self.size, centring) if centring else None
 
     def standardise(self, theta: Float[Tensor, "*row parameter"]) -> Float[Tensor, "*row parameter"]:
         """Θ in units of the prior."""
@@ -84,6 +86,7 @@ class ScoreNetwork(nn.Module):
     def expected(self, y: Float[Tensor, "survey parameter"]) -> tuple[Tensor, Tensor, Tensor]:
         """At the truth y: mean over the objects of the score, ln(1 + N) at unit exposure, and its gradient."""
         mean, ln_number = self.centre_of_sums(y).split([self.size, 1], -1)
+        mean = mean if self.mean_of_sums is None else self.mean_of_sums(y)
         return mean * self.moments_of_score(y)[1].exp(), ln_number[:, 0], self.centre_of_sums.slope(y, self.size)
 
     def inputs(

@@ -1,9 +1,9 @@
-"""Polynomials that centre scores: exact where the truth is one, no more terms than the rows carry, slopes by differences."""
+"""What centres scores: polynomials (exact where the truth is one, no more terms than the rows carry), networks beside a line."""
 
 import pytest
 import torch
 
-from inference.centring import REACH, Polynomial
+from inference.centring import REACH, MeanScore, Polynomial
 
 
 def rows(count, inputs=4, seed=0):
@@ -52,3 +52,22 @@ def test_the_slope_is_that_of_differences_and_nothing_grows_beyond_the_reach():
     far = torch.full((1, 4), 50.0)
     torch.testing.assert_close(net(far), net(torch.full((1, 4), REACH)))
     assert not net.slope(far, 0).any()
+
+
+def test_networks_start_at_the_line_in_units_of_the_noise():
+    y, weight = rows(3000, 3), torch.full((3000,), 100.0)
+    covariance = torch.tensor([[4.0, 1.99, 0.0], [1.99, 1.0, 0.0], [0.0, 0.0, 0.0]])  # one weak direction, one that is constant
+    slope = torch.tensor([[0.2, 0.1, 0.0], [0.0, 0.1, 0.0], [-0.3, 0.0, 0.0]])
+    net = MeanScore(3, 2).start(y, y @ slope, weight, covariance)
+    torch.testing.assert_close(net(y), y @ slope, atol=2e-3, rtol=2e-3)
+    noise = torch.distributions.MultivariateNormal(torch.zeros(2), covariance[:2, :2] / 100).sample((3000,))
+    assert net.error(torch.cat([noise, torch.zeros(3000, 1)], 1), weight) == pytest.approx(2 / 3, abs=5 * (2 / 3) * (2 / 6000) ** 0.5 * 1.5)
+    weak = torch.tensor([1.0, -2.0, 0.0]).expand(3000, 3) * 0.01
+    strong = torch.tensor([2.0, 1.0, 0.0]).expand(3000, 3) * 0.01
+    assert net.error(weak, weight) > 100 * net.error(strong, weight)
+
+
+def test_networks_do_not_grow_beyond_the_reach():
+    y = rows(500)
+    net = MeanScore(4, 2).start(y, cubic(y) @ torch.ones(3, 4), torch.ones(500), torch.eye(4))
+    torch.testing.assert_close(net(torch.full((1, 4), 50.0)), net(torch.full((1, 4), REACH)))
