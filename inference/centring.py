@@ -2,10 +2,10 @@ r"""What the learned score of a survey is on average at its own Θ, and its ln N
 
 The score has mean zero at the truth: $E[\sum_i g(d_i, \Theta) \mid \Theta] = 0$. A network g that is off by a hundredth of its spread an
 object is off by N hundredths a survey, more than the spread $\sqrt N$ of the sum, and the weak directions of the information enlarge that.
-The mean over an object is a smooth function $b(\Theta)$, which sums over surveys at their truths fix. A polynomial of P coefficients is known
-to $\sqrt{P/n}$ of the spread of a survey's sum from n surveys, in every direction alike, but b is not smooth enough for cubics where surveys
-are large, and small networks (`MeanScore`) follow it closer. Numbers are Poisson: $\ln N$ follows $\lambda(\Theta)$ in the same way, and
-there polynomials do.
+The mean over an object is a smooth function $b(\Theta)$, which sums over surveys at their truths fix. A polynomial of P coefficients is
+known to $\sqrt{P/n}$ of the spread of a survey's sum from n surveys, in every direction alike, but b is not smooth enough for cubics where
+surveys are large, and small networks (`MeanScore`) follow it closer. Numbers are Poisson: $\ln N$ follows $\lambda(\Theta)$ in the same
+way, and there polynomials do.
 """
 
 from __future__ import annotations
@@ -141,9 +141,9 @@ class MeanScore(nn.Module):
         target = means @ self.whiten
         return (weight / weight.mean()) * torch.stack([((each(y) - target) ** 2).mean(-1) for each in self._members()]).mean(0)
 
-    def error(self, residual: Float[Tensor, "row parameter"], weight: Float[Tensor, "row"]) -> float:
-        """Mean square, in the units of `loss`, of what is left of mean scores."""
-        return float(((weight / weight.mean())[:, None] * (residual @ self.whiten) ** 2).mean())
+    def errors(self, residual: Float[Tensor, "row parameter"], weight: Float[Tensor, "row"]) -> Float[Tensor, "row"]:
+        """Mean squares, in the units of `loss`, of what is left of mean scores."""
+        return (weight / weight.mean()) * ((residual @ self.whiten) ** 2).mean(-1)
 
     def forward(self, y: Float[Tensor, "row parameter"]) -> Float[Tensor, "row parameter"]:
         """Mean score at each y."""

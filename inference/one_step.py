@@ -29,6 +29,7 @@ CENTRE_MEMBERS = 4
 CENTRE_EPOCHS, CENTRE_STEPS, CENTRE_BATCH = 200, 8000, 256  # at most so many steps
 CENTRE_RATE = 5e-3
 CENTRE_OBJECTS = 100_000  # whose scores fix the frame
+CENTRE_SIGNIFICANT = 2.0  # standard errors; the best of many checkpoints is chosen on the same surveys
 HELD_OUT = 0.1  # share of the pilot surveys and of their objects on which training is judged
 BATCH = (64, 2048)  # fewest and most objects a batch: a 64th of them in between
 EPOCHS = 3.0  # of the score network, in units of `local_epochs`: what it regresses on is nearly all noise
@@ -85,7 +86,7 @@ def _train_pilot(run: Stages, number: int, table: Tensor, y: Tensor) -> Pilot:
 
 
 def train_centring(run: Stages, one: OneStep, table: Tensor, y: Tensor, objects: Packed) -> None:
-    """Networks for the mean score, kept if they do better than the polynomials on surveys held out."""
+    """Networks for the mean score, kept if they do better than polynomials on surveys held out, by more than chance would have it."""
     score, (means, weight) = one.score, (table[:, : y.shape[1]], table[:, -1])
     some = select(objects, range(max(int((objects.lengths.cumsum(0) <= CENTRE_OBJECTS).sum()), 1)))
     at = score.standardise(some.theta)
@@ -102,13 +103,14 @@ def train_centring(run: Stages, one: OneStep, table: Tensor, y: Tensor, objects:
         i = rows(step) + held
         return y[i], means[i], weight[i]
 
-    def left(predicted: Tensor) -> float:
-        return net.error(means[:held] - predicted, weight[:held])
+    def left(predicted: Tensor) -> Tensor:
+        return net.errors(means[:held] - predicted, weight[:held])
 
-    optimise(net, net.loss, batch, lambda: left(net(y[:held])), settings, run.folder / "centring.pt", run.report, "centring")
+    optimise(net, net.loss, batch, lambda: float(left(net(y[:held])).mean()), settings, run.folder / "centring.pt", run.report, "centring")
     with torch.no_grad():
-        if left(net(y[:held])) < left(_polynomial(score, y, means, weight, held)):
-            score.mean_of_sums = net
+        gain = left(_polynomial(score, y, means, weight, held)) - left(net(y[:held]))
+    if held > 1 and float(gain.mean()) > CENTRE_SIGNIFICANT * float(gain.std()) / held**0.5:
+        score.mean_of_sums = net
 
 
 def _polynomial(score: ScoreNetwork, y: Tensor, means: Tensor, weight: Tensor, held: int) -> Tensor:
