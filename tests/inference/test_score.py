@@ -12,9 +12,10 @@ from astropy.cosmology import LambdaCDM, w0waCDM
 from benchmarks.linear_gaussian import MARGINALS, NOISE, PRIOR_MEAN, ZERO, GaussianSurvey, configuration, measure
 from cigars.schema import LOCALS, Marginal, Observations
 from inference.batches import Packed, select
+from inference.centring import MeanScore
 from inference.distances import distance_modulus
 from inference.fit import fit
-from inference.model import load_run
+from inference.model import load_run, save_run
 from inference.one_step import CENTRE, train_centring
 from inference.posterior import GlobalPosterior
 from inference.priors import Prior
@@ -214,6 +215,19 @@ def torch_packed(survey, first, count):
     from inference.batches import pack
 
     return pack(survey(first, count), tuple(MARGINALS))
+
+
+@pytest.mark.parametrize("networks", [0, 2])
+def test_networks_that_centre_survive_the_disk_and_runs_without_any_are_read(trained, tmp_path, networks):
+    net, survey, _ = trained
+    packed, changed = torch_packed(survey, 30_000_000, 4), copy.deepcopy(net)
+    changed.summary.score.mean_of_sums = MeanScore(len(MARGINALS), networks) if networks else None
+    if networks:
+        changed.summary.score.mean_of_sums.colour.fill_(0.1)
+    changed.meta["architecture"].pop("centring", None)
+    changed.meta["architecture"] |= {"centring": networks} if networks else {}  # which runs of before have not
+    save_run(tmp_path / "run", changed)
+    torch.testing.assert_close(load_run(tmp_path / "run").summary(packed), changed.summary(packed))
 
 
 def test_run_with_scores_survives_the_disk(trained):
