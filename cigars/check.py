@@ -41,7 +41,8 @@ class Checked(NamedTuple):
     """What `check` found.
 
     Attributes:
-        rows: tests "statistics", "all statistics", "network summary", "objects together" and "odd objects", judged at `level`.
+        rows: tests "statistics", "all statistics", "network summary", "summary density" (of runs that learned it), "objects together"
+            and "odd objects", judged at `level`.
         checks: the numbers behind them.
         passed: whether no test rejects.
         level: family-wise.
@@ -155,9 +156,12 @@ def compared(
     objects = [Typicality(*parts) for parts in zip(*(np.split(leaf, ends) for leaf in every), strict=True)]
     statistics, together = _statistics_checks(simulated, known, observed), _objects_checks(simulated, known, observed, among)
     summary = _summary_checks(trained, simulated, known, observed)
+    density = _density_checks(trained, simulated, known, observed)
     odd = [odd_share(np.append(of.p_value, np.zeros(beyond)), len(common)) for of, beyond in zip(objects, outside, strict=True)]
     alone = [Family([of], np.empty((0, 1))) for of in odd]  # to look for neighbours of every simulated object would take too long
     tests = [[*both, *others] for both, *others in zip(statistics, summary, together, alone, strict=True)]
+    if density:
+        tests = [[*before, last] for before, last in zip(tests, density, strict=True)]
     return list(zip(tests, objects, strict=True))
 
 
@@ -185,6 +189,24 @@ def _summary_checks(trained: Any, simulated: Sequence[Seen], known: np.ndarray, 
     for one, row in zip(observed, whitened(observed), strict=True):
         _, together = predictive_checks(names, among, known, row, one.mean)
         yield together._replace(checks=[check._replace(test="network summary") for check in together.checks])
+
+
+def _density_checks(trained: Any, simulated: Sequence[Seen], known: np.ndarray, observed: Sequence[Seen]) -> list[Family]:
+    """Learned density of the summary; none where the run has not learned it."""
+    import torch
+
+    from inference.misspecification import unlikely
+
+    if trained.density is None:
+        return []
+
+    def ln_density(surveys: Sequence[Seen]) -> np.ndarray:
+        with torch.no_grad():
+            rows = torch.as_tensor(np.stack([s.summary for s in surveys]), device=trained.device)
+            return np.asarray(trained.density(rows).double().cpu().numpy())
+
+    among = ln_density(simulated)
+    return [unlikely(among, known, float(row), one.mean) for one, row in zip(observed, ln_density(observed), strict=True)]
 
 
 def _objects_checks(simulated: Sequence[Seen], known: np.ndarray, observed: Sequence[Seen], objects: np.ndarray) -> Iterator[Family]:

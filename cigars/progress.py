@@ -20,6 +20,7 @@ NAMES = {
     "encoder": "set encoder",
     "centring": "centring of scores",
     "global": "global posterior",
+    "density": "density of summaries",
     "local": "local posterior",
     "calibration": "calibration",
     "fresh": "fresh surveys judged",

@@ -42,7 +42,7 @@ def train_global(run: Stages) -> Global:
     held = run.held_out()
     summary = run.summary(held)
     table, theta, *_ = run.table("summaries", summary, run.at.summaries, run.training.surveys, keep=0)
-    members, _ = run.members(summary, table, theta, held)
+    members, _ = run.members(summary, table, theta, held, run.held_summary(summary, held))
     return Global(summary, members, run.prior, tuple(run.prior.names), run.device)
 
 

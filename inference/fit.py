@@ -1,7 +1,8 @@
-"""From simulations to a trained model in four stages, each kept on disk and resumable.
+"""From simulations to a trained model in five stages, each kept on disk and resumable.
 
 1. local regressor on single objects; 2. summaries of many surveys, streamed, of which only the moments and a few objects each
-are kept; 3. the global head, and with a learned encoder its training on live simulations; 4. the local flow.
+are kept; 3. the global head, and with a learned encoder its training on live simulations; 4. the density of
+summaries; 5. the local flow.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def fit(
         run_folder: receives checkpoints, weights and metadata.
         fingerprint, configuration: stored with the run, and a resumed training must carry the same fingerprint.
         device: where networks are trained.
-        report: progress callback of stages "regressor", "pilot", "score", "refine-0", ..., "summaries", "encoder", "global", "local".
+        report: progress callback of stages "regressor", "pilot", "score", "refine-0", ..., "summaries", "encoder", "global",
+            "density", "local".
         resume: continue from the checkpoints in the folder.
         joint_score: of simulated objects, which encoder = "score" learns from.
 
@@ -70,7 +72,9 @@ def fit(
     held = run.held_out()
     summary = run.summary(held)
     table, theta, objects, sizes = run.summaries(summary)
-    members, curves = run.members(summary, table, theta, held)
+    held_table = run.held_summary(summary, held)
+    members, curves = run.members(summary, table, theta, held, held_table)
+    density, density_curve = run.density(members[0].whitening, table, held_table)
     local, local_curve = run.local(objects, held)
     meta = {
         "format": FORMAT, "fingerprint": fingerprint, "configuration": dict(configuration or {}), "versions": versions(),
@@ -80,11 +84,11 @@ def fit(
         "architecture": {
             "encoder": config.training.encoder, "bands": int(objects.observations.mag.shape[-1]), "regressor_width": REGRESSOR_WIDTH,
             "fixed": dict(config.fixed), "pilots": _pilot_shapes(summary), "centring": _centring(summary),
-            "summary": int(table.shape[1]), "components": [m.whitening.projection.shape[1] for m in members],
+            "summary": int(table.shape[1]), "components": [m.whitening.projection.shape[1] for m in members], "density": True,
         },
-        "number_range": sizes, "curves": {**curves, "local": local_curve}, "split": split(config.training)._asdict(),
+        "number_range": sizes, "curves": {**curves, "density": density_curve, "local": local_curve}, "split": split(config.training)._asdict(),
     }  # fmt: skip
-    trained = Trained(summary, members, local, meta).eval()
+    trained = Trained(summary, members, local, meta, density).eval()
     if rank() == 0:
         save_run(Path(run_folder), trained)
     return trained

@@ -7,8 +7,8 @@ the parameters can explain, they have explained. Hotelling's T² of all residual
 turn, because the networks' summary is far from normal: its F law would reject too few surveys in the middle of the prior and too many
 elsewhere (`benchmarks/misspecification.md`).
 
-That is also the density of the summary: T² is minus twice the log of a normal density of the residual. A flow of tens of components learned
-from some hundred surveys would rank the same residuals with more noise, and call nothing rarer than one in their number.
+Of the networks' summary there is besides the density that the training learned from all its surveys (`density`): one number a survey, of
+which a low value is judged, by the law of the simulated ones.
 
 An object is typical if objects as far from their neighbours are common among simulated ones. Distances are to the k-th simulated
 neighbour.
@@ -38,6 +38,7 @@ __all__ = [
     "predictive_checks",
     "shares",
     "typicality",
+    "unlikely",
     "whitening",
 ]
 
@@ -153,6 +154,26 @@ def law_at(values: Float[np.ndarray, "survey"], found: Given, leverage: float | 
     rest = values - values.mean() - slope * x
     centre = values.mean() + slope * (leverage - found.leverages.mean())
     return stats.pearson3(max(float(stats.skew(rest)), 1e-3), centre, rest.std(ddof=2))
+
+
+def unlikely(
+    simulated: Float[np.ndarray, "survey"],
+    known: Float[np.ndarray, "survey parameter"],
+    observed: float,
+    observed_known: Float[np.ndarray, "parameter"],
+) -> Family:
+    """Is the ln density of the observed summary low, given what its posterior says (test "summary density")?
+
+    Args:
+        simulated, observed: ln densities; others as in `predictive_checks`. The check's value is in nats below what is expected.
+    """
+    found = given(-simulated.astype(np.float64)[:, None], known, np.array([-observed]), observed_known)
+    values = found.residuals[:, 0] / np.sqrt(np.maximum(1 - found.leverages, 1e-3))
+    value = float(found.residual[0] / np.sqrt(1 + found.leverage))
+    law, laws = (law_at(values, found, leverage) for leverage in (found.leverage, found.leverages))
+    low = min(float(values.min()), value)  # a summary cannot be too likely
+    check = Check("summary density", "nats below expected", value, low, float(law.ppf(BAND)), float(law.sf(value)))
+    return Family([check], laws.sf(values)[:, None])
 
 
 def _hotelling(found: Given, freedom: int) -> Family:

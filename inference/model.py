@@ -21,6 +21,7 @@ from torch import nn
 from cigars.files import replacing
 from cigars.schema import DistanceTable, Marginal
 
+from .density import SummaryDensity
 from .embedding import FeatureMoments, SetEncoder
 from .estimators import GlobalEstimator
 from .local import LocalEstimator
@@ -44,12 +45,20 @@ class Trained(nn.Module):
         summary: fixed summary of packed surveys.
         members: global estimators of the ensemble.
         local: per-object estimator.
+        density: of summaries; None in runs of former versions, whose surveys are not judged by it.
         meta: plain values: `configuration`, `fingerprint`, `versions`, `marginals`, `architecture`, `curves`, `number_range`, ...
     """
 
-    def __init__(self, summary: nn.Module, members: list[GlobalEstimator], local: LocalEstimator, meta: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        summary: nn.Module,
+        members: list[GlobalEstimator],
+        local: LocalEstimator,
+        meta: dict[str, Any],
+        density: SummaryDensity | None = None,
+    ) -> None:
         super().__init__()
-        self.summary, self.members, self.local, self.meta = summary, nn.ModuleList(members), local, meta
+        self.summary, self.members, self.local, self.meta, self.density = summary, nn.ModuleList(members), local, meta, density
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -157,7 +166,9 @@ def _build(meta: dict[str, Any], architecture: Mapping[str, Any], marginals: dic
     summary = build_summary(architecture, distance, prior)
     members = build_members(architecture, summary, prior, architecture["components"])
     reference = Prior({k: Marginal(*_infinite(v)) for k, v in meta["local_marginals"].items()})
-    return Trained(summary, members, LocalEstimator(reference, prior, architecture["bands"]), meta)
+    local = LocalEstimator(reference, prior, architecture["bands"])
+    whitening = Whitening(architecture["summary"], architecture["components"][0])
+    return Trained(summary, members, local, meta, SummaryDensity(whitening) if architecture.get("density") else None)
 
 
 def _to(trained: Trained, device: str | torch.device) -> Trained:

@@ -1,10 +1,11 @@
-"""The four stages of a training, each kept on disk, and the survey numbers that each uses.
+"""The five stages of a training, each kept on disk, and the survey numbers that each uses.
 
 Numbers of held-out surveys come first, so that they stay the same when the training grows.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from cigars.schema import DistanceTable, Latents, Observations
 
 from .batches import Packed, Source, hide, join, pack, select, subset, to_device
+from .density import SummaryDensity
 from .embedding import FeatureMoments, SetEncoder
 from .ensemble import Ensemble
 from .estimators import GlobalEstimator
@@ -42,6 +44,7 @@ REGRESSOR_RATE = 6e-3
 CLIP = 5.0  # of the gradient of one global estimator
 HEAD_DECAY = 0.1  # of the weights of global estimators, which else learn the noise of some 10,000 surveys
 LOCAL_RATE = 4e-3
+DENSITY_RATE, DENSITY_BATCH, DENSITY_EPOCHS = 1e-2, 128, 30
 HIDDEN_BANDS = 0.1  # share of training objects that lose bands, each with probability a third
 Built = TypeVar("Built", bound=nn.Module)
 
@@ -191,10 +194,15 @@ class Stages:
             keep=keep, seed=self.seed,
         )  # fmt: skip
 
-    def members(self, summary: nn.Module, table: Tensor, theta: Tensor, held: Packed) -> tuple[list[GlobalEstimator], dict[str, Any]]:
-        """Stage 3: the ensemble of global estimators, their heads together, then each learned encoder."""
+    def held_summary(self, summary: nn.Module, held: Packed) -> Tensor:
+        """Summary of every validation survey."""
         parts = [range(i, min(i + 64, len(held.lengths))) for i in range(0, len(held.lengths), 64)]
-        held_table = torch.cat([by_surveys(summary, select(held, part)) for part in parts])
+        return torch.cat([by_surveys(summary, select(held, part)) for part in parts])
+
+    def members(
+        self, summary: nn.Module, table: Tensor, theta: Tensor, held: Packed, held_table: Tensor
+    ) -> tuple[list[GlobalEstimator], dict[str, Any]]:
+        """Stage 3: the ensemble of global estimators, their heads together, then each learned encoder."""
         whitening = Whitening.fit(table)
         members = [
             self.seeded(100 + k, lambda: self._member(summary, whitening)).to(self.device).fit_skip(table, theta)
@@ -256,8 +264,20 @@ class Stages:
                 self.folder / f"encoder-{k}.pt", self.report, "encoder",
             )  # fmt: skip
 
+    def density(self, whitening: Whitening, table: Tensor, held_table: Tensor) -> tuple[SummaryDensity, dict[str, Any]]:
+        """Stage 4: the density of the summary itself, by which a survey is told from simulated ones."""
+        net = self.seeded(6, lambda: SummaryDensity(copy.deepcopy(whitening))).to(self.device)
+        batch = min(DENSITY_BATCH, len(table))
+        rows, every = shuffled(len(table), batch, self.seed + 53), max(len(table) // batch, 1)
+        settings = Settings(DENSITY_EPOCHS * every, every, DENSITY_RATE, patience=DENSITY_EPOCHS, seed=self.seed + 53)
+        history = optimise(
+            net, net.loss, lambda step: (table[rows(step)],), lambda: float(net.loss(held_table).mean()), settings,
+            self.folder / "density.pt", self.report, "density",
+        )  # fmt: skip
+        return net, _curve(history)
+
     def local(self, objects: Packed, held: Packed) -> tuple[LocalEstimator, dict[str, Any]]:
-        """Stage 4: the flow of each object's unknowns given its data and Θ."""
+        """Stage 5: the flow of each object's unknowns given its data and Θ."""
         t = self.training
         if objects.latents is None or held.latents is None:
             raise ValueError("source: expected latents with every simulated survey, got none; the local flow needs them")

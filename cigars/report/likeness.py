@@ -32,6 +32,7 @@ MEANINGS = {
     "statistics": "each statistic of the survey by itself",
     "all statistics": "all of them at once (Hotelling’s T²)",
     "network summary": "the summary that the networks read (Mahalanobis distance)",
+    "summary density": "the same summary (density that the training learned)",
     "objects together": "distribution of the objects (maximum mean discrepancy)",
     "odd objects": "share of objects unlike simulated ones",
 }

@@ -27,7 +27,8 @@ def changed(catalogue, **leaves):
 
 def test_a_mock_of_the_model_passes(found, catalogue):
     assert found.passed, found.rows
-    assert {row.worst.test for row in found.rows} == {"statistics", "all statistics", "network summary", "objects together", "odd objects"}
+    tests = {"statistics", "all statistics", "network summary", "summary density", "objects together", "odd objects"}
+    assert {row.worst.test for row in found.rows} == tests
     assert len(found.objects["p_value"]) == len(catalogue.id)
     assert found.record["outside"] == 0
 

@@ -5,7 +5,15 @@ import pytest
 from scipy import stats
 
 from inference.checks import judge, judge_among
-from inference.misspecification import column_statistics, false_discoveries, odd_share, predictive_checks, shares, typicality
+from inference.misspecification import (
+    column_statistics,
+    false_discoveries,
+    odd_share,
+    predictive_checks,
+    shares,
+    typicality,
+    unlikely,
+)
 
 SURVEYS, PARAMETERS, STATISTICS = 200, 3, 12
 NAMES = [f"t{k}" for k in range(STATISTICS)]
@@ -82,6 +90,31 @@ def test_tails_heavier_than_normal_raise_no_false_alarms():
     shift = np.zeros(STATISTICS)
     shift[5] = 12.0
     assert np.mean([rejected(rng, tails=0.5, shift=shift)[0] for _ in range(50)]) > 0.9
+
+
+def density_rejects(rng, components=20, offset=0.0):
+    """Verdict by a ln density with the tails of as many squared normals, which Θ moves as well; `offset` shifts one of them."""
+
+    def survey(count, offset=0.0):
+        theta, noise = rng.normal(size=(count, PARAMETERS)), rng.normal(size=(count, components))
+        noise[:, 0] += offset
+        return -0.5 * (noise**2).sum(1) + theta @ [3.0, -1.0, 0.0], theta
+
+    simulated, known = survey(SURVEYS)
+    observed, estimate = survey(1, offset)
+    return unlikely(simulated, known, float(observed[0]), estimate[0]).checks[0].p_value < LEVEL
+
+
+def test_low_densities_are_rejected_as_often_as_stated_and_only_low_ones():
+    rng = np.random.default_rng(15)
+    rate = np.mean([density_rejects(rng) for _ in range(REPEATS)])
+    assert abs(rate - LEVEL) < 5 * (LEVEL * (1 - LEVEL) / REPEATS) ** 0.5
+    assert np.mean([density_rejects(rng, offset=8.0) for _ in range(50)]) > 0.9
+    simulated, known = rng.normal(size=SURVEYS), rng.normal(size=(SURVEYS, PARAMETERS))
+    found = unlikely(simulated, known, 30.0, known[0])
+    assert found.checks[0].p_value > 0.99  # more likely than any simulated survey
+    assert stats.kstest(found.null[:, 0], "uniform").pvalue > 1e-3
+    assert unlikely(simulated, known, -30.0, known[0]).checks[0].p_value < 1e-6
 
 
 def test_a_combination_of_other_statistics_changes_nothing():

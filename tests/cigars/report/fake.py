@@ -101,7 +101,10 @@ def fake_check(*, shift: float = 0.0, odd: int = 0, objects: int = 400, level: f
     values = rng.normal(size=len(names)).clip(-2.5, 2.5)
     values[names.index("g - r: mean")] += shift
     rows = [Check("statistics", n, float(v), -2.6, 2.6, float(2 * stats.norm.sf(abs(v)))) for n, v in zip(names, values, strict=True)]
-    rows += [Check(t, "all", 1.0, 0.0, 1.5, 0.4) for t in ("all statistics", "network summary", "objects together", "odd objects")]
+    rows += [
+        Check(t, "all", 1.0, 0.0, 1.5, 0.4)
+        for t in ("all statistics", "network summary", "summary density", "objects together", "odd objects")
+    ]
     tests = judge(rows, level)
     return {
         "passed": all(t.passed for t in tests),
