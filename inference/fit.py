@@ -86,7 +86,8 @@ def fit(
             "fixed": dict(config.fixed), "pilots": _pilot_shapes(summary), "centring": _centring(summary),
             "summary": int(table.shape[1]), "components": [m.whitening.projection.shape[1] for m in members], "density": True,
         },
-        "number_range": sizes, "curves": {**curves, "density": density_curve, "local": local_curve}, "split": split(config.training)._asdict(),
+        "number_range": sizes, "curves": {**curves, "density": density_curve, "local": local_curve},
+        "split": split(config.training)._asdict(),
     }  # fmt: skip
     trained = Trained(summary, members, local, meta, density).eval()
     if rank() == 0:
