@@ -264,7 +264,7 @@ def table(work: Path, output: Path) -> None:
             rate = float((values < LEVEL).mean())
             smooth = (rate * len(p) + 1) / (len(p) + 2)  # an error also where none or all are rejected
             rows_[test] = {"rate": rate, "error": (smooth * (1 - smooth) / len(p)) ** 0.5}
-            if kind in (PRIOR, "right") and test in ("all statistics", "network summary", "objects together"):
+            if kind in (PRIOR, "right") and test in ("all statistics", "network summary", "summary density", "objects together"):
                 rows_[test]["uniform"] = float(stats.kstest(values, "uniform").pvalue)
             elif kind not in (PRIOR, "right"):
                 rows_[test]["auc"] = float((values[:, None] < good).mean() + 0.5 * (values[:, None] == good).mean())
