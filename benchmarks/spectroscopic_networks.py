@@ -13,8 +13,8 @@ Expected on mocks at the fiducial Θ: means of the networks within 0.3 σ of the
 
 usage: python benchmarks/spectroscopic_networks.py FOLDER [--mocks 10] [--thresholds] [--exact FILE]; FOLDER keeps the networks, and is
 continued if it exists. FILE is a former result: exact posteriors do not depend on networks, so converged ones of the same mocks are taken
-from it. spectroscopic_networks.json, with the exact posteriors of two former results: --mocks 5 --set training.surveys 96000
---set training.pilot_surveys 4000 --set training.objects 4000000 --set training.flow_epochs 14
+from it. spectroscopic_networks.json, with the exact posteriors of two former results: --mocks 5 --set training.surveys 48000
+--set training.pilot_surveys 4000 --set training.objects 3000000
 """
 
 from __future__ import annotations
