@@ -1,4 +1,8 @@
-"""Posteriors of a survey: global, of each object, and their joint.
+r"""Posteriors of a survey: global, of each object, and their joint.
+
+The global posterior is the logarithmic pool of an ensemble (Genest & Zidek 1986), $q = \frac1Z \prod_k q_k^{1/K}$: each member is as wide as
+its own error makes it, and their mixture would count what they disagree about a second time. A geometric mean is nowhere above the
+arithmetic one, so that draws of the mixture, kept with the probability of their ratio, are draws of the pool, and Z is the share kept.
 
 Given Θ the objects are independent, so p(Θ, ℓ_1 … ℓ_N | D) = p(Θ | D) Π_i p(ℓ_i | d_i, Θ): draw k of the joint posterior is Θ_k of the
 global flow and ℓ_ik of the local flow at that same Θ_k.
@@ -13,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.quasirandom import SobolEngine
 
 from cigars.schema import LOCALS, Observations, Survey
 
@@ -27,6 +32,8 @@ from .train import _mix
 __all__ = ["GlobalModel", "GlobalPosterior", "LocalPosterior", "RangeIssue", "check_range", "outside_objects"]
 
 CHUNK = 32768  # rows that the global flow samples at a time
+ROUNDS = 64  # of rejection, after which members disagree so much that the best of what they propose is taken
+NORMALISING = 512  # draws for ln Z, whose error is then some .01
 BLOCK = 64  # objects whose draws are handed on together
 PAIRS = {"cpu": 32768, "cuda": 1 << 20}  # of an object and a draw, sampled at a time
 
@@ -71,7 +78,7 @@ class GlobalModel(Protocol):
 
 
 class GlobalPosterior:
-    """q(Θ | survey) of an ensemble: the equal mixture of its members.
+    """q(Θ | survey) of an ensemble: the logarithmic pool of its members.
 
     Args:
         trained: a trained model, or its global part.
@@ -89,27 +96,68 @@ class GlobalPosterior:
 
     @torch.no_grad()
     def sample(self, draws: int, survey: Survey | Packed, seed: int = 0) -> Float[Tensor, "draw survey parameter"]:
-        """Draws of each survey's posterior, the members of the ensemble shuffled; the set is encoded once."""
+        """Draws of each survey's posterior; the set is encoded once."""
         return self.sample_at(self.contexts(survey), draws, seed)
 
     @torch.no_grad()
     def sample_at(self, contexts: Sequence[Tensor], draws: int, seed: int = 0) -> Float[Tensor, "draw survey parameter"]:
         """Draws given `contexts`, of several batches of surveys put together if need be: calling the flows costs more than they do."""
+        surveys, device = len(contexts[0]), self.trained.device
+        out = torch.empty(draws, surveys, len(self.names), device=device)
+        have, left, kept = torch.zeros(surveys, dtype=torch.long, device=device), torch.arange(surveys, device=device), 0.8
+        with _seeded(seed, device):
+            for number in range(ROUNDS):
+                if not draws or not len(left):
+                    break
+                proposed, ln_ratio = self._proposed([c[left] for c in contexts], math.ceil(int((draws - have[left]).max()) / kept))
+                if number == ROUNDS - 1:
+                    best = torch.distributions.Categorical(logits=ln_ratio.T).sample((draws,))
+                    proposed, ln_ratio = proposed.gather(0, best[..., None].expand(-1, -1, proposed.shape[-1])), torch.zeros_like(best)
+                keep = torch.rand(ln_ratio.shape, device=device) < ln_ratio.exp()
+                place = have[left] + keep.cumsum(0) - 1
+                row, column = torch.nonzero(keep & (place < draws), as_tuple=True)
+                out[place[row, column], left[column]] = proposed[row, column]
+                have[left] += keep.sum(0)
+                kept = min(max(float(keep.float().mean()), 0.05), 0.9)
+                left = left[have[left] < draws]
+        return out
+
+    def _proposed(self, contexts: Sequence[Tensor], draws: int) -> tuple[Tensor, Tensor]:
+        """At least so many draws of the mixture in random order [draw, survey, parameter], and at each the ln ratio of pool and mixture."""
         members = self.trained.estimators
-        each, surveys = math.ceil(draws / len(members)), max(len(contexts[0]), 1)
-        step = max(CHUNK // surveys, 1)
+        each, step = math.ceil(draws / len(members)), max(CHUNK // max(len(contexts[0]), 1), 1)
         sizes = [min(step, each - start) for start in range(0, each, step)]
-        with _seeded(seed, self.trained.device):
-            out = torch.cat([m.flow.sample((size,), c) for m, c in zip(members, contexts, strict=True) for size in sizes])
-            return out[torch.randperm(len(out), device=out.device)[:draws]]
+        parts = [m.flow.sample((size,), c) for m, c in zip(members, contexts, strict=True) for size in sizes]
+        ratios = [self._pool_and_mixture(part, contexts) for part in parts]
+        order = torch.randperm(each * len(members), device=parts[0].device)
+        return torch.cat(parts)[order], torch.cat([pool - mixture for pool, mixture in ratios])[order]
+
+    def _pool_and_mixture(self, theta: Tensor, contexts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """ln of the pool, not normalised, and of the mixture [draw, survey]."""
+        each = torch.stack([m.flow.log_prob(theta, c) for m, c in zip(self.trained.estimators, contexts, strict=True)])
+        return each.mean(0), torch.logsumexp(each, 0) - math.log(len(each))
 
     @torch.no_grad()
     def log_prob(self, theta: Float[Tensor, "draw survey parameter"], survey: Survey | Packed) -> Float[Tensor, "draw survey"]:
         """ln q(Θ | survey) of each survey; -inf outside the prior."""
         inside = torch.isfinite(self.prior.log_prob(theta))
         safe = torch.where(inside[..., None], theta, self.prior.mean)
-        parts = [m.flow.log_prob(safe, c) for m, c in zip(self.trained.estimators, self.contexts(survey), strict=True)]
-        return torch.where(inside, torch.logsumexp(torch.stack(parts), 0) - math.log(len(parts)), -torch.inf)
+        contexts = self.contexts(survey)
+        pool, _ = self._pool_and_mixture(safe, contexts)
+        return torch.where(inside, pool - self._ln_normaliser(contexts), -torch.inf)
+
+    def _ln_normaliser(self, contexts: Sequence[Tensor]) -> Float[Tensor, "survey"]:
+        """ln Z of each survey: mean ratio of pool and mixture over draws of the members at the same points of their base, whatever its company."""
+        members, surveys = self.trained.estimators, len(contexts[0])
+        points = SobolEngine(len(self.names), scramble=True, seed=0).draw(max(NORMALISING // len(members), 1))
+        noise = torch.special.ndtri(points.clamp(1e-6, 1 - 1e-6)).to(self.trained.device)
+        step, ratios = max(CHUNK // max(surveys, 1), 1), []
+        for some in noise.split(step):
+            base = some[:, None].expand(-1, surveys, -1)
+            for member, context in zip(members, contexts, strict=True):
+                pool, mixture = self._pool_and_mixture(member.flow.net(context).transform.inv(base), contexts)
+                ratios.append(pool - mixture)
+        return torch.logsumexp(torch.cat(ratios), 0) - math.log(len(points) * len(members))
 
 
 class LocalPosterior:

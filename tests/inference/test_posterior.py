@@ -1,11 +1,15 @@
 """Draws of the global, local and joint posterior, and the range check."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch.distributions import AffineTransform
 
-from cigars.schema import LOCALS, Observations
+from cigars.schema import LOCALS, Marginal, Observations
 from inference.batches import pack, select
 from inference.posterior import GlobalPosterior, LocalPosterior, check_range
+from inference.priors import Prior
 
 
 def test_draws_repeat_with_the_seed_and_leave_the_random_state_alone(run, source):
@@ -18,13 +22,75 @@ def test_draws_repeat_with_the_seed_and_leave_the_random_state_alone(run, source
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_an_ensemble_is_the_mixture_of_its_members(run, source):
+class Normal:
+    """A member whose posterior is normal about a mean that every survey has, with a unit base as flows have."""
+
+    def __init__(self, mean, sd):
+        self.law = torch.distributions.Normal(torch.tensor(mean), torch.tensor(sd))
+        self.flow = self.net = self
+
+    def context(self, summary, packed=None):
+        return summary
+
+    def __call__(self, context):
+        return SimpleNamespace(transform=AffineTransform(-self.law.loc / self.law.scale, 1 / self.law.scale))
+
+    def sample(self, shape, context):
+        return self.law.sample((*shape, len(context)))
+
+    def log_prob(self, theta, context):
+        return self.law.log_prob(theta).sum(-1)
+
+
+def ensemble(*members):
+    prior = Prior(dict.fromkeys("ab", Marginal("normal", 0.0, 50.0, -float("inf"), float("inf"))))
+    trained = SimpleNamespace(estimators=list(members), prior=prior, names=prior.names, device=torch.device("cpu"))
+    posterior = GlobalPosterior(trained)
+    posterior.contexts = lambda survey: [torch.zeros(survey, 1) for _ in members]
+    return posterior
+
+
+def test_an_ensemble_is_the_logarithmic_pool_of_its_members():
+    """Of normal ones: means and variances averaged with the inverse variances as weights; a mixture is wider and is rejected."""
+    draws, surveys = 20_000, 3
+    means, sds = torch.tensor([[-0.6, 0.3], [0.9, 0.3], [0.2, -1.0]]), torch.tensor([[1.0, 1.0], [1.5, 0.7], [0.8, 1.2]])
+    posterior = ensemble(*(Normal(m.tolist(), s.tolist()) for m, s in zip(means, sds, strict=True)))
+    precision = (sds**-2).mean(0)
+    mean, sd = (means * sds**-2).mean(0) / precision, precision**-0.5
+    found = posterior.sample(draws, surveys, seed=1)
+    assert found.shape == (draws, surveys, 2)
+    error = 5 * draws**-0.5
+    assert bool(((found.mean(0) - mean).abs() < error * sd).all())
+    assert bool(((found.var(0) / sd**2 - 1).abs() < error * 2**0.5).all())
+    mixture = (sds**2 + means**2).mean(0) - means.mean(0) ** 2
+    assert bool(((mixture / sd**2 - 1).abs() > error * 2**0.5).all())
+    exact = torch.distributions.Normal(mean, sd).log_prob(found[:50]).sum(-1)
+    torch.testing.assert_close(posterior.log_prob(found[:50], surveys), exact, atol=0.03, rtol=0)  # ln Z from 512 draws
+
+
+def test_members_that_have_nothing_in_common_still_give_draws():
+    posterior = ensemble(Normal([-40.0, 0.0], [1.0, 1.0]), Normal([40.0, 0.0], [1.0, 1.0]))
+    found = posterior.sample(100, 2)
+    assert bool(torch.isfinite(found).all())
+    assert float(found.abs().max()) < 50
+    assert posterior.sample(0, 2).shape == (0, 2, 2)
+
+
+def test_a_trained_ensemble_is_normalised_and_drawn_from_as_its_density_says(run, source):
+    """Mean of q over the mixture's density at draws of the mixture is one; so is that of the mixture over q at draws of q."""
     trained, _ = run
     posterior, packed = GlobalPosterior(trained), pack(source(10**6, 2), run[0].names)
-    summary = trained.summary(packed)
+    contexts = posterior.contexts(packed)
+
+    def mixture(theta):
+        return torch.stack([m.flow.log_prob(theta, c) for m, c in zip(trained.members, contexts, strict=True)]).exp().mean(0).log()
+
     with torch.no_grad():
-        each = torch.stack([m.flow.log_prob(packed.theta[None], m.context(summary, packed)) for m in trained.members])
-    torch.testing.assert_close(posterior.log_prob(packed.theta[None], packed), each.exp().mean(0).log(), atol=1e-5, rtol=1e-5)
+        of_mixture = torch.cat([m.flow.sample((4000,), c) for m, c in zip(trained.members, contexts, strict=True)])
+        for theta, sign in ((of_mixture, 1), (posterior.sample(len(of_mixture), packed, 3), -1)):
+            weight = (sign * (posterior.log_prob(theta, packed) - mixture(theta))).double().exp()
+            error = weight.std(0) / len(weight) ** 0.5
+            assert bool(((weight.mean(0) - 1).abs() < 5 * error + 0.01).all())
 
 
 def test_the_posterior_does_not_depend_on_order_padding_or_company(run, source):
