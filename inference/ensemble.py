@@ -1,7 +1,8 @@
 """Global estimators of one shape trained side by side: their weights stacked, one vectorised pass for all.
 
 Members differ in their first weights and in the order of their batches. What one learns of the noise of the training surveys the others
-do not, so that their mixture is both sharper and less overconfident than any (Lakshminarayanan+17; Hermans+22 for posteriors).
+do not, so that together they are both sharper and less overconfident than any (Lakshminarayanan+17; Hermans+22 for posteriors); `posterior`
+pools them.
 """
 
 from __future__ import annotations

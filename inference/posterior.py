@@ -33,7 +33,7 @@ __all__ = ["GlobalModel", "GlobalPosterior", "LocalPosterior", "RangeIssue", "ch
 
 CHUNK = 32768  # rows that the global flow samples at a time
 ROUNDS = 64  # of rejection, after which members disagree so much that the best of what they propose is taken
-NORMALISING = 512  # draws for ln Z, whose error is then some .01
+NORMALISING = 128  # draws for ln Z, whose error is then some .02
 BLOCK = 64  # objects whose draws are handed on together
 PAIRS = {"cpu": 32768, "cuda": 1 << 20}  # of an object and a draw, sampled at a time
 
@@ -149,6 +149,8 @@ class GlobalPosterior:
     def _ln_normaliser(self, contexts: Sequence[Tensor]) -> Float[Tensor, "survey"]:
         """ln Z of each survey: mean ratio of pool and mixture over draws of the members at the same points of their base, whatever its company."""
         members, surveys = self.trained.estimators, len(contexts[0])
+        if len(members) == 1:
+            return torch.zeros(surveys, device=self.trained.device)
         points = SobolEngine(len(self.names), scramble=True, seed=0).draw(max(NORMALISING // len(members), 1))
         noise = torch.special.ndtri(points.clamp(1e-6, 1 - 1e-6)).to(self.trained.device)
         step, ratios = max(CHUNK // max(surveys, 1), 1), []

@@ -65,7 +65,7 @@ def test_an_ensemble_is_the_logarithmic_pool_of_its_members():
     mixture = (sds**2 + means**2).mean(0) - means.mean(0) ** 2
     assert bool(((mixture / sd**2 - 1).abs() > error * 2**0.5).all())
     exact = torch.distributions.Normal(mean, sd).log_prob(found[:50]).sum(-1)
-    torch.testing.assert_close(posterior.log_prob(found[:50], surveys), exact, atol=0.03, rtol=0)  # ln Z from 512 draws
+    torch.testing.assert_close(posterior.log_prob(found[:50], surveys), exact, atol=0.05, rtol=0)  # ln Z from 128 draws
 
 
 def test_members_that_have_nothing_in_common_still_give_draws():
@@ -77,7 +77,7 @@ def test_members_that_have_nothing_in_common_still_give_draws():
 
 
 def test_a_trained_ensemble_is_normalised_and_drawn_from_as_its_density_says(run, source):
-    """Mean of q over the mixture's density at draws of the mixture is one; so is that of the mixture over q at draws of q."""
+    """Mean of q over the mixture's density at draws of the mixture is one, but for the error of ln Z; so is that of the mixture over q."""
     trained, _ = run
     posterior, packed = GlobalPosterior(trained), pack(source(10**6, 2), run[0].names)
     contexts = posterior.contexts(packed)
@@ -90,7 +90,7 @@ def test_a_trained_ensemble_is_normalised_and_drawn_from_as_its_density_says(run
         for theta, sign in ((of_mixture, 1), (posterior.sample(len(of_mixture), packed, 3), -1)):
             weight = (sign * (posterior.log_prob(theta, packed) - mixture(theta))).double().exp()
             error = weight.std(0) / len(weight) ** 0.5
-            assert bool(((weight.mean(0) - 1).abs() < 5 * error + 0.01).all())
+            assert bool(((weight.mean(0) - 1).abs() < 5 * error + 0.05).all())
 
 
 def test_the_posterior_does_not_depend_on_order_padding_or_company(run, source):
