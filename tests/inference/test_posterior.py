@@ -62,6 +62,8 @@ def test_an_ensemble_is_the_logarithmic_pool_of_its_members():
     error = 5 * draws**-0.5
     assert bool(((found.mean(0) - mean).abs() < error * sd).all())
     assert bool(((found.var(0) / sd**2 - 1).abs() < error * 2**0.5).all())
+    first = posterior.sample(1, draws, seed=2)[0]  # of so many surveys: no member may be asked first
+    assert bool(((first.mean(0) - mean).abs() < error * sd).all())
     mixture = (sds**2 + means**2).mean(0) - means.mean(0) ** 2
     assert bool(((mixture / sd**2 - 1).abs() > error * 2**0.5).all())
     exact = torch.distributions.Normal(mean, sd).log_prob(found[:50]).sum(-1)
