@@ -1,7 +1,7 @@
 r"""Posteriors of a survey: global, of each object, and their joint.
 
-The global posterior is the logarithmic pool of an ensemble (Genest & Zidek 1986), $q = \frac1Z \prod_k q_k^{1/K}$: each member is as wide as
-its own error makes it, and their mixture would count what they disagree about a second time. A geometric mean is nowhere above the
+The global posterior is the logarithmic pool of an ensemble (Genest & Zidek 1986), $q = \frac1Z \prod_k q_k^{1/K}$: each member is as
+wide as its own error makes it, and their mixture would count what they disagree about a second time. A geometric mean is nowhere above the
 arithmetic one, so that draws of the mixture, kept with the probability of their ratio, are draws of the pool, and Z is the share kept.
 
 Given Θ the objects are independent, so p(Θ, ℓ_1 … ℓ_N | D) = p(Θ | D) Π_i p(ℓ_i | d_i, Θ): draw k of the joint posterior is Θ_k of the
@@ -147,7 +147,7 @@ class GlobalPosterior:
         return torch.where(inside, pool - self._ln_normaliser(contexts), -torch.inf)
 
     def _ln_normaliser(self, contexts: Sequence[Tensor]) -> Float[Tensor, "survey"]:
-        """ln Z of each survey: mean ratio of pool and mixture over draws of the members at the same points of their base, whatever its company."""
+        """ln Z of each survey: mean ratio of pool and mixture at the same points of every base, whatever its company."""
         members, surveys = self.trained.estimators, len(contexts[0])
         if len(members) == 1:
             return torch.zeros(surveys, device=self.trained.device)

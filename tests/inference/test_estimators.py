@@ -7,7 +7,7 @@ import torch
 
 from cigars.schema import Marginal
 from inference.embedding import SetEncoder
-from inference.estimators import GlobalEstimator
+from inference.estimators import GlobalEstimator, spline_flow
 from inference.priors import Prior
 from inference.standardise import Standardiser, Whitening
 
@@ -40,6 +40,22 @@ def test_no_draw_leaves_the_support(estimator):
     with torch.no_grad():
         draws = net.flow.sample((2000,), net.context(summary[:4]))
     assert bool(net.prior.support.check(draws).all())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("parameters", [1, 5])
+def test_the_inverse_by_single_parameters_is_that_of_zuko_and_undoes_the_transform(parameters):
+    torch.manual_seed(1)
+    prior = Prior({f"p{k}": Marginal("normal", 0.0, 1.0, -math.inf, math.inf) for k in range(parameters)})
+    flow = spline_flow(prior, 2 * parameters + 3, 16, 3)
+    for weight in flow.net.parameters():
+        weight.add_(0.3 * torch.randn_like(weight))
+    context, base = 0.3 * torch.randn(4, 2 * parameters + 3), torch.randn(50, 4, parameters)
+    for layer in flow.net.transform.transforms[2:]:
+        transform, of_zuko = layer(context), super(type(layer), layer).forward(context) if parameters > 1 else layer(context)
+        torch.testing.assert_close(transform.inv(base), of_zuko.inv(base), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(transform(transform.inv(base)), base, atol=1e-3, rtol=1e-3)
+        assert float((transform.inv(base) - base).abs().max()) > 0.3  # it does something
 
 
 def test_before_training_the_ridge_regression_is_in_place(estimator):
