@@ -35,6 +35,7 @@ class Global(NamedTuple):
     prior: Prior
     names: tuple[str, ...]
     device: torch.device
+    pooled: bool = False
 
 
 def train_global(run: Stages) -> Global:

@@ -17,10 +17,11 @@ from torch import nn
 
 from cigars.schema import DistanceTable, Marginal
 
-from .batches import Source
+from .batches import Packed, Source
 from .checkpoints import prepare
 from .model import FORMAT, META, Trained, save_run, versions
 from .parallel import from_first, rank
+from .posterior import GlobalPosterior
 from .priors import Prior
 from .score import JointScore, OneStep
 from .stages import REGRESSOR_WIDTH, Split, Stages, random_hiding, split, stream
@@ -28,6 +29,8 @@ from .train import Report, silent
 
 if TYPE_CHECKING:
     from cigars.config import Config
+
+BAND_EDGE = 2.58  # standard errors of a band of 99 %
 
 __all__ = ["Split", "fit", "random_hiding", "split", "stream"]
 
@@ -90,9 +93,21 @@ def fit(
         "split": split(config.training)._asdict(),
     }  # fmt: skip
     trained = Trained(summary, members, local, meta, density).eval()
+    trained.meta["architecture"]["pooled"] = from_first(lambda: _may_be_pooled(trained, held_table, held))
     if rank() == 0:
         save_run(Path(run_folder), trained)
     return trained
+
+
+def _may_be_pooled(trained: Trained, held_table: torch.Tensor, held: Packed) -> bool:
+    """Whether held-out surveys leave the logarithmic pool of the ensemble unrejected: it is narrower than the mixture."""
+    trained.meta["architecture"]["pooled"] = len(trained.estimators) > 1
+    if not trained.pooled:
+        return False
+    with torch.no_grad():
+        contexts = [member.context(held_table, held) for member in trained.estimators]
+    found = GlobalPosterior(trained).held_out_credibility(held.theta, contexts)
+    return abs(found - 0.5) < BAND_EDGE * (12 * len(held.theta)) ** -0.5  # of uniform ranks
 
 
 def _checkpoints(folder: Path, fingerprint: str, resume: bool) -> Path:

@@ -76,6 +76,11 @@ class Trained(nn.Module):
         return list(self.members)  # type: ignore[arg-type]
 
     @property
+    def pooled(self) -> bool:
+        """Whether the members are put together as a logarithmic pool; those of runs of former versions are not."""
+        return bool(self.meta["architecture"].get("pooled", False))
+
+    @property
     def device(self) -> torch.device:
         """Where the weights live."""
         return next(self.local.parameters()).device

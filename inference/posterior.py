@@ -1,8 +1,9 @@
 r"""Posteriors of a survey: global, of each object, and their joint.
 
-The global posterior is the logarithmic pool of an ensemble (Genest & Zidek 1986), $q = \frac1Z \prod_k q_k^{1/K}$: each member is as
-wide as its own error makes it, and their mixture would count what they disagree about a second time. A geometric mean is nowhere above the
-arithmetic one, so that draws of the mixture, kept with the probability of their ratio, are draws of the pool, and Z is the share kept.
+The global posterior is the mixture of an ensemble or, where held-out surveys allow it (`held_out_credibility`), its logarithmic pool
+$q = \frac1Z \prod_k q_k^{1/K}$ (Genest & Zidek 1986): each member is as wide as its own error makes it, and a mixture counts what they
+disagree about a second time, unless they err alike. A geometric mean is nowhere above the arithmetic one, so that draws of the mixture,
+kept with the probability of their ratio, are draws of the pool, and Z is the share kept.
 
 Given Θ the objects are independent, so p(Θ, ℓ_1 … ℓ_N | D) = p(Θ | D) Π_i p(ℓ_i | d_i, Θ): draw k of the joint posterior is Θ_k of the
 global flow and ℓ_ik of the local flow at that same Θ_k.
@@ -62,6 +63,11 @@ class GlobalModel(Protocol):
         ...
 
     @property
+    def pooled(self) -> bool:
+        """Whether the ensemble is put together as a logarithmic pool, and not as a mixture."""
+        ...
+
+    @property
     def prior(self) -> Prior:
         """Prior of the free global parameters."""
         ...
@@ -78,7 +84,7 @@ class GlobalModel(Protocol):
 
 
 class GlobalPosterior:
-    """q(Θ | survey) of an ensemble: the logarithmic pool of its members.
+    """q(Θ | survey) of an ensemble: the mixture of its members, or their logarithmic pool.
 
     Args:
         trained: a trained model, or its global part.
@@ -86,6 +92,7 @@ class GlobalPosterior:
 
     def __init__(self, trained: GlobalModel) -> None:
         self.trained, self.names, self.prior = trained, trained.names, trained.prior
+        self.pooled = trained.pooled and len(trained.estimators) > 1
 
     @torch.no_grad()
     def contexts(self, survey: Survey | Packed) -> list[Tensor]:
@@ -106,6 +113,8 @@ class GlobalPosterior:
         out = torch.empty(draws, surveys, len(self.names), device=device)
         have, left, kept = torch.zeros(surveys, dtype=torch.long, device=device), torch.arange(surveys, device=device), 0.8
         with _seeded(seed, device):
+            if not self.pooled:
+                return self._of_mixture(contexts, draws)[:draws]
             for number in range(ROUNDS):
                 if not draws or not len(left):
                     break
@@ -123,14 +132,21 @@ class GlobalPosterior:
         return out
 
     def _proposed(self, contexts: Sequence[Tensor], draws: int) -> tuple[Tensor, Tensor]:
-        """At least so many draws of the mixture in random order [draw, survey, parameter], and at each the ln ratio of pool and mixture."""
+        """At least so many draws of the mixture [draw, survey, parameter], and at each the ln ratio of pool and mixture."""
+        theta = self._of_mixture(contexts, draws)
+        step = max(CHUNK // max(len(contexts[0]), 1), 1)
+        return theta, torch.cat(
+            [pool - mixture for pool, mixture in (self._pool_and_mixture(part, contexts) for part in theta.split(step))]
+        )
+
+    def _of_mixture(self, contexts: Sequence[Tensor], draws: int) -> Float[Tensor, "draw survey parameter"]:
+        """At least so many draws of the mixture, in random order."""
         members = self.trained.estimators
         each, step = math.ceil(draws / len(members)), max(CHUNK // max(len(contexts[0]), 1), 1)
         sizes = [min(step, each - start) for start in range(0, each, step)]
-        parts = [m.flow.sample((size,), c) for m, c in zip(members, contexts, strict=True) for size in sizes]
-        ratios = [self._pool_and_mixture(part, contexts) for part in parts]
-        order = torch.randperm(each * len(members), device=parts[0].device)
-        return torch.cat(parts)[order], torch.cat([pool - mixture for pool, mixture in ratios])[order]
+        out = torch.cat([m.flow.sample((size,), c) for m, c in zip(members, contexts, strict=True) for size in sizes])
+        order = torch.rand(out.shape[:2], device=out.device).argsort(0)  # of each survey its own
+        return out.gather(0, order[..., None].expand_as(out))
 
     def _pool_and_mixture(self, theta: Tensor, contexts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """ln of the pool, not normalised, and of the mixture [draw, survey]."""
@@ -143,14 +159,26 @@ class GlobalPosterior:
         inside = torch.isfinite(self.prior.log_prob(theta))
         safe = torch.where(inside[..., None], theta, self.prior.mean)
         contexts = self.contexts(survey)
-        pool, _ = self._pool_and_mixture(safe, contexts)
-        return torch.where(inside, pool - self._ln_normaliser(contexts), -torch.inf)
+        pool, mixture = self._pool_and_mixture(safe, contexts)
+        return torch.where(inside, pool - self._ln_normaliser(contexts) if self.pooled else mixture, -torch.inf)
+
+    @torch.no_grad()
+    def held_out_credibility(self, theta: Float[Tensor, "survey parameter"], contexts: Sequence[Tensor], draws: int = 99) -> float:
+        """Credibility of the region of highest density that ends at the truth, mean over surveys: 1/2 if right, more if too narrow.
+
+        Args:
+            theta: true parameters.
+            contexts: of the same surveys.
+            draws: of each.
+        """
+        every = torch.cat([theta[None], self.sample_at(contexts, draws)])
+        step, kind = max(CHUNK // max(len(theta), 1), 1), 0 if self.pooled else 1
+        ln_q = torch.cat([self._pool_and_mixture(part, contexts)[kind] for part in every.split(step)])
+        return float((ln_q[1:] > ln_q[0]).float().mean())
 
     def _ln_normaliser(self, contexts: Sequence[Tensor]) -> Float[Tensor, "survey"]:
         """ln Z of each survey: mean ratio of pool and mixture at the same points of every base, whatever its company."""
         members, surveys = self.trained.estimators, len(contexts[0])
-        if len(members) == 1:
-            return torch.zeros(surveys, device=self.trained.device)
         points = SobolEngine(len(self.names), scramble=True, seed=0).draw(max(NORMALISING // len(members), 1))
         noise = torch.special.ndtri(points.clamp(1e-6, 1 - 1e-6)).to(self.trained.device)
         step, ratios = max(CHUNK // max(surveys, 1), 1), []

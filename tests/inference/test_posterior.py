@@ -1,5 +1,6 @@
 """Draws of the global, local and joint posterior, and the range check."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -42,9 +43,9 @@ class Normal:
         return self.law.log_prob(theta).sum(-1)
 
 
-def ensemble(*members):
+def ensemble(*members, pooled=True):
     prior = Prior(dict.fromkeys("ab", Marginal("normal", 0.0, 50.0, -float("inf"), float("inf"))))
-    trained = SimpleNamespace(estimators=list(members), prior=prior, names=prior.names, device=torch.device("cpu"))
+    trained = SimpleNamespace(estimators=list(members), prior=prior, names=prior.names, device=torch.device("cpu"), pooled=pooled)
     posterior = GlobalPosterior(trained)
     posterior.contexts = lambda survey: [torch.zeros(survey, 1) for _ in members]
     return posterior
@@ -78,10 +79,34 @@ def test_members_that_have_nothing_in_common_still_give_draws():
     assert posterior.sample(0, 2).shape == (0, 2, 2)
 
 
-def test_a_trained_ensemble_is_normalised_and_drawn_from_as_its_density_says(run, source):
+def test_members_that_are_not_pooled_are_a_mixture():
+    draws, means = 20_000, torch.tensor([[-1.0, 0.5], [1.0, 0.0]])
+    posterior = ensemble(*(Normal(m.tolist(), [1.0, 1.0]) for m in means), pooled=False)
+    found = posterior.sample(draws, 2, seed=1)
+    error = 5 * draws**-0.5
+    assert bool(((found.mean(0) - means.mean(0)).abs() < error * 2**0.5).all())
+    assert bool(((found.var(0) - 1 - means.var(0, correction=0)).abs() < error * 4).all())
+    each = torch.stack([torch.distributions.Normal(m, 1.0).log_prob(found[:9]).sum(-1) for m in means])
+    torch.testing.assert_close(posterior.log_prob(found[:9], 2), torch.logsumexp(each, 0) - math.log(2))
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(1.0, 0.5), (1.5, 0.68), (0.6, 0.26)])
+def test_credibility_tells_a_right_pool_from_one_too_narrow_or_too_wide(scale, expected):
+    """Of two parameters: the truth is inside regions of probability 1 - exp(-s² χ² / 2), with errors s times as large as stated."""
+    surveys = 2000
+    theta = scale * torch.randn(surveys, 2, generator=torch.Generator().manual_seed(0))
+    posterior = ensemble(Normal([0.5, 0.0], [1.0, 1.0]), Normal([-0.5, 0.0], [1.0, 1.0]))
+    found = posterior.held_out_credibility(theta, posterior.contexts(surveys))
+    assert found == pytest.approx(1 - 1 / (1 + scale**2), abs=5 * (12 * surveys) ** -0.5)
+    assert found == pytest.approx(expected, abs=0.04)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_trained_ensemble_is_normalised_and_drawn_from_as_its_density_says(run, source, pooled):
     """Mean of q over the mixture's density at draws of the mixture is one, but for the error of ln Z; so is that of the mixture over q."""
     trained, _ = run
     posterior, packed = GlobalPosterior(trained), pack(source(10**6, 2), run[0].names)
+    posterior.pooled = pooled
     contexts = posterior.contexts(packed)
 
     def mixture(theta):
