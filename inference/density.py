@@ -1,9 +1,9 @@
 r"""Density of the summary of a simulated survey, ln p(s) over the whole prior, learned from the table that the global heads learn from.
 
-A survey of a wrong model has a summary that no Θ gives: first estimate, Newton step and scores contradict each other. A masked
-autoregressive flow (Papamakarios+17) of the whitened components sees it, where Hotelling's T² of some hundred surveys spends what they
-tell on estimating the covariance. It knows nothing of the observed survey, so that one number a survey is left to calibrate
-(`misspecification.unlikely`).
+A survey of a wrong model can have a summary that no Θ gives: first estimate, Newton step and scores contradict each other. A masked
+autoregressive flow (Papamakarios+17) of the whitened components learns how they hang together from all surveys of the training. It knows
+nothing of the observed survey, so that one number a survey is left to calibrate (`misspecification.unlikely`). What Θ can absorb it
+does not see (`benchmarks/misspecification.md`).
 """
 
 from __future__ import annotations
