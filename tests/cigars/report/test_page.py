@@ -265,7 +265,7 @@ def test_a_catalogue_unlike_the_simulations_is_told_with_what_is_off():
     assert "Farthest off is g − r: mean, by +" in words
     assert "15 of 400 objects are unlike simulated ones, 15 of them for g − r" in words
     tests, odd = wrong.listings
-    assert [row[-1] for row in tests.rows] == ["rejected"] + ["passed"] * 4
+    assert [row[-1] for row in tests.rows] == ["rejected"] + ["passed"] * 5
     assert [row[0] for row in odd.rows] == [f"SN{i:05d}" for i in range(12)]
     assert words.split("Surveys were")[0].strip() in " ".join(map(str, summary(inputs, parameter_table(inputs))))
 
