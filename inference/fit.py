@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cigars.config import Config
 
 BAND_EDGE = 2.58  # standard errors of a band of 99 %
+ENOUGH = 200  # held-out surveys, with fewer of which a pool that is too narrow would not be seen
 
 __all__ = ["Split", "fit", "random_hiding", "split", "stream"]
 
@@ -101,7 +102,7 @@ def fit(
 
 def _may_be_pooled(trained: Trained, held_table: torch.Tensor, held: Packed) -> bool:
     """Whether held-out surveys leave the logarithmic pool of the ensemble unrejected: it is narrower than the mixture."""
-    trained.meta["architecture"]["pooled"] = len(trained.estimators) > 1
+    trained.meta["architecture"]["pooled"] = len(trained.estimators) > 1 and len(held.theta) >= ENOUGH
     if not trained.pooled:
         return False
     with torch.no_grad():
