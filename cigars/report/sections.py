@@ -226,8 +226,8 @@ def _training(inputs: ReportInputs) -> Section:
     if not inputs.curves:
         return Section("training", "Training", [Markup("Absent: the run folder holds no training history.")], [])
     caption = Markup(
-        "Mean loss (−log density of the truth) of the training and the held-out simulations; the first epochs may "
-        "leave the panel at the top."
+        "Mean loss (−log density of the truth; in “density” of the summary) of the training and the held-out simulations; "
+        "the first epochs may leave the panel at the top."
     )
     alt = f"Training and validation loss against epoch for {', '.join(inputs.curves)}"
     plot = Plot("training", figures.training_figure, alt, caption, wide=len(inputs.curves) > 1)
