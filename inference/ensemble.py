@@ -2,7 +2,7 @@
 
 Members differ in their first weights and in the order of their batches. What one learns of the noise of the training surveys the others
 do not, so that together they are both sharper and less overconfident than any (Lakshminarayanan+17; Hermans+22 for posteriors); `posterior`
-pools them.
+puts them together.
 """
 
 from __future__ import annotations

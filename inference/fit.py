@@ -102,12 +102,13 @@ def fit(
 
 def _may_be_pooled(trained: Trained, held_table: torch.Tensor, held: Packed) -> bool:
     """Whether held-out surveys leave the logarithmic pool of the ensemble unrejected: it is narrower than the mixture."""
-    trained.meta["architecture"]["pooled"] = len(trained.estimators) > 1 and len(held.theta) >= ENOUGH
-    if not trained.pooled:
+    posterior = GlobalPosterior(trained)
+    posterior.pooled = len(trained.estimators) > 1 and len(held.theta) >= ENOUGH
+    if not posterior.pooled:
         return False
     with torch.no_grad():
         contexts = [member.context(held_table, held) for member in trained.estimators]
-    found = GlobalPosterior(trained).held_out_credibility(held.theta, contexts)
+    found = posterior.held_out_credibility(held.theta, contexts)
     return abs(found - 0.5) < BAND_EDGE * (12 * len(held.theta)) ** -0.5  # of uniform ranks
 
 

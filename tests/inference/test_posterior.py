@@ -108,12 +108,7 @@ def test_credibility_tells_a_right_pool_from_one_too_narrow_or_too_wide(scale, e
 def test_members_are_pooled_where_enough_held_out_surveys_allow_it(surveys, scale, expected):
     """Errors of a fifth more or less than stated have credibilities of .59 and .39, 14 and 17 standard errors of 2,000 surveys off."""
 
-    class Model(SimpleNamespace):
-        pooled = property(lambda self: self.meta["architecture"]["pooled"])
-
-    parts = vars(ensemble(Normal([0.5, 0.0], [1.0, 1.0]), Normal([-0.5, 0.0], [1.0, 1.0])).trained)
-    model = Model(**{name: part for name, part in parts.items() if name != "pooled"})
-    model.meta = {"architecture": {}}
+    model = ensemble(Normal([0.5, 0.0], [1.0, 1.0]), Normal([-0.5, 0.0], [1.0, 1.0]), pooled=False).trained
     theta = scale * torch.randn(surveys, 2, generator=torch.Generator().manual_seed(4))
     assert _may_be_pooled(model, torch.zeros(surveys, 1), SimpleNamespace(theta=theta)) == expected
 
