@@ -34,6 +34,7 @@ __all__ = ["infer_exact"]
 
 COUNT_PER_OBJECT = 1 << 8  # of the sample behind the expected count: its error stays below 0.1 of the Poisson error
 COUNT = 1 << 13, 1 << 18  # least and most
+LATENTS = 1 << 16  # folded into the seed's key: small numbers would give the keys that splitting it gives the sampler
 
 Reporter = Callable[..., None]
 
@@ -153,7 +154,7 @@ def _sampled(
         matches, simulator, config, draws=draws, warmup=warmup, chains=chains, seed=seed, exposure=exposure, sample=sample, report=report
     )
     theta, rows = stacked(staged.posterior.theta, config), jax.numpy.asarray(staged.posterior.hosts)
-    local = draw_latents(jax.random.fold_in(jax.random.key(seed), 1), theta, rows, staged.matches, simulator, config)
+    local = draw_latents(jax.random.fold_in(jax.random.key(seed), LATENTS), theta, rows, staged.matches, simulator, config)
     return _Sampled(staged, np.asarray(local)[:, np.argsort(order)]), kept, dropped
 
 

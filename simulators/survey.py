@@ -105,12 +105,12 @@ def _sharded(
 
 def _survey(key: Key[Array, ""], index: Array, theta: Globals | None, simulator: Simulator, config: Config, most: Most) -> Survey:
     """One survey; `most` is the largest of a number over the surveys that are computed in step."""
-    theta_key, number_key, object_key = jax.random.split(jax.random.fold_in(key, index), 3)
+    theta_key, number_key, object_key, exposure_key = jax.random.split(jax.random.fold_in(key, index), 4)
     if theta is None:
         theta = sample_globals(theta_key, config.marginals, config.fixed, config.supernovae.cosmology)
     bound = ln_slope_bound(theta.dtd_slope, FIDUCIAL.dtd_slope, simulator.ln_age_range)
     state = SurveyState(theta, transverse_distance_table(theta, config.hosts.z_max), bound)
-    exposure = _exposure(jax.random.fold_in(number_key, 1), config.size.exposure)
+    exposure = _exposure(exposure_key, config.size.exposure)
     expected = exposure * jnp.exp(simulator.ln_total + math.log(10) * theta.dtd_logA + bound)
     candidates = jax.random.poisson(number_key, expected)
     candidate_key, observe_key = jax.random.split(object_key)

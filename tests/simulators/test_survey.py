@@ -327,6 +327,9 @@ def test_exposure_scales_the_counts_and_is_log_uniform(key, simulator, config, f
     pull = (drawn.number - mean * drawn.exposure) / np.sqrt(mean * drawn.exposure)
     assert abs(pull.mean()) < 5 / 256**0.5
     assert abs(pull.std() - 1) < 5 / (2 * 256) ** 0.5
+    correlation = lambda values: abs(stats.spearmanr(values, drawn.exposure).statistic)  # noqa: E731
+    assert correlation(pull) < 5 / 256**0.5  # a key used twice would let a number follow the exposure beyond its mean
     wrong = (drawn.number - mean) / mean**0.5  # as if every survey had been exposed alike
     assert abs(wrong.std() - 1) > 5 / (2 * 256) ** 0.5
+    assert correlation(wrong) > 5 / 256**0.5
     assert np.all(fiducial_surveys.exposure == 1)
