@@ -154,7 +154,7 @@ def optimise(
     """
     weights = [p for p in module.parameters() if p.requires_grad]
     device = weights[0].device
-    optimiser = torch.optim.AdamW(weights, settings.learning_rate, weight_decay=settings.weight_decay)
+    optimiser = torch.optim.AdamW(weights, settings.learning_rate, weight_decay=settings.weight_decay, fused=device.type in ("cpu", "cuda"))
     history, best = History(), _copy(module)
     state = from_first(lambda: load_checkpoint(checkpoint, device) if checkpoint is not None and checkpoint.exists() else None)
     if state is not None:
@@ -167,7 +167,7 @@ def optimise(
         while not history.finished:
             module.train()
             seed = _mix(settings.seed, history.step)
-            torch.manual_seed(seed if first else _mix(seed, rank()))  # processes drop out different units of their different items
+            _seed(seed if first else _mix(seed, rank()), device)  # processes drop out different units of their different items
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * _schedule(history, settings)
             objective, value = mean(*batches(history.step))
@@ -230,6 +230,13 @@ def _diagnosis(module: nn.Module, stage: str, step: int, value: float, checkpoin
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in module.state_dict().items()}
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed what draws on this device alone: `torch.manual_seed` keeps a traceback of each call for an accelerator yet to be started."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _mix(seed: int, step: int) -> int:

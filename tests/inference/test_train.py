@@ -1,6 +1,7 @@
 """The training loop: exact resumption, early stopping, whole checkpoints, clear failures."""
 
 import pickle
+import traceback
 
 import pytest
 import torch
@@ -39,6 +40,17 @@ def test_training_learns():
     history = training(network())
     assert history.validation[-1] < 0.1 * history.validation[0]
     assert history.steps[-1] == 120
+
+
+@pytest.mark.skipif(torch.cuda.is_initialized(), reason="torch keeps tracebacks only until CUDA has been started")
+def test_no_step_formats_a_traceback(monkeypatch):
+    """As `torch.manual_seed` does for accelerators yet to be started, half a millisecond a step from within the command."""
+    net, called = network(), []
+    monkeypatch.setattr(traceback, "format_stack", lambda *_: called.append(1) or [])
+    training(net, steps=12)
+    assert not called
+    torch.manual_seed(0)
+    assert called
 
 
 def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path):
