@@ -29,7 +29,7 @@ __all__ = [
     "concatenate",
 ]
 
-RANDOM_STREAM = 2
+RANDOM_STREAM = 3
 """Raised whenever the simulator makes another survey of the same key: a part of fingerprints, so that a store or a training begun with the
 simulator of before is not continued."""
 
