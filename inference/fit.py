@@ -2,7 +2,7 @@
 
 1. local regressor on single objects; 2. summaries of many surveys, streamed, of which only the moments and a few objects each
 are kept; 3. the global head, and with a learned encoder its training on live simulations; 4. the density of
-summaries; 5. the local flow.
+summaries; 5. the local flow, on a CPU beside 3 and 4.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from cigars.schema import DistanceTable, Marginal
 from .batches import Packed, Source
 from .checkpoints import prepare
 from .model import FORMAT, META, Trained, save_run, versions
-from .parallel import from_first, rank
+from .parallel import from_first, processes, rank
 from .posterior import GlobalPosterior
 from .priors import Prior
 from .score import JointScore, OneStep
 from .stages import REGRESSOR_WIDTH, Split, Stages, random_hiding, split, stream
+from .threads import beside
 from .train import Report, silent
 
 if TYPE_CHECKING:
@@ -77,9 +78,12 @@ def fit(
     summary = run.summary(held)
     table, theta, objects, sizes = run.summaries(summary)
     held_table = run.held_summary(summary, held)
-    members, curves = run.members(summary, table, theta, held, held_table)
-    density, density_curve = run.density(members[0].whitening, table, held_table)
-    local, local_curve = run.local(objects, held)
+    small = config.training.encoder in ("score", "moments")  # every network here is then too small for more than one core
+    apart = small and run.device.type == "cpu" and torch.get_num_threads() > 1 and processes() == 1
+    with beside(run.local(objects, held), apart) as local_result:
+        members, curves = run.members(summary, table, theta, held, held_table)
+        density, density_curve = run.density(members[0].whitening, table, held_table)
+        local, local_curve = local_result()
     meta = {
         "format": FORMAT, "fingerprint": fingerprint, "configuration": dict(configuration or {}), "versions": versions(),
         "marginals": {k: list(m) for k, m in prior.marginals.items()},

@@ -30,7 +30,7 @@ from .score import JointScore
 from .standardise import Standardiser, Whitening
 from .summaries import LocalRegressor, Moments, local_targets
 from .threads import by_surveys
-from .train import History, Report, Settings, load_checkpoint, optimise, save_checkpoint, shuffled, silent
+from .train import History, Report, Settings, load_checkpoint, optimise, random_state, save_checkpoint, shuffled, silent
 
 if TYPE_CHECKING:
     from cigars.config import TrainingConfig
@@ -257,7 +257,7 @@ class Stages:
             return packed.theta, summary(packed), packed
 
         every = max(steps // 20, 1)
-        settings = Settings(steps, every, 0.5 * t.learning_rate, patience=t.patience, seed=self.seed + 7 * k + 3)
+        settings = Settings(steps, every, 0.5 * t.learning_rate, patience=t.patience, seed=self.seed + 7 * k + 3, small=False)
         with one_ahead(simulated, ahead(self.device, steps)) as next_batch:
             return optimise(
                 net, net.loss, batch, lambda: float(net.loss(held.theta, held_table, held).mean()), settings,
@@ -276,8 +276,12 @@ class Stages:
         )  # fmt: skip
         return net, _curve(history)
 
-    def local(self, objects: Packed, held: Packed) -> tuple[LocalEstimator, dict[str, Any]]:
-        """Stage 5: the flow of each object's unknowns given its data and Θ."""
+    def local(self, objects: Packed, held: Packed) -> Callable[[Callable[[], None]], tuple[LocalEstimator, dict[str, Any]]]:
+        """Stage 5: the training of the flow of each object's unknowns given its data and Θ, which needs nothing of stages 3 and 4.
+
+        Nothing of it touches torch's random state once it has begun, so that it may go on beside them. It calls what it is given at
+        every step, to be stopped by an error there.
+        """
         t = self.training
         if objects.latents is None or held.latents is None:
             raise ValueError("source: expected latents with every simulated survey, got none; the local flow needs them")
@@ -292,19 +296,25 @@ class Stages:
         batch = min(1024, len(values))
         rows = shuffled(len(values), batch, self.seed + 11)
 
-        def arguments(step: int) -> tuple[Tensor, Observations, Tensor]:
-            i = rows(step)
-            observations = Observations(*(leaf[i] for leaf in objects.observations))
-            return values[i], random_hiding(observations, t.hide_sn, t.hide_z_spec), theta[i]
-
         every = max(len(values) // batch // 2, 1)
         steps = 2 * PASSES * t.local_epochs * every
-        settings = Settings(steps, every, LOCAL_RATE, patience=steps, seed=self.seed + 5)
-        history = optimise(
-            net, net.loss, arguments, lambda: float(net.loss(held_values, held_data, held_theta).mean()), settings,
-            self.folder / "local.pt", self.report, "local",
-        )  # fmt: skip
-        return net, _curve(history)
+        settings = Settings(steps, every, LOCAL_RATE, patience=steps, seed=None)
+
+        def trained(go_on: Callable[[], None]) -> tuple[LocalEstimator, dict[str, Any]]:
+            def arguments(step: int) -> tuple[Tensor, Observations, Tensor]:
+                go_on()
+                i, state = rows(step), random_state(self.seed + 5, step)
+                observations = Observations(*(leaf[i] for leaf in objects.observations))
+                return values[i], random_hiding(observations, t.hide_sn, t.hide_z_spec, state), theta[i]
+
+            self.report("local", 0, steps)
+            history = optimise(
+                net, net.loss, arguments, lambda: float(net.loss(held_values, held_data, held_theta).mean()), settings,
+                self.folder / "local.pt", self.report, "local",
+            )  # fmt: skip
+            return net, _curve(history)
+
+        return trained
 
 
 def summarised(

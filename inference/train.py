@@ -11,6 +11,7 @@ import math
 import time
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from cigars.files import replacing
 
 from .parallel import from_first, mean_loss, rank, share
+from .threads import one_core
 
 __all__ = [
     "Batches",
@@ -30,6 +32,7 @@ __all__ = [
     "TrainingError",
     "load_checkpoint",
     "optimise",
+    "random_state",
     "save_checkpoint",
     "shuffled",
     "silent",
@@ -64,7 +67,8 @@ class Settings:
     patience: int = 8
     clip: float = 5.0
     warmup: int = 20
-    seed: int = 0
+    seed: int | None = 0  # of what the loss draws; None where it draws nothing, and the random state is then left alone
+    small: bool = True  # on a CPU one core is faster than several
 
 
 @dataclass
@@ -127,6 +131,11 @@ def shuffled(count: int, batch: int, seed: int) -> Callable[[int], Tensor]:
     return rows
 
 
+def random_state(seed: int, step: int) -> torch.Generator:
+    """What to draw from at a step, different in every process: they have different items."""
+    return torch.Generator().manual_seed(_mix(_mix(seed, step), rank()))
+
+
 def optimise(
     module: nn.Module,
     loss: Callable[..., Tensor],
@@ -163,11 +172,13 @@ def optimise(
         history, best = History(**state["history"]), state["best"]
     began, running = time.monotonic() - history.seconds, torch.zeros((), device=device)
     mean, first = mean_loss(module, loss), rank() == 0
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    drawn = nullcontext() if settings.seed is None else torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with drawn, one_core() if settings.small and device.type == "cpu" else nullcontext():
         while not history.finished:
             module.train()
-            seed = _mix(settings.seed, history.step)
-            _seed(seed if first else _mix(seed, rank()), device)  # processes drop out different units of their different items
+            if settings.seed is not None:
+                seed = _mix(settings.seed, history.step)
+                _seed(seed if first else _mix(seed, rank()), device)  # processes drop out different units of their different items
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * _schedule(history, settings)
             objective, value = mean(*batches(history.step))

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import threading
 
 import pytest
 import torch
 
+import inference.fit as module
 from benchmarks.linear_gaussian import MARGINALS, GaussianSurvey, configuration, gap, log_normal, measure
 from inference.batches import pack
 from inference.fit import fit, random_hiding, split, stream
@@ -69,6 +71,33 @@ def test_a_resumed_fit_is_the_uninterrupted_one(run, source, distance, tmp_path,
         fit(Interrupting(source, call), *arguments, fingerprint="abc")
     again = fit(source, *arguments, fingerprint="abc", resume=True)
     assert all(torch.equal(a, b) for a, b in zip(trained.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_local_flow_is_the_same_beside_the_others_as_after_them(source, distance, tmp_path, monkeypatch):
+    seen = {}
+
+    def fitted(name, chosen):
+        def report(stage, done, total, **metrics):
+            if stage in ("global", "local") and done:
+                seen.setdefault(name, {}).setdefault(stage, threading.get_ident())
+
+        monkeypatch.setattr(module, "beside", chosen)
+        return fit(source, tiny(encoder="moments", ensemble=2), MARGINALS, distance, tmp_path / name, report=report).state_dict()
+
+    beside = module.beside
+    apart, after = fitted("beside", beside), fitted("after", lambda work, apart: beside(work, False))
+    assert all(torch.equal(a, b) for a, b in zip(apart.values(), after.values(), strict=True))
+    assert len(set(seen["beside"].values())) == 2
+    assert set(seen["after"].values()) == {threading.get_ident()}
 
 
 def test_a_folder_in_use_is_not_overwritten(run, source, distance):

@@ -1,11 +1,14 @@
 """Work shared out to threads: the same results in the same order, whatever the number of threads and of objects."""
 
+import threading
+from concurrent.futures import CancelledError
+
 import pytest
 import torch
 
 from cigars.schema import Observations
 from inference.batches import Packed, segment_mean
-from inference.threads import by_surveys, side_by_side
+from inference.threads import beside, by_surveys, side_by_side
 
 from .conftest import observations
 
@@ -47,3 +50,50 @@ def test_an_error_in_a_thread_is_the_callers(threads):
     with pytest.raises(ValueError, match="item 0"):
         list(side_by_side(broken, range(3)))
     assert torch.get_num_threads() == threads
+
+
+def test_work_beside_goes_on_while_the_body_does(threads):
+    met = threading.Barrier(2, timeout=30)
+    with beside(lambda go_on: (met.wait(), torch.get_num_threads())[1], apart=True) as result:
+        met.wait()  # would time out if one waited for the other
+        assert torch.get_num_threads() == 1
+        assert result() == 1
+    assert torch.get_num_threads() == threads
+
+
+def test_work_that_is_not_apart_is_done_when_asked_for():
+    done = []
+    with beside(lambda go_on: done.append(go_on()), apart=False) as result:
+        assert done == []
+        result()
+        assert done == [None]
+
+
+def test_an_error_beside_is_raised_where_the_result_is_asked_for():
+    def broken(go_on):
+        raise ValueError("beside")
+
+    with pytest.raises(ValueError, match="beside"), beside(broken, apart=True) as result:
+        result()
+
+
+def test_work_beside_stops_where_the_body_fails():
+    begun, stopped = threading.Event(), []
+
+    def endless(go_on):
+        begun.set()
+        try:
+            while True:
+                go_on()
+        except CancelledError:
+            stopped.append(True)
+            raise
+
+    def interrupted():
+        with beside(endless, apart=True):
+            assert begun.wait(30)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert stopped == [True]
