@@ -182,7 +182,7 @@ class SizeConfig(_Frozen):
     expected_supernovae: float | None = Field(1600.0, gt=0)
     area_deg2: float | None = Field(None, gt=0)
     duration_yr: float | None = Field(None, gt=0)
-    capacity: int = Field(8192, ge=1)  # most objects one survey can hold
+    capacity: int = Field(8192, ge=1)  # objects that a survey has room for; one of more, up to eight times as many, is drawn again
     exposure: tuple[float, float] = (1.0, 1.0)  # of training surveys, relative to the size: drawn log-uniformly, and known to the network
 
     @model_validator(mode="after")

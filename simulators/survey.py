@@ -4,7 +4,8 @@ Candidates K ~ Poisson(T 10^{log A} B(s) Σ R⁰_h/p_h) pick hosts by the fixed 
 host passes its thresholds at this cosmology and if u B(s) R⁰_h < R_h(s), B(s) an upper bound of R_h(s)/R⁰_h. What is
 left is a Poisson sample of the full rates; age, light, errors and detection follow (forward model §§5-8).
 
-Candidates are processed in blocks, so nothing but the catalogue has a capacity. The key of survey i is fold_in(key, i).
+Candidates are processed in blocks, so nothing but the catalogue has a capacity, and that grows where one survey needs it. The key of
+survey i is fold_in(key, i).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["SurveyOverflow", "detected_first", "draw_surveys", "load_simulator", "prepare", "simulate"]
 
 LARGEST_BLOCK = 4096  # candidates at a time
+ROOM = 8  # times the configured capacity that a survey may have of objects
 
 Most = Callable[[Array], Array]
 
@@ -47,7 +49,8 @@ def simulate(key: Key[Array, ""], index: Int[Array, "survey"], config: Config, t
     """Surveys number `index` of the stream `key`, as numpy arrays of shape [survey, capacity, …].
 
     Loads (or builds and caches) the host bank of the configuration. Θ is drawn from the prior unless given, as scalars
-    or arrays over surveys. Raises SurveyOverflow if a survey has more objects than `size.capacity`.
+    or arrays over surveys. Where one has more objects than `size.capacity`, the capacity is doubled as often as it takes; raises
+    SurveyOverflow if it has more than eight times as many.
     """
     survey = draw_surveys(key, jnp.asarray(index), load_simulator(config), config, theta)
     return jax.device_get(survey)
@@ -76,24 +79,28 @@ def draw_surveys(
         theta = Globals(*(jnp.broadcast_to(jnp.asarray(v, jnp.float32), (count,)) for v in theta))
         theta = Globals(*(jnp.concatenate([v, jnp.broadcast_to(v[-1:], (padded - count,))]) for v in theta))
     mesh, in_turn = Mesh(np.array(devices), ("survey",)), devices[0].platform == "cpu"
-    survey = _sharded(key, index, simulator, theta, config, mesh, in_turn)
-    survey = jax.tree.map(lambda leaf: leaf[:count], survey) if padded != count else survey
-    most = int(survey.number.max())
-    if most > config.size.capacity:
-        raise SurveyOverflow(
-            f"survey: expected at most size.capacity = {config.size.capacity} objects, drew {most}; set size.capacity above it"
-        )
-    return survey
+    configured = capacity = config.size.capacity
+    survey = _sharded(key, index, simulator, theta, config, capacity, mesh, in_turn)
+    while (most := int(survey.number.max())) > capacity:
+        # numbers over a prior have a long tail: room for its end in every survey would cost more than to draw these again
+        if most > ROOM * configured:
+            raise SurveyOverflow(
+                f"survey: expected at most {ROOM} times size.capacity = {configured} objects, drew {most}; set size.capacity above it, "
+                "or make the prior of the rate narrower"
+            )
+        capacity *= 2
+        survey = _sharded(key, index, simulator, theta, config, capacity, mesh, in_turn)
+    return jax.tree.map(lambda leaf: leaf[:count], survey) if padded != count else survey
 
 
-@jax.jit(static_argnames=("config", "mesh", "in_turn"))
+@jax.jit(static_argnames=("config", "capacity", "mesh", "in_turn"))
 def _sharded(
-    key: Key[Array, ""], index: Array, simulator: Simulator, theta: Globals | None, config: Config, mesh: Mesh, in_turn: bool
+    key: Key[Array, ""], index: Array, simulator: Simulator, theta: Globals | None, config: Config, capacity: int, mesh: Mesh, in_turn: bool
 ) -> Survey:
     surveys, everywhere = PartitionSpec("survey"), PartitionSpec()
 
     def local(index: Array, theta: Globals | None, simulator: Simulator) -> Survey:
-        one = functools.partial(_survey, key, simulator=simulator, config=config)
+        one = functools.partial(_survey, key, simulator=simulator, config=config, capacity=capacity)
         if in_turn:  # as on a CPU: each loops over its own number of blocks
             return jax.lax.map(lambda args: one(*args, most=lambda number: number), (index, theta))
         # many at once, all for the largest number of blocks: a loop whose end differs copies every buffer in every step
@@ -103,8 +110,10 @@ def _sharded(
     return sharded(index, theta, simulator)
 
 
-def _survey(key: Key[Array, ""], index: Array, theta: Globals | None, simulator: Simulator, config: Config, most: Most) -> Survey:
-    """One survey; `most` is the largest of a number over the surveys that are computed in step."""
+def _survey(
+    key: Key[Array, ""], index: Array, theta: Globals | None, simulator: Simulator, config: Config, capacity: int, most: Most
+) -> Survey:
+    """One survey with room for `capacity` objects; `most` is the largest of a number over the surveys that are computed in step."""
     theta_key, number_key, object_key, exposure_key = jax.random.split(jax.random.fold_in(key, index), 4)
     if theta is None:
         theta = sample_globals(theta_key, config.marginals, config.fixed, config.supernovae.cosmology)
@@ -114,17 +123,17 @@ def _survey(key: Key[Array, ""], index: Array, theta: Globals | None, simulator:
     expected = exposure * jnp.exp(simulator.ln_total + math.log(10) * theta.dtd_logA + bound)
     candidates = jax.random.poisson(number_key, expected)
     candidate_key, observe_key = jax.random.split(object_key)
-    found, number = _detected(candidate_key, candidates, state, simulator, config, most)
-    rows = _observed(observe_key, found, number, state, simulator, config, most)
-    observed = jnp.arange(config.size.capacity) < number
-    return Survey(theta, *rows, observed, jnp.where(observed, found.host[: config.size.capacity], 0), number, exposure)
+    found, number = _detected(candidate_key, candidates, state, simulator, config, capacity, most)
+    rows = _observed(observe_key, found, number, state, simulator, config, capacity, most)
+    observed = jnp.arange(capacity) < number
+    return Survey(theta, *rows, observed, jnp.where(observed, found.host[:capacity], 0), number, exposure)
 
 
 def _detected(
-    key: Key[Array, ""], candidates: Array, state: SurveyState, simulator: Simulator, config: Config, most: Most
+    key: Key[Array, ""], candidates: Array, state: SurveyState, simulator: Simulator, config: Config, capacity: int, most: Most
 ) -> tuple[Candidates, Int[Array, ""]]:
     """The detected ones of a number of candidates, at the front of a buffer longer than the capacity, and how many."""
-    size, capacity = _block_size(config.size.capacity), config.size.capacity
+    size = _block_size(config.size.capacity)
 
     def draw(block: Array) -> tuple[Candidates, Bool[Array, "sn"]]:
         return draw_candidates(jax.random.fold_in(key, block), size, state, simulator, config)
@@ -152,10 +161,17 @@ def detected_first(detected: Bool[Array, "sn"]) -> Int[Array, "sn"]:
 
 
 def _observed(
-    key: Key[Array, ""], found: Candidates, number: Array, state: SurveyState, simulator: Simulator, config: Config, most: Most
+    key: Key[Array, ""],
+    found: Candidates,
+    number: Array,
+    state: SurveyState,
+    simulator: Simulator,
+    config: Config,
+    capacity: int,
+    most: Most,
 ) -> tuple[Observations, Latents]:
     """Observations and latents of the detected, [capacity, …]; padding is zero, so that equal surveys are equal bit for bit."""
-    size, capacity = _block_size(config.size.capacity), config.size.capacity
+    size = _block_size(config.size.capacity)
 
     def fill(block: Array, start: Array) -> tuple[Observations, Latents]:
         some = jax.tree.map(lambda column: jax.lax.dynamic_slice_in_dim(column, start, size), found)
@@ -183,7 +199,8 @@ def _exposure(key: Key[Array, ""], limits: tuple[float, float]) -> Float[Array, 
 
 
 def _block_size(capacity: int) -> int:
-    """Candidates at a time: few enough blocks that their overhead is small, and not so large that most of one is waste."""
+    """Candidates at a time, by the configured capacity: few enough blocks that their overhead is small, and not so large that most of one
+    is waste."""
     return min(max(capacity // 4, 1), LARGEST_BLOCK)
 
 

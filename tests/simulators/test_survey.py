@@ -244,9 +244,27 @@ def test_the_simulator_names_no_kind_of_device():
     assert not {name for name, text in texts.items() if re.search("cuda|nvidia|rocm|cupy|triton|pallas", text)}
 
 
+def test_a_survey_of_more_objects_than_the_capacity_is_given_room(key, simulator, config, fiducial_surveys):
+    """A training of tens of thousands of surveys must not end at the richest; its neighbours stay what they are, bit for bit."""
+    expected = EXPECTED * np.array([1.0, 10**0.95])
+    amplitude = FIDUCIAL.dtd_logA + np.log10(expected / EXPECTED).astype(np.float32)
+    both = jax.device_get(draw_surveys(key, jnp.arange(2), simulator, config, FIDUCIAL._replace(dtd_logA=amplitude)))
+    capacity = config.size.capacity
+    assert expected[1] > 2 * capacity
+    assert both.observed.shape == (2, 4 * capacity)
+    assert np.all(np.abs(both.number - expected) < 5 * np.sqrt(expected) + 0.01 * expected)
+    assert np.all(both.observed == (np.arange(4 * capacity) < both.number[:, None]))
+    alone = jax.tree.map(lambda leaf: leaf[:1, :capacity] if leaf.ndim > 1 else leaf[:1], both)
+    assert _equal(fiducial_surveys, alone, slice(0, 1))
+    beyond, usual = both.latents.z[1, capacity : both.number[1]], fiducial_surveys.latents.z[fiducial_surveys.observed]
+    assert stats.ks_2samp(beyond, usual).pvalue > P_MIN
+    assert stats.ks_2samp(beyond * 1.2, usual).pvalue < P_MIN
+    assert not both.latents.z[~both.observed].any()
+
+
 def test_overflow_is_an_error_that_names_the_numbers(draw_at):
-    with pytest.raises(SurveyOverflow, match=r"at most size.capacity = 640 objects, drew \d{4,}; set size.capacity above"):
-        draw_at(FIDUCIAL._replace(dtd_logA=-11.2))
+    with pytest.raises(SurveyOverflow, match=r"at most 8 times size.capacity = 640 objects, drew \d{4,}; set size.capacity above"):
+        draw_at(FIDUCIAL._replace(dtd_logA=-10.4))
 
 
 def test_simulate_draws_the_same_stream_on_the_bank_of_the_configuration(key, config, bank, prior_surveys, monkeypatch):
