@@ -227,7 +227,7 @@ def test_two_processes_of_jax_distributed_simulate_their_own_numbers(config, sim
 def test_surveys_in_step_are_those_in_turn(key, simulator, config):
     """The program of an accelerator, all surveys at once, against that of a CPU: the same but for the rounding of another compilation."""
     index, mesh = jnp.arange(24), Mesh(np.array(jax.local_devices()[:1]), ("survey",))
-    survey = jax.device_get(module._sharded(key, index, simulator, None, config, mesh, in_turn=False))
+    survey = jax.device_get(module._sharded(key, index, simulator, None, config, config.size.capacity, mesh, in_turn=False))
     assert len(np.unique(survey.number)) > 12  # surveys end after different numbers of blocks
     in_turn = jax.device_get(draw_surveys(key, index, simulator, config))
     for ours, theirs in zip(jax.tree.leaves(survey), jax.tree.leaves(in_turn), strict=True):
