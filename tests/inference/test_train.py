@@ -42,6 +42,23 @@ def test_training_learns():
     assert history.steps[-1] == 120
 
 
+@pytest.mark.parametrize(("small", "cores"), [(True, 1), (False, 2)])
+def test_a_small_network_trains_on_one_core(small, cores):
+    net, seen, before = network(), set(), torch.get_num_threads()
+
+    def loss(x):
+        seen.add(torch.get_num_threads())
+        return net(x).square()
+
+    torch.set_num_threads(2)
+    try:
+        optimise(net, loss, lambda s: (DATA[:8],), lambda: 1.0, Settings(4, 2, small=small))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {cores}
+
+
 @pytest.mark.skipif(torch.cuda.is_initialized(), reason="torch keeps tracebacks only until CUDA has been started")
 def test_no_step_formats_a_traceback(monkeypatch):
     """As `torch.manual_seed` does for accelerators yet to be started, half a millisecond a step from within the command."""
