@@ -27,7 +27,12 @@ NAMES = {
     "classifier": "classifier of models",
     "infer": "hosts drawn",
     "pairs": "hosts of each object",
-    "pilot": "pilot chains",
+    "pilot": "pilot surveys",
+    "estimate": "estimate of Θ",
+    "score": "scores of objects",
+    "centre": "surveys at their Θ",
+    "nearby": "surveys in the box",
+    "warm-up": "pilot chains",
     "exact": "exact chains",
 }
 

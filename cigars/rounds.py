@@ -1,33 +1,36 @@
-"""Training for one target in rounds: train, infer the target, cut the prior to where its posterior is, simulate inside, again.
+"""Training for one target in rounds: find where its Θ is, cut the prior to that, and train inside.
 
-Every round is an ordinary training of a configuration whose prior is a little narrower, so the last is a run folder like any
-other, calibrated inside its own box. All rounds but the last use a quarter of the surveys and objects and half of the pilot
-surveys, though never fewer than 2,000 surveys and 200,000 objects unless the configuration asks for fewer: their posterior only
-has to say where to look.
+All rounds but the last are cheap: they learn the summary of surveys alone, without any posterior, from a quarter of the objects and half of the
+pilot surveys. Surveys simulated in the present box, each with that summary, then say where the target's Θ can be (`inference.regression`,
+`truncation`), and again inside the smaller box, for as long as that halves its volume. The last round is an ordinary training of a
+configuration whose prior is narrower, so that its run folder is like any other, calibrated inside its own box.
 """
 
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from scipy.stats import binom
+import numpy as np
 
 from cigars.catalogue import Catalogue
 from cigars.config import Config, ConfigError
 from cigars.pipeline import run_fingerprint, survey_source, train_run
 from cigars.runs import CALIBRATION, METADATA, Calibration, read_calibration, stored_fingerprint
-from cigars.schema import Marginal
-from cigars.targets import TargetWarning, as_survey, check_like_simulated, check_target, target_hash
-from cigars.truncation import RECORD, Cut, Round, Rounds, cut_marginal, prior_mass, read_rounds, truncated, write_rounds
+from cigars.scores import joint_scores
+from cigars.targets import as_survey, check_target, target_hash
+from cigars.truncation import RECORD, Round, Rounds, Step, cut_marginal, prior_mass, read_rounds, truncated, write_rounds
 
-__all__ = ["overconfident", "reduced", "train_rounds"]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-DRAWS = 40_000  # of the posterior of a round: the fewest with which a quantile lies inside the draws, see `cut_marginal`
-FEWEST_SURVEYS, FEWEST_OBJECTS = 2_000, 200_000
+__all__ = ["narrowed", "reduced", "train_rounds"]
+
+FEWEST_SURVEYS, FEWEST_OBJECTS = 1_000, 200_000
+NEARBY = 1_024  # surveys in the present box that cut it
+STEPS, WORTH = 4, 0.5  # at most so many cuts a round, while each leaves less than this share of the volume
 CHECKPOINTS = "checkpoints"
 
 Reporter = Callable[..., None]
@@ -48,7 +51,7 @@ def train_rounds(
         report: progress; called as report("round", number, rounds) before each round.
 
     Raises:
-        CatalogueError: for a target unlike what the configuration simulates.
+        CatalogueError: for a target unlike what the configuration simulates, in its prior or in a later box.
         ConfigError: for no round, a folder that is not new, or on resuming another target, configuration or number of rounds.
     """
     if rounds < 1:
@@ -70,12 +73,11 @@ def train_rounds(
 
 
 def reduced(config: Config) -> Config:
-    """The configuration of a round that is not the last: a quarter of the surveys and objects, within the least numbers above."""
+    """The configuration of a round that is not the last: a quarter of the objects, half of the pilot surveys, within the numbers above."""
     t = config.training
     fewer = {
-        "surveys": min(max(t.surveys // 4, FEWEST_SURVEYS), t.surveys),
         "objects": min(max(t.objects // 4, FEWEST_OBJECTS), t.objects),
-        "pilot_surveys": min(max(t.pilot_surveys // 2, FEWEST_SURVEYS // 2), t.pilot_surveys),
+        "pilot_surveys": min(max(t.pilot_surveys // 2, FEWEST_SURVEYS), t.pilot_surveys),
     }
     return config.updated(**{f"training.{name}": value for name, value in fewer.items()})
 
@@ -105,69 +107,120 @@ def _kept(run: Path, record: Rounds, resume: bool) -> Rounds | None:
 
 
 def _round(config: Config, run: Path, target: Catalogue, record: Rounds, number: int, device: str, report: Reporter) -> Rounds:
-    """Train one round, keep its record, and return it with those before."""
+    """Work on one round, keep its record, and return it with those before."""
     started, last = time.monotonic(), number == record.rounds
     chosen = truncated(config, record.history[-1].box) if record.history else config
     chosen = chosen if last else reduced(chosen)
     folder = run if last else run / f"round-{number}"
-    if not _finished(folder, chosen):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_rounds(folder, record)  # each folder says for which target it is
-        train_run(chosen, folder, device=device, resume=True, report=report)
-    cuts = {} if last else _cuts(folder, chosen, target, device)
-    _warn_overconfident(folder, number, last)
+    if record.history:
+        check_target(target, survey_source(chosen, "training", report=report), chosen)
+    folder.mkdir(parents=True, exist_ok=True)
+    steps, surveys = _trained(chosen, folder, device, report) if last else _searched(chosen, folder, target, device, report)
     done = Round(
         number=number,
         folder="." if last else folder.name,
         fingerprint=run_fingerprint(chosen),
-        surveys=chosen.training.surveys,
+        surveys=surveys,
         seconds=round(time.monotonic() - started, 2),
         volume_ratio=prior_mass(config.marginals, chosen.marginals),
         prior={name: getattr(chosen.prior, name) for name in chosen.marginals},
-        draws=0 if last else DRAWS,
-        box={name: (c.low, c.high) for name, c in cuts.items()},
-        cut={name: c.cut for name, c in cuts.items()},
-        outside={name: c.outside for name, c in cuts.items()},
+        steps=steps,
     )
     record = record.model_copy(update={"history": (*record.history, done)})
-    write_rounds(folder, record)
     write_rounds(run, record)
     return record
 
 
-def _warn_overconfident(folder: Path, number: int, last: bool) -> None:
-    """Warn where the calibration of a round finds the truth beyond all draws too often: a cut by such a posterior can lose it."""
-    calibration, _ = read_calibration(folder)
-    names = overconfident(calibration) if calibration and not last else []
-    if names:
-        warnings.warn(
-            f"round {number}: the posterior is too narrow in {', '.join(names)}, so the cut may lose the truth; train on more surveys",
-            TargetWarning,
-            stacklevel=2,
-        )
+def _trained(config: Config, folder: Path, device: str, report: Reporter) -> tuple[tuple[Step, ...], int]:
+    """The last round: a whole training, unless the folder holds it, calibrated; how many surveys it takes."""
+    from inference.stages import surveys_used
 
-
-def overconfident(calibration: Calibration) -> list[str]:
-    """Parameters whose truth lies beyond all draws in more surveys than chance allows, 1 in 10,000 over all parameters."""
-    surveys, parameters = calibration.ranks.shape
-    beyond = ((calibration.ranks == 0) | (calibration.ranks == calibration.draws)).sum(0)
-    chance = binom.sf(beyond - 1, surveys, 2 / (calibration.draws + 1))
-    return [name for name, p in zip(calibration.names, chance, strict=True) if p < 1e-4 / parameters]
-
-
-def _finished(folder: Path, config: Config) -> bool:
-    """Whether the folder holds this very training, calibrated."""
     whole = (folder / CALIBRATION).exists() and (folder / METADATA).exists()
-    return whole and stored_fingerprint(folder) == run_fingerprint(config)
+    if not (whole and stored_fingerprint(folder) == run_fingerprint(config)):
+        train_run(config, folder, device=device, resume=True, report=report)
+    return (), surveys_used(config.training)
 
 
-def _cuts(folder: Path, config: Config, target: Catalogue, device: str) -> dict[str, Cut]:
-    """Every marginal of the target's posterior in a trained round, cut; the same under the same seed."""
-    from inference.model import load_run
-    from inference.posterior import GlobalPosterior
+def _searched(config: Config, folder: Path, target: Catalogue, device: str, report: Reporter) -> tuple[tuple[Step, ...], int]:
+    """Any other round: learn the summary and cut the prior by it; the steps, and how many surveys were simulated."""
+    from inference.fit import learn_summary
+    from inference.parallel import joined
+    from simulators.cosmology import fiducial_distance_table
 
-    trained = load_run(folder, device)
-    check_like_simulated(trained, target, config)
-    theta: Any = GlobalPosterior(trained).sample(DRAWS, as_survey(target.observations), config.seed)[:, 0].cpu().numpy()
-    marginals: dict[str, Marginal] = config.marginals
-    return {name: cut_marginal(theta[:, k], (marginals[name].low, marginals[name].high)) for k, name in enumerate(trained.names)}
+    source, simulated = survey_source(config, "training", report=report), 0
+
+    def counted(first: int, count: int) -> Any:
+        nonlocal simulated
+        simulated += count
+        return source(first, count)
+
+    with joined(device):
+        summary = learn_summary(
+            counted,
+            config,
+            config.marginals,
+            fiducial_distance_table(),
+            folder,
+            fingerprint=run_fingerprint(config),
+            device=device,
+            report=report,
+            joint_score=joint_scores(config),
+        )
+    steps = tuple(narrowed(summary, config, target, device, report))
+    return steps, simulated + sum(step.surveys for step in steps)
+
+
+def narrowed(summary: nn.Module, config: Config, target: Catalogue, device: str = "cpu", report: Reporter = lambda *_, **__: None) -> Iterator[Step]:
+    """Cut the prior to where the target can be, step by step, each by surveys simulated in the box of the one before.
+
+    Args:
+        summary: of packed surveys, learned in the configured prior.
+        config: what it was learned for.
+        target: catalogue in its bands.
+        device: where the summary is.
+        report: progress, called as report("nearby", done, total).
+    """
+    import torch
+
+    from inference.batches import pack
+    from inference.regression import regress
+
+    names, priors, box = tuple(config.marginals), config.marginals, config
+    with torch.no_grad():
+        observed = summary(pack(as_survey(target.observations), device=device))[0]
+    for number in range(STEPS):
+        table, theta = _nearby(summary, config, box, number, device, report)
+        found = regress(table, theta, observed)
+        estimate, errors = found.estimate.cpu().numpy(), found.errors.cpu().numpy()
+        cuts = {n: cut_marginal(estimate[k], errors[:, k], (priors[n].low, priors[n].high)) for k, n in enumerate(names)}
+        yield Step(
+            surveys=len(table),
+            box={name: (cut.low, cut.high) for name, cut in cuts.items()},
+            cut={name: cut.cut for name, cut in cuts.items()},
+            outside={name: cut.outside for name, cut in cuts.items()},
+        )
+        smaller = truncated(box, {name: (cut.low, cut.high) for name, cut in cuts.items()})
+        if prior_mass(priors, smaller.marginals) > WORTH * prior_mass(priors, box.marginals):
+            return
+        priors, box = smaller.marginals, smaller
+
+
+def _nearby(summary: nn.Module, config: Config, box: Config, number: int, device: str, report: Reporter) -> tuple[Tensor, Tensor]:
+    """Summary and Θ of surveys in a box, of the size of the target's; what simulates them is compiled once for all boxes."""
+    import torch
+
+    from inference.batches import pack
+    from inference.priors import Prior
+    from inference.threads import by_surveys
+
+    batch, names = config.training.batch_surveys, tuple(box.marginals)
+    total = -(-min(NEARBY, config.training.surveys) // batch) * batch
+    theta = Prior(box.marginals).sample((total,), torch.Generator().manual_seed(config.seed))
+    free = dict(zip(names, np.asarray(theta, np.float64).T, strict=True))
+    source, rows = survey_source(config.of_exposure(1.0), f"nearby-{number}", config.globals_of(free)), []
+    for first in range(0, total, batch):
+        packed = pack(source(first, batch), names, device)
+        with torch.no_grad():
+            rows.append(by_surveys(summary, packed))
+        report("nearby", first + batch, total)
+    return torch.cat(rows), theta.to(device)

@@ -1,8 +1,10 @@
-"""Truncation of a prior to where the posterior of one target has its mass, and the record that a truncated run keeps.
+r"""Truncation of a prior to where the Θ of one target is, and the record that a truncated run keeps.
 
-A round cuts every marginal of its posterior at the quantiles TAIL and 1 − TAIL, pads what is left by PAD of its width on both
-sides and never beyond the old support; the next round simulates inside. Within the box the posterior is the same but
-for its normalisation, so what is inferred differs by the mass that was cut, at most 2 TAIL a marginal and round.
+Surveys simulated inside the present box give an estimate of the target's Θ and the law of its errors (`inference.regression`). A step cuts each
+marginal where an error is so large that it happens with probability TAIL, pads what is left by PAD of its width on both sides
+and never goes beyond the old support. That far out there are no errors to count: beyond the largest SHARE of them their tail is taken
+as exponential, $P(e > u + t) = {\rm SHARE}\, e^{-t / \bar t}$ with the mean excess $\bar t$, which is longer than a normal one. Within the box
+the posterior is the same but for its normalisation, so what is inferred differs by the mass that was cut, at most 2 TAIL a marginal and step.
 """
 
 from __future__ import annotations
@@ -20,16 +22,30 @@ from cigars.config import Config, ConfigError, Prior
 from cigars.files import FileError, replacing
 from cigars.schema import Marginal
 
-__all__ = ["RECORD", "TAIL", "Cut", "Round", "Rounds", "cut_marginal", "piled_up", "prior_mass", "read_rounds", "truncated", "write_rounds"]
+__all__ = [
+    "RECORD",
+    "TAIL",
+    "Cut",
+    "Round",
+    "Rounds",
+    "Step",
+    "cut_marginal",
+    "piled_up",
+    "prior_mass",
+    "read_rounds",
+    "truncated",
+    "write_rounds",
+]
 
 RECORD = "rounds.json"
-TAIL = 5e-5  # posterior mass cut on either side
+TAIL = 5e-5  # probability cut on either side
 PAD = 0.2  # of the width of what is left, on either side
+SHARE, FEWEST = 0.05, 20  # share and number of the errors that fix a tail
 NEAR = 0.01  # of the width of a box: what counts as its edge, and the share of draws that may lie there
 
 
 class Cut(NamedTuple):
-    """A marginal cut and padded to [low, high]: shares of the draws outside before (`cut`) and after padding (`outside`)."""
+    """A marginal cut and padded to [low, high]: probability outside before (`cut`) and after padding (`outside`)."""
 
     low: float
     high: float
@@ -41,20 +57,33 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Round(_Frozen):
-    """One finished round; the box and what it cuts are those of the next, and empty in the last."""
+class Step(_Frozen):
+    """One truncation: the box it led to, what it cut, and by how many surveys inside the box before."""
+
+    surveys: int
+    box: dict[str, tuple[float, float]]
+    cut: dict[str, float]
+    outside: dict[str, float]
+
+
+class Round(BaseModel):
+    """One finished round; its steps lead to the box of the next, and there are none in the last."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)  # what earlier versions recorded of their cuts
 
     number: int
     folder: str  # relative to the run
     fingerprint: str  # of the training
-    surveys: int
-    seconds: float  # since it was begun, or resumed
+    surveys: int  # simulated since it was begun, or resumed
+    seconds: float  # since then
     volume_ratio: float  # mass of the configured prior inside that of this round
     prior: dict[str, Prior]
-    draws: int = 0
-    box: dict[str, tuple[float, float]] = {}
-    cut: dict[str, float] = {}
-    outside: dict[str, float] = {}
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def box(self) -> dict[str, tuple[float, float]]:
+        """Of the next round; empty in the last."""
+        return self.steps[-1].box if self.steps else {}
 
 
 class Rounds(_Frozen):
@@ -68,33 +97,56 @@ class Rounds(_Frozen):
     history: tuple[Round, ...] = ()
 
 
-def cut_marginal(draws: Float[np.ndarray, " draw"], support: tuple[float, float]) -> Cut:
-    """Cut one marginal at its outer quantiles and pad it.
+class _Tail(NamedTuple):
+    """P(e > start + t) = share exp(-t / scale)."""
 
-    Of n sorted draws the mass below the (k + 1)-th is (k + 1)/(n + 1) in the mean, so k is the largest for which that stays
-    within TAIL; too few draws for any keep them all, and the ends are the least and the largest.
+    share: float
+    start: float
+    scale: float
+
+    @classmethod
+    def of(cls, errors: Float[np.ndarray, "survey"]) -> _Tail:
+        """Upper tail of some errors."""
+        ordered = np.sort(errors)
+        count = max(math.ceil(SHARE * len(ordered)), min(FEWEST, len(ordered) // 2))
+        start = float(ordered[-count - 1])
+        return cls(count / len(ordered), start, float(ordered[-count:].mean()) - start)
+
+    def edge(self) -> float:
+        """What an error exceeds with probability TAIL."""
+        return self.start + self.scale * math.log(self.share / TAIL)
+
+    def beyond(self, edge: float) -> float:
+        """Probability of an error above an edge."""
+        return self.share * math.exp(min(-(edge - self.start) / self.scale, 0.0))
+
+
+def cut_marginal(estimate: float, errors: Float[np.ndarray, "survey"], support: tuple[float, float]) -> Cut:
+    """Cut one marginal where errors are too large to happen, and pad it.
 
     Args:
-        draws: of the posterior.
-        support: of the old prior, which may be infinite.
+        estimate: of the target's parameter.
+        errors: of simulated surveys, truth less estimate.
+        support: of the old prior, which may be infinite; nothing is lost beyond it.
 
     Raises:
-        ValueError: where the draws are not finite, or all the same.
+        ValueError: where errors are not finite, all the same, or fewer than three.
     """
-    ordered = np.sort(np.asarray(draws, float))
-    if not ordered.size or not np.isfinite(ordered).all() or ordered[0] == ordered[-1]:
-        raise ValueError(
-            f"truncation: expected different finite draws, got {ordered[:1]} to {ordered[-1:]}; train this round on more surveys"
-        )
-    beyond = max(math.floor((len(ordered) + 1) * TAIL) - 1, 0)
-    low, high = float(ordered[beyond]), float(ordered[-1 - beyond])
+    errors = np.asarray(errors, float)
+    if len(errors) < 3 or not np.isfinite(errors).all() or np.ptp(errors) == 0:
+        raise ValueError(f"truncation: expected three different finite errors or more, got {errors[:3].tolist()}; train on more surveys")
+    below, above = _Tail.of(-errors), _Tail.of(errors)
+    low, high = estimate - below.edge(), estimate + above.edge()
     pad = PAD * (high - low)
+
+    def lost(low: float, high: float) -> float:
+        left = below.beyond(estimate - low) if low > support[0] else 0.0
+        return left + (above.beyond(high - estimate) if high < support[1] else 0.0)
+
     kept = max(low - pad, support[0]), min(high + pad, support[1])
-    return Cut(*kept, cut=_outside(ordered, low, high), outside=_outside(ordered, *kept))
-
-
-def _outside(draws: np.ndarray, low: float, high: float) -> float:
-    return float(np.mean((draws < low) | (draws > high)))
+    if not kept[0] < kept[1]:
+        raise ValueError(f"truncation: expected an estimate inside {list(support)}, got {estimate:.6g}; train on more surveys")
+    return Cut(*kept, cut=lost(low, high), outside=lost(*kept))
 
 
 def truncated(config: Config, box: Mapping[str, Sequence[float]]) -> Config:

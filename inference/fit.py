@@ -34,7 +34,29 @@ if TYPE_CHECKING:
 BAND_EDGE = 2.58  # standard errors of a band of 99 %
 ENOUGH = 200  # held-out surveys, with fewer of which a pool that is too narrow would not be seen
 
-__all__ = ["Split", "fit", "random_hiding", "split", "stream"]
+__all__ = ["Split", "fit", "learn_summary", "random_hiding", "split", "stream"]
+
+
+def learn_summary(
+    source: Source,
+    config: Config,
+    marginals: Mapping[str, Marginal],
+    distance: DistanceTable,
+    run_folder: Path,
+    *,
+    fingerprint: str = "",
+    device: str | torch.device = "cpu",
+    report: Report = silent,
+    joint_score: JointScore | None = None,
+) -> nn.Module:
+    """The fixed summary of surveys alone, which is what `fit` trains first; resumed from the checkpoints in the folder, if there are any.
+
+    Arguments and errors are those of `fit`.
+    """
+    folder = from_first(lambda: _checkpoints(Path(run_folder), fingerprint, resume=True))
+    prior = Prior(marginals, device)
+    run = Stages(source, config.training, config.seed, prior, distance, folder, torch.device(device), report, joint_score, config.fixed)
+    return run.summary(run.held_out()).eval()
 
 
 def fit(
@@ -61,7 +83,7 @@ def fit(
         run_folder: receives checkpoints, weights and metadata.
         fingerprint, configuration: stored with the run, and a resumed training must carry the same fingerprint.
         device: where networks are trained.
-        report: progress callback of stages "regressor", "pilot", "score", "refine-0", ..., "summaries", "encoder", "global",
+        report: progress callback of stages "regressor", "pilot", "estimate", "score", "centre", "centring", "refine-0", ..., "summaries", "encoder", "global",
             "density", "local".
         resume: continue from the checkpoints in the folder.
         joint_score: of simulated objects, which encoder = "score" learns from.

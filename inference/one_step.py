@@ -80,7 +80,7 @@ def _train_pilot(run: Stages, number: int, table: Tensor, y: Tensor) -> Pilot:
 
     optimise(
         net, net.loss, batch, lambda: float(net.loss(y[:held], table[:held]).mean()), settings,
-        run.folder / f"pilot-{number}.pt", run.report, "pilot",
+        run.folder / f"pilot-{number}.pt", run.report, "estimate",
     )  # fmt: skip
     return net
 

@@ -81,10 +81,10 @@ def sample_staged(
         found = run(matches, draws=draws, warmup=warmup, chains=chains, seed=seed)
         report("exact", 1, 1)
         return Staged(found, matches, (total, total), 0.0, _hosts_per_object(found, matches, config))
-    report("pilot", 0, 1)
+    report("warm-up", 0, 1)
     keep = kept(matches, _of_the_prior(seed, config), config, COARSE)
     found = run(subset(matches, keep), draws=PILOT[1], warmup=PILOT[0], chains=2, seed=seed)
-    report("pilot", 1, 1)
+    report("warm-up", 1, 1)
     keep = np.zeros_like(keep)
     for turn in range(1, ROUNDS + 1):
         report("exact", turn - 1, ROUNDS)

@@ -18,7 +18,7 @@ def test_draws_agree_with_a_grid_over_all_pairs(setting, grid, monkeypatch):  # 
     found = sample_staged(
         matches, simulator, config, draws=300, warmup=150, seed=4, sample=SAMPLE, report=lambda stage, *_: seen.append(stage)
     )
-    assert list(dict.fromkeys(seen)) == ["pilot", "exact"]
+    assert list(dict.fromkeys(seen)) == ["warm-up", "exact"]
     assert found.pairs == (pair_count(matches), pair_count(found.matches))
     assert found.pairs[1] < found.pairs[0]
     assert found.pruning_error <= TOLERANCE
