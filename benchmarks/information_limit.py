@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from common import write_result
 
-__all__ = ["calibrate", "fiducial_widths", "linear_limit"]
+__all__ = ["calibrate", "fiducial_widths", "linear_limit", "packed_surveys"]
 
 PUBLISHED = {  # standard deviations at N = 1,600 and at N = 16,000
     "Om0": (0.102, 0.032), "Ode0": (0.159, 0.052), "dtd_logA": (0.0175, 0.0065), "dtd_slope": (0.045, 0.0156), "M0": (0.053, 0.0137),
@@ -27,7 +27,7 @@ PUBLISHED = {  # standard deviations at N = 1,600 and at N = 16,000
 DRAWS = 1000
 
 
-def _packed(config: Any, stream: str, count: int, theta: Any = None, batch: int = 16) -> Any:
+def packed_surveys(config: Any, stream: str, count: int, theta: Any = None, batch: int = 16) -> Any:
     """Surveys of a stream of their own, packed."""
     from cigars.pipeline import survey_source
     from inference.batches import join, pack
@@ -72,7 +72,7 @@ def linear_limit(trained: Any, config: Any, widths: dict[str, float], surveys: i
     at = one.score.standardise(torch.tensor([[getattr(FIDUCIAL, k) for k in names]]))
 
     def statistic(**changes: float) -> np.ndarray:
-        packed = _packed(config, "limit", surveys, Globals(**{**FIDUCIAL._asdict(), **changes}))
+        packed = packed_surveys(config, "limit", surveys, Globals(**{**FIDUCIAL._asdict(), **changes}))
         score, _ = one.at(packed, at.expand(len(packed.lengths), -1))
         return np.concatenate([score.double().numpy(), packed.number[:, None].double().numpy()], 1)
 
@@ -143,9 +143,9 @@ def main() -> None:
     names = tuple(trained.names)
     size = config.size.model_copy(update={"exposure": (arguments.size, arguments.size)})
     at_size = config.model_copy(update={"size": size})
-    mocks = fiducial_widths(trained, _packed(at_size, "limit-mocks", arguments.mocks, Globals(**FIDUCIAL._asdict())), names)
+    mocks = fiducial_widths(trained, packed_surveys(at_size, "limit-mocks", arguments.mocks, Globals(**FIDUCIAL._asdict())), names)
     limit = linear_limit(trained, at_size, mocks["width"], arguments.limit_surveys) if arguments.limit_surveys else None
-    fresh = calibrate(trained, _packed(config, "limit-fresh", arguments.surveys), names)
+    fresh = calibrate(trained, packed_surveys(config, "limit-fresh", arguments.surveys), names)
     published = 1 if config.size.expected_supernovae and config.size.expected_supernovae * arguments.size > 5000 else 0
     print(f"sqrt det (Om0, Ode0): {mocks['sqrt_det']:.2e}" + (f", linear limit {limit['sqrt_det']:.2e}" if limit else ""))
     for k in names:

@@ -1,11 +1,11 @@
 """What does a posterior for one catalogue cost, in surveys and seconds, by truncation rounds?
 
 A mock at the fiducial Θ is the target of `cigars train CONFIG --target mock --rounds 2`; afterwards: surveys simulated and seconds of each
-round (host bank cached, compilation included), the share of the prior's volume in the last box, √det of the (Ω_m, Ω_Λ) covariance of the
-mock's posterior, and whether the calibration inside the box finds a parameter too narrow. Aims: 15 minutes on two cores for `lsst`,
-40 for `lsst-16k`, 3 on a GPU.
+round (host bank cached, compilation included), the share of the prior's volume in the last box, √det of the (Ω_m, Ω_Λ) covariance and the
+widths of the mock's posterior, the same on other mocks at the fiducial Θ with their pulls, and the share of the truths inside 68 % intervals in the
+calibration inside the box. Aims: 15 minutes on two cores for `lsst`, 40 for `lsst-16k`, 3 on a GPU.
 
-usage: python benchmarks/training.py CONFIG FOLDER [--rounds 2] [--set KEY=VALUE ...] [--device cpu]; FOLDER keeps the run, and an
+usage: python benchmarks/training.py CONFIG FOLDER [--rounds 2] [--mocks 20] [--set KEY=VALUE ...] [--device cpu]; FOLDER keeps the run, and an
 interrupted one is continued, with the seconds of the whole rounds since.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from common import write_result
+from information_limit import fiducial_widths, packed_surveys
 
 
 def main() -> None:
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("config")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--mocks", type=int, default=20)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
@@ -34,35 +36,34 @@ def main() -> None:
     device = use_device(Device(arguments.device))
     from cigars.config import load_config
     from cigars.pipeline import simulate, train
-    from cigars.rounds import overconfident, reduced
     from cigars.runs import run_config
+    from cigars.schema import FIDUCIAL
     from cigars.targets import as_survey
     from cigars.truncation import read_rounds
     from inference.model import load_run
     from inference.posterior import GlobalPosterior
-    from inference.stages import surveys_used
 
     config = load_config(arguments.config, arguments.set)
     target, _ = simulate(config)
     calibration = train(config, arguments.folder, target=target, rounds=arguments.rounds, device=device, resume=True)
     record = read_rounds(arguments.folder)
     assert record is not None
-    spent = [reduced(config) if k + 1 < arguments.rounds else config for k in range(arguments.rounds)]
     trained = load_run(arguments.folder, device)
     theta = GlobalPosterior(trained).sample(4000, as_survey(target.observations))[:, 0].cpu().double().numpy()
+    mocks = packed_surveys(run_config(arguments.folder), "limit-mocks", arguments.mocks, FIDUCIAL)
     numbers = {
         "config": arguments.config,
         "settings": arguments.set,
         "device": device,
         "objects": len(target.id),
         "rounds": [
-            {"surveys": surveys_used(c.training), "seconds": r.seconds, "volume_ratio": r.volume_ratio}
-            for c, r in zip(spent, record.history, strict=True)
+            {"surveys": r.surveys, "seconds": r.seconds, "volume_ratio": r.volume_ratio, "steps": len(r.steps)} for r in record.history
         ],
         "seconds": round(sum(r.seconds for r in record.history), 1),
         "sqrt_det_Om0_Ode0": float(np.linalg.det(np.cov(theta[:, :2].T)) ** 0.5),
         "width": dict(zip(trained.names, theta.std(0).tolist(), strict=True)),
-        "too_narrow": overconfident(calibration),
+        "fiducial": fiducial_widths(trained, mocks, trained.names),
+        "coverage_68": float((np.abs(calibration.ranks / calibration.draws - 0.5) < 0.34).mean()),
         "training": run_config(arguments.folder).training.model_dump(),
     }
     print(f"{numbers['seconds']:.0f} s in {arguments.rounds} rounds, √det {numbers['sqrt_det_Om0_Ode0']:.2e}")

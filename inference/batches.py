@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cigars.schema import Globals, Latents, Observations, Survey
 
-__all__ = ["Packed", "Source", "hide", "join", "pack", "parameters", "segment_mean", "select", "subset", "to_device", "to_torch"]
+__all__ = ["Packed", "Source", "hide", "join", "pack", "parameters", "segment_mean", "select", "subset", "thinned", "to_device", "to_torch"]
 
 Source = Callable[[int, int], Survey]
 """`source(first, count)` simulates the surveys numbered first, ..., first + count - 1."""
@@ -128,6 +128,25 @@ def subset(packed: Packed, limit: int, generator: torch.Generator) -> Packed:
         packed.number,
         packed.exposure,
     )
+
+
+def thinned(packed: Packed, limit: int) -> tuple[Packed, Int[Tensor, "kept"] | slice]:
+    """At most `limit` objects of each survey, and which rows they are; `number` keeps the true size.
+
+    The digits of an object's magnitudes beyond what is measured say whether it is kept: as good as random, and the same in whatever order.
+    """
+    if not len(packed.lengths) or int(packed.lengths.max()) <= limit:
+        return packed, slice(None)
+    mag = torch.nan_to_num(packed.observations.mag).double()
+    weights = torch.arange(2, mag.shape[1] + 2, dtype=mag.dtype, device=mag.device).sqrt()  # irrational: rounded magnitudes differ too
+    start = packed.lengths.cumsum(0) - packed.lengths
+    owner = torch.repeat_interleave(packed.lengths, output_size=len(mag))
+    order = (owner + torch.remainder(1e4 * (mag @ weights), 1.0)).argsort()
+    keep = order[torch.arange(len(mag), device=mag.device) - start[owner] < limit]
+    fewer = packed._replace(
+        observations=_rows(packed.observations, keep), latents=_rows(packed.latents, keep), lengths=packed.lengths.clamp(max=limit)
+    )
+    return fewer, keep
 
 
 def select(packed: Packed, surveys: Sequence[int] | Tensor) -> Packed:

@@ -113,7 +113,7 @@ def fit(
         "distance": [np.asarray(d).tolist() for d in distance],
         "architecture": {
             "encoder": config.training.encoder, "bands": int(objects.observations.mag.shape[-1]), "regressor_width": REGRESSOR_WIDTH,
-            "fixed": dict(config.fixed), "pilots": _pilot_shapes(summary), "centring": _centring(summary),
+            "fixed": dict(config.fixed), "pilots": _pilot_shapes(summary), "centring": _centring(summary), "few": getattr(summary, "few", 0),
             "summary": int(table.shape[1]), "components": [m.whitening.projection.shape[1] for m in members], "density": True,
         },
         "number_range": sizes, "curves": {**curves, "density": density_curve, "local": local_curve},

@@ -96,7 +96,7 @@ def build_summary(architecture: Mapping[str, Any], distance: DistanceTable, prio
         return moments
     pilots = [Pilot(Whitening(*shape), size, torch.zeros(2, size)) for shape in architecture["pilots"]]
     score = ScoreNetwork(prior, bands, architecture["fixed"], centring=architecture.get("centring", 0))  # former runs: polynomials
-    return OneStep(moments, score, pilots)
+    return OneStep(moments, score, pilots, int(architecture.get("few", 0)))  # former runs: all objects
 
 
 def build_members(architecture: Mapping[str, Any], summary: nn.Module, prior: Prior, components: list[int]) -> list[GlobalEstimator]:

@@ -34,6 +34,7 @@ HELD_OUT = 0.1  # share of the pilot surveys and of their objects on which train
 BATCH = (64, 2048)  # fewest and most objects a batch: a 64th of them in between
 EPOCHS = 3.0  # of the score network, in units of `local_epochs`: what it regresses on is nearly all noise
 RATE = 6e-3  # a third of it leaves the score network short of what the objects tell, however long it trains
+FEW = 4096  # objects of a survey at most that lead to an estimate of Θ: its error is no longer that of their number
 MARGIN = 0.02  # share of the prior's width by which a pilot stays inside
 
 
@@ -49,14 +50,14 @@ def train_one_step(run: Stages, moments: Moments) -> OneStep:
     keep = max(math.ceil(t.objects / t.pilot_surveys), 1)
     table, theta, objects, _ = run.table("pilot", moments, run.at.pilot, t.pilot_surveys, keep)
     score = run.seeded(3, lambda: ScoreNetwork(run.prior, objects.observations.mag.shape[-1], run.fixed)).to(run.device)
-    one = OneStep(moments, score, [_train_pilot(run, 0, table, score.standardise(theta))])
+    one = OneStep(moments, score, [_train_pilot(run, 0, table, score.standardise(theta))], FEW)
     _train_score(run, score, run.joint_score, moments, objects)
     table, theta, *_ = run.table("centre", one.eval().at_truth, run.at.centre, CENTRE * t.pilot_surveys, 0)
     score.centre_of_sums.fit(score.standardise(theta), table[:, :-1], table[:, -1])
     train_centring(run, one, table, score.standardise(theta), objects)
     for k in range(t.refinements):
         first = run.at.pilot + (k + 1) * t.pilot_surveys
-        table, theta, *_ = run.table(f"refine-{k}", one.eval(), first, t.pilot_surveys, 1)
+        table, theta, *_ = run.table(f"refine-{k}", one.eval().towards, first, t.pilot_surveys, 1)
         one.pilots.append(_train_pilot(run, k + 1, table, score.standardise(theta)))
     return one.to(run.device).eval()
 

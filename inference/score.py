@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from cigars.schema import FIDUCIAL, Observations
 
-from .batches import Packed
+from .batches import Packed, thinned
 from .centring import MeanScore, Polynomial
 from .distances import distance_modulus
 from .priors import Prior
@@ -178,11 +179,13 @@ class OneStep(nn.Module):
         moments: with its trained local regressor.
         score: trained on joint scores.
         pilots: the first from moments, the others from the summary at the estimate before.
+        few: objects of a survey at most that estimates use beyond the moments, which is most of the cost of a large survey; all count at
+            the last estimate, and 0 takes all everywhere.
     """
 
-    def __init__(self, moments: Moments, score: ScoreNetwork, pilots: list[Pilot]) -> None:
+    def __init__(self, moments: Moments, score: ScoreNetwork, pilots: list[Pilot], few: int = 0) -> None:
         super().__init__()
-        self.moments, self.score, self.pilots = moments, score, nn.ModuleList(pilots)
+        self.moments, self.score, self.pilots, self.few = moments, score, nn.ModuleList(pilots), few
 
     @property
     def regressor(self) -> LocalRegressor:
@@ -198,10 +201,22 @@ class OneStep(nn.Module):
     def forward(self, packed: Packed) -> Float[Tensor, "survey summary"]:
         """Summary of each survey: estimate, estimate after one Newton step, that step, mean scores, ln widths, numbers, exposure."""
         features, estimate = self._objects(packed)
+        return self._at(packed, features, estimate, self._estimated(packed, features, estimate)[0])
+
+    @torch.no_grad()
+    def towards(self, packed: Packed) -> Float[Tensor, "survey summary"]:
+        """The summary of a few objects of each survey, which the next refinement reads."""
+        y, some = self._estimated(packed, *self._objects(packed))
+        return self._at(*some, y)
+
+    def _estimated(self, packed: Packed, features: Tensor, estimate: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
+        """Last estimate of y, and what `_at` wants of the few objects that led to it."""
         y = self.pilots[0](self.moments(packed, estimate))
+        fewer, rows = thinned(packed, self.few) if self.few else (packed, slice(None))
+        some = fewer, features[rows], (estimate[0][rows], estimate[1][rows])
         for refine in self.pilots[1:]:
-            y = refine(self._at(packed, features, estimate, y))
-        return self._at(packed, features, estimate, y)
+            y = refine(self._at(*some, y))
+        return y, some
 
     @torch.no_grad()
     def at(self, packed: Packed, y: Float[Tensor, "survey parameter"]) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.linear_gaussian import MARGINALS
 from cigars.schema import Observations, Survey
-from inference.batches import hide, join, pack, segment_mean, select, subset, to_torch
+from inference.batches import Packed, hide, join, pack, segment_mean, select, subset, thinned, to_torch
 
 from .conftest import observations
 
@@ -78,3 +78,32 @@ def test_a_mask_with_more_objects_than_the_number_is_refused(source):
     batch = source(0, 2)
     with pytest.raises(ValueError, match="survey: expected at most"):
         pack(batch._replace(number=batch.number - 1))
+
+
+def test_thinning_keeps_a_random_choice_that_order_does_not_change():
+    """A choice by brightness would move the mean: 3,000 of 6,000 objects are within 5 standard errors of all."""
+    o, lengths = observations(6400, seed=2), torch.tensor([6000, 400])
+    packed = Packed(o, None, torch.zeros(2, 1), lengths, lengths + 1, torch.ones(2))
+    fewer, rows = thinned(packed, 3000)
+    assert fewer.lengths.tolist() == [3000, 400]
+    assert fewer.number.tolist() == [6001, 401]
+    assert torch.equal(fewer.observations.mag, o.mag[rows])
+    assert bool((rows[:3000] < 6000).all())
+    assert rows[3000:].sort().values.tolist() == list(range(6000, 6400))
+    for column in (*o.mag.T, o.m, o.x, o.c):
+        some = column[rows[:3000]]
+        assert abs(float(some.mean() - column[:6000].mean())) < 5 * float(column[:6000].std()) * (1 / 3000 - 1 / 6000) ** 0.5
+    order = torch.cat([torch.randperm(6000, generator=torch.Generator().manual_seed(1)), torch.arange(6000, 6400)])
+    again, others = thinned(packed._replace(observations=type(o)(*(leaf[order] for leaf in o))), 3000)
+    assert torch.equal(order[others].sort().values, rows.sort().values)
+    assert torch.equal(again.observations.mag, fewer.observations.mag)  # and in the same order
+    bright = o.mag[:6000].mean(1).argsort()[:3000]
+    assert abs(float(o.mag[bright].mean() - o.mag[:6000].mean())) > 5 * float(o.mag.mean(1).std()) / 6000**0.5
+
+
+def test_few_objects_are_all_kept():
+    o = observations(50)
+    packed = Packed(o, None, torch.zeros(1, 1), torch.tensor([50]), torch.tensor([50]), torch.ones(1))
+    fewer, rows = thinned(packed, 50)
+    assert fewer is packed
+    assert torch.equal(o.mag[rows], o.mag)

@@ -11,7 +11,7 @@ from astropy.cosmology import LambdaCDM, w0waCDM
 
 from benchmarks.linear_gaussian import MARGINALS, NOISE, PRIOR_MEAN, ZERO, GaussianSurvey, configuration, measure
 from cigars.schema import LOCALS, Marginal, Observations
-from inference.batches import Packed, select
+from inference.batches import Packed, select, thinned
 from inference.centring import MeanScore
 from inference.distances import distance_modulus
 from inference.fit import fit
@@ -78,6 +78,21 @@ def test_surveys_in_a_batch_do_not_see_each_other_and_empty_ones_are_finite(one)
 
 
 @torch.no_grad()
+def test_few_objects_lead_to_the_estimate_and_all_count_at_it(one):
+    """With room for all nothing changes; with fewer the estimate is that of the fewer, and scores there are of all."""
+    packed, size = surveys(observations(300, seed=4), [200, 100]), len(PRIOR.names)
+    roomy, sparse = (OneStep(one.moments, one.score, list(one.pilots), few) for few in (200, 60))
+    assert torch.equal(roomy(packed), one(packed))
+    assert torch.equal(roomy.towards(packed), one(packed))
+    few, _ = thinned(packed, 60)
+    estimate = one.pilots[1](one._at(few, *one._objects(few), one.pilots[0](one.moments(packed))))
+    out = sparse(packed)
+    torch.testing.assert_close(out[:, :size], estimate)
+    assert not torch.allclose(out[:, :size], one(packed)[:, :size])
+    torch.testing.assert_close(out, one._at(packed, *one._objects(packed), estimate))
+    torch.testing.assert_close(sparse.towards(packed), one._at(few, *one._objects(few), estimate))
+
+
 def test_estimates_stay_inside_the_prior_whatever_the_summary(one):
     wild = 1e6 * torch.randn(50, one.pilots[0].whitening.mean.shape[0], generator=torch.Generator().manual_seed(0))
     y = one.pilots[0](wild)
