@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["narrowed", "reduced", "train_rounds"]
 
 FEWEST_SURVEYS, FEWEST_OBJECTS = 1_000, 200_000
-NEARBY = 1_024  # surveys in the present box that cut it
+NEARBY, ENOUGH = (512, 1_024), 8_000_000  # fewest and most surveys in the present box that cut it, and objects of theirs that are enough
 STEPS, WORTH = 4, 0.5  # at most so many cuts a round, while each leaves less than this share of the volume
 CHECKPOINTS = "checkpoints"
 
@@ -170,7 +170,9 @@ def _searched(config: Config, folder: Path, target: Catalogue, device: str, repo
     return steps, simulated + sum(step.surveys for step in steps)
 
 
-def narrowed(summary: nn.Module, config: Config, target: Catalogue, device: str = "cpu", report: Reporter = lambda *_, **__: None) -> Iterator[Step]:
+def narrowed(
+    summary: nn.Module, config: Config, target: Catalogue, device: str = "cpu", report: Reporter = lambda *_, **__: None
+) -> Iterator[Step]:
     """Cut the prior to where the target can be, step by step, each by surveys simulated in the box of the one before.
 
     Args:
@@ -186,10 +188,11 @@ def narrowed(summary: nn.Module, config: Config, target: Catalogue, device: str 
     from inference.regression import regress
 
     names, priors, box = tuple(config.marginals), config.marginals, config
+    surveys = min(max(ENOUGH // max(len(target.id), 1), NEARBY[0]), NEARBY[1], config.training.surveys)
     with torch.no_grad():
         observed = summary(pack(as_survey(target.observations), device=device))[0]
     for number in range(STEPS):
-        table, theta = _nearby(summary, config, box, number, device, report)
+        table, theta = _nearby(summary, config, box, number, surveys, device, report)
         found = regress(table, theta, observed)
         estimate, errors = found.estimate.cpu().numpy(), found.errors.cpu().numpy()
         cuts = {n: cut_marginal(estimate[k], errors[:, k], (priors[n].low, priors[n].high)) for k, n in enumerate(names)}
@@ -205,8 +208,10 @@ def narrowed(summary: nn.Module, config: Config, target: Catalogue, device: str 
         priors, box = smaller.marginals, smaller
 
 
-def _nearby(summary: nn.Module, config: Config, box: Config, number: int, device: str, report: Reporter) -> tuple[Tensor, Tensor]:
-    """Summary and Θ of surveys in a box, of the size of the target's; what simulates them is compiled once for all boxes."""
+def _nearby(
+    summary: nn.Module, config: Config, box: Config, number: int, surveys: int, device: str, report: Reporter
+) -> tuple[Tensor, Tensor]:
+    """Summary and Θ of whole batches of surveys in a box, at exposure 1; what simulates them is compiled once for all boxes."""
     import torch
 
     from inference.batches import pack
@@ -214,7 +219,7 @@ def _nearby(summary: nn.Module, config: Config, box: Config, number: int, device
     from inference.threads import by_surveys
 
     batch, names = config.training.batch_surveys, tuple(box.marginals)
-    total = -(-min(NEARBY, config.training.surveys) // batch) * batch
+    total = -(-surveys // batch) * batch
     theta = Prior(box.marginals).sample((total,), torch.Generator().manual_seed(config.seed))
     free = dict(zip(names, np.asarray(theta, np.float64).T, strict=True))
     source, rows = survey_source(config.of_exposure(1.0), f"nearby-{number}", config.globals_of(free)), []

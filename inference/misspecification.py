@@ -45,6 +45,8 @@ __all__ = [
 QUANTILES = (0.05, 0.5, 0.95)
 NEIGHBOURS = 10
 ODD = 0.01  # p-value of an object below which it counts as odd in `odd_share`
+FAR = 4.0  # times the mean leverage, beyond which a simulated survey is not like the others
+LEAST = 0.3  # of the mean spread, however far in the middle
 ROUNDING = 1e-6  # of the scatter of a column: relative rank of what is a combination of others
 
 
@@ -147,13 +149,27 @@ def law_at(values: Float[np.ndarray, "survey"], found: Given, leverage: float | 
     """Law of a number for surveys so far from the middle of the simulated ones, from those of surveys left out in turn.
 
     What the regression leaves grows towards its edge, where surveys are not as linear, and the observed survey is in the middle of those
-    at its posterior: the mean is linear in the leverage. The law about it is a gamma law with the variance and skewness of the values.
+    at its posterior: mean and spread are linear in the leverage. The law about the mean is a gamma law with the variance and skewness of
+    the values in units of that spread. A few surveys whose estimate of Θ ran away, far from all others and from the observed one, are left
+    out: their numbers, tens of times those of others, would make any value an ordinary one.
     """
-    x = found.leverages - found.leverages.mean()
-    slope = x @ values / max(x @ x, 1e-12)
-    rest = values - values.mean() - slope * x
-    centre = values.mean() + slope * (leverage - found.leverages.mean())
-    return stats.pearson3(max(float(stats.skew(rest)), 1e-3), centre, rest.std(ddof=2))
+    near = found.leverages <= max(FAR * float(found.leverages.mean()), found.leverage)
+    x, values = found.leverages[near], values[near]
+    middle = x.mean()
+
+    def line(of: np.ndarray) -> float:
+        return float((x - middle) @ of / max((x - middle) @ (x - middle), 1e-12))
+
+    slope = line(values)
+    rest = values - values.mean() - slope * (x - middle)
+    size, growth = np.abs(rest).mean(), line(np.abs(rest))
+
+    def spread(at: float | np.ndarray) -> float | np.ndarray:
+        return np.maximum(1 + growth / max(size, 1e-300) * (at - middle), LEAST)
+
+    scaled = rest / spread(x)
+    skewness = max(float(stats.skew(scaled)), 1e-3)
+    return stats.pearson3(skewness, values.mean() + slope * (leverage - middle), scaled.std(ddof=3) * spread(leverage))
 
 
 def unlikely(

@@ -46,7 +46,9 @@ def regress(
         ValueError: for fewer than three surveys, or numbers that are not finite.
     """
     if len(summary) < 3 or not all(bool(torch.isfinite(t).all()) for t in (summary, theta, observed)):
-        raise ValueError(f"regression: expected finite summaries of three surveys or more, got {len(summary)}; simulate more, or train anew")
+        raise ValueError(
+            f"regression: expected finite summaries of three surveys or more, got {len(summary)}; simulate more, or train anew"
+        )
     whitening = Whitening.fit(summary)
     design = whitening(summary).double()
     centre, target = design.mean(0), theta.double()

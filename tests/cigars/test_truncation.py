@@ -9,7 +9,20 @@ from scipy.stats import laplace, norm, t, truncnorm
 from cigars.config import ConfigError, Prior, load_config
 from cigars.files import FileError
 from cigars.schema import Marginal
-from cigars.truncation import PAD, RECORD, TAIL, Round, Rounds, Step, cut_marginal, piled_up, prior_mass, read_rounds, truncated, write_rounds
+from cigars.truncation import (
+    PAD,
+    RECORD,
+    TAIL,
+    Round,
+    Rounds,
+    Step,
+    cut_marginal,
+    piled_up,
+    prior_mass,
+    read_rounds,
+    truncated,
+    write_rounds,
+)
 
 EVERYWHERE = (-np.inf, np.inf)
 UNIT = Marginal("uniform", 0.0, 1.0, 0.0, 1.0)

@@ -119,6 +119,30 @@ def test_low_densities_are_rejected_as_often_as_stated_and_only_low_ones():
     assert unlikely(simulated, known, -30.0, known[0]).checks[0].p_value < 1e-6
 
 
+def far_from_linear(rng, count, runaway=0):
+    """A ln density with more scatter and less of it where Θ is far out; of the first `runaway` surveys the estimate of Θ is nonsense."""
+    theta = rng.normal(size=(count, PARAMETERS))
+    distance = (theta**2).sum(1)
+    ln_density = -(1 + 0.5 * distance) * (1 + 0.5 * rng.normal(size=count) ** 2)
+    theta[:runaway] *= 30
+    ln_density[:runaway] -= 1000
+    return ln_density, theta
+
+
+@pytest.mark.parametrize("runaway", [0, 3])
+def test_a_survey_in_the_middle_is_judged_by_those_like_it(runaway):
+    """Rates within 5 standard errors at the middle, where one law for all leverages would hardly reject, with estimates run away or without."""
+    rng, repeats, right, wrong = np.random.default_rng(16), 400, [], []
+    middle = np.full(PARAMETERS, 0.1)
+    for _ in range(repeats):
+        simulated, known = far_from_linear(rng, SURVEYS, runaway)
+        usual = -(1 + 0.5 * (middle**2).sum()) * (1 + 0.5 * rng.normal() ** 2)
+        right.append(unlikely(simulated, known, usual, middle).checks[0].p_value)
+        wrong.append(unlikely(simulated, known, usual - 8.0, middle).checks[0].p_value)
+    assert np.mean(np.array(right) < LEVEL) < LEVEL + 5 * (LEVEL * (1 - LEVEL) / repeats) ** 0.5
+    assert np.mean(np.array(wrong) < LEVEL) > 0.8
+
+
 def test_a_combination_of_other_statistics_changes_nothing():
     rng = np.random.default_rng(6)
     simulated, known = surveys(rng, SURVEYS)
