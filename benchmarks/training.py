@@ -1,12 +1,12 @@
 """What does a posterior for one catalogue cost, in surveys and seconds, by truncation rounds?
 
-A mock at the fiducial Θ is the target of `cigars train CONFIG --target mock --rounds 2`; afterwards: surveys simulated and seconds of each
-round (host bank cached, compilation included), the share of the prior's volume in the last box, √det of the (Ω_m, Ω_Λ) covariance and the
-widths of the mock's posterior, the same on other mocks at the fiducial Θ with their pulls, and the share of the truths inside 68 % intervals in the
-calibration inside the box. Aims: 15 minutes on two cores for `lsst`, 40 for `lsst-16k`, 3 on a GPU.
+A mock at the fiducial Θ is the target of `cigars train CONFIG --target mock --rounds 2`; afterwards: surveys simulated and seconds
+of each round (host bank cached, compilation included), the share of the prior's volume in the last box, √det of the (Ω_m, Ω_Λ)
+covariance and the widths of the mock's posterior, the same on other mocks at the fiducial Θ with their pulls, and the share of the
+truths inside 68 % intervals in the calibration inside the box. Aims: 15 minutes on two cores for `lsst`, 40 for `lsst-16k`, 3 on a GPU.
 
-usage: python benchmarks/training.py CONFIG FOLDER [--rounds 2] [--mocks 20] [--set KEY=VALUE ...] [--device cpu]; FOLDER keeps the run, and an
-interrupted one is continued, with the seconds of the whole rounds since.
+usage: python benchmarks/training.py CONFIG FOLDER [--rounds 2] [--mocks 20] [--set KEY=VALUE ...] [--device cpu]; FOLDER keeps the
+run, and an interrupted one is continued, with the seconds of the whole rounds since.
 """
 
 from __future__ import annotations

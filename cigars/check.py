@@ -166,18 +166,19 @@ def compared(
 
 
 def _statistics_checks(simulated: Sequence[Seen], known: np.ndarray, observed: Sequence[Seen]) -> Iterator[tuple[Family, Family]]:
-    from inference.misspecification import predictive_checks
+    from inference.misspecification import comparable, predictive_checks
 
     for one in observed:
-        table, own = statistics_of(simulated, one)
-        yield predictive_checks(list(own), table, known, np.array(list(own.values())), one.mean)
+        near = comparable(known, one.mean)
+        table, own = statistics_of([s for s, like in zip(simulated, near, strict=True) if like], one)
+        yield predictive_checks(list(own), table, known[near], np.array(list(own.values())), one.mean)
 
 
 def _summary_checks(trained: Any, simulated: Sequence[Seen], known: np.ndarray, observed: Sequence[Seen]) -> Iterator[Family]:
     """Hotelling's T² of the whitened summary that the global posterior reads."""
     import torch
 
-    from inference.misspecification import predictive_checks
+    from inference.misspecification import comparable, predictive_checks
 
     def whitened(surveys: Sequence[Seen]) -> np.ndarray:
         rows = torch.as_tensor(np.stack([s.summary for s in surveys]), device=trained.device)
@@ -187,7 +188,8 @@ def _summary_checks(trained: Any, simulated: Sequence[Seen], known: np.ndarray, 
     among = whitened(simulated)
     names = [f"component {k}" for k in range(among.shape[1])]
     for one, row in zip(observed, whitened(observed), strict=True):
-        _, together = predictive_checks(names, among, known, row, one.mean)
+        near = comparable(known, one.mean)
+        _, together = predictive_checks(names, among[near], known[near], row, one.mean)
         yield together._replace(checks=[check._replace(test="network summary") for check in together.checks])
 
 
@@ -195,7 +197,7 @@ def _density_checks(trained: Any, simulated: Sequence[Seen], known: np.ndarray, 
     """Learned density of the summary; none where the run has not learned it."""
     import torch
 
-    from inference.misspecification import unlikely
+    from inference.misspecification import comparable, unlikely
 
     if trained.density is None:
         return []
@@ -205,23 +207,26 @@ def _density_checks(trained: Any, simulated: Sequence[Seen], known: np.ndarray, 
             rows = torch.as_tensor(np.stack([s.summary for s in surveys]), device=trained.device)
             return np.asarray(trained.density(rows).double().cpu().numpy())
 
-    among = ln_density(simulated)
-    return [unlikely(among, known, float(row), one.mean) for one, row in zip(observed, ln_density(observed), strict=True)]
+    among, near = ln_density(simulated), [comparable(known, one.mean) for one in observed]
+    rows = zip(observed, ln_density(observed), near, strict=True)
+    return [unlikely(among[like], known[like], float(row), one.mean) for one, row, like in rows]
 
 
 def _objects_checks(simulated: Sequence[Seen], known: np.ndarray, observed: Sequence[Seen], objects: np.ndarray) -> Iterator[Family]:
     """Maximum mean discrepancy of the objects, whatever it is in their law that differs."""
     from inference.checks import Family
-    from inference.two_sample import embedding, gaussian_kernel, mmd_check
+    from inference.misspecification import comparable
+    from inference.two_sample import FREQUENCIES, embedding, gaussian_kernel, mmd_check
 
-    # a survey of fewer than two objects says nothing of their law
-    kernel, enough = gaussian_kernel(objects), [k for k, s in enumerate(simulated) if len(s.inputs) > 1]
-    means, sizes = np.stack([embedding(simulated[k].inputs, kernel) for k in enough]), [len(simulated[k].inputs) for k in enough]
+    kernel, sizes = gaussian_kernel(objects), np.array([len(s.inputs) for s in simulated])
+    means = np.stack([embedding(s.inputs, kernel) if len(s.inputs) else np.zeros(2 * FREQUENCIES) for s in simulated])
     for one in observed:
-        checks, null = mmd_check(means, sizes, known[enough], embedding(one.inputs, kernel), len(one.inputs), one.mean)
+        near = comparable(known, one.mean)
+        enough = near & (sizes > 1)  # a survey of fewer than two objects says nothing of their law
+        checks, null = mmd_check(means[enough], sizes[enough], known[enough], embedding(one.inputs, kernel), len(one.inputs), one.mean)
         every = np.ones((len(simulated), 1))
         every[enough] = null
-        yield Family(checks, every)
+        yield Family(checks, every[near])
 
 
 def _fewest(trained: Any, config: Config) -> int:

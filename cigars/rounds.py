@@ -1,9 +1,9 @@
 """Training for one target in rounds: find where its Θ is, cut the prior to that, and train inside.
 
-All rounds but the last are cheap: they learn the summary of surveys alone, without any posterior, from a quarter of the objects and half of the
-pilot surveys. Surveys simulated in the present box, each with that summary, then say where the target's Θ can be (`inference.regression`,
-`truncation`), and again inside the smaller box, for as long as that halves its volume. The last round is an ordinary training of a
-configuration whose prior is narrower, so that its run folder is like any other, calibrated inside its own box.
+All rounds but the last are cheap: they learn the summary of surveys alone, without any posterior, from a quarter of the objects and half
+of the pilot surveys. Surveys simulated in the present box, each with that summary, then say where the target's Θ can be
+(`inference.regression`, `truncation`), and again inside the smaller box, for as long as that halves its volume. The last round is an
+ordinary training of a configuration whose prior is narrower, so that its run folder is like any other, calibrated inside its own box.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 r"""Truncation of a prior to where the Θ of one target is, and the record that a truncated run keeps.
 
-Surveys simulated inside the present box give an estimate of the target's Θ and the law of its errors (`inference.regression`). A step cuts each
-marginal where an error is so large that it happens with probability TAIL, pads what is left by PAD of its width on both sides
-and never goes beyond the old support. That far out there are no errors to count: beyond the largest SHARE of them their tail is taken
-as exponential, $P(e > u + t) = {\rm SHARE}\, e^{-t / \bar t}$ with the mean excess $\bar t$, which is longer than a normal one. Within the box
-the posterior is the same but for its normalisation, so what is inferred differs by the mass that was cut, at most 2 TAIL a marginal and step.
+Surveys simulated inside the present box give an estimate of the target's Θ and the law of its errors (`inference.regression`). A step
+cuts each marginal where an error is so large that it happens with probability TAIL, pads what is left by PAD of its width on both
+sides and never goes beyond the old support. That far out there are no errors to count: beyond the largest SHARE of them their tail is
+taken as exponential, $P(e > u + t) = {\rm SHARE}\, e^{-t / \bar t}$ with the mean excess $\bar t$, which is longer than a normal one.
+Within the box the posterior is the same but for its normalisation, so what is inferred differs by the mass that was cut, at most 2 TAIL
+a marginal and step.
 """
 
 from __future__ import annotations

@@ -83,8 +83,8 @@ def fit(
         run_folder: receives checkpoints, weights and metadata.
         fingerprint, configuration: stored with the run, and a resumed training must carry the same fingerprint.
         device: where networks are trained.
-        report: progress callback of stages "regressor", "pilot", "estimate", "score", "centre", "centring", "refine-0", ..., "summaries", "encoder", "global",
-            "density", "local".
+        report: progress callback of stages "regressor", "pilot", "estimate", "score", "centre", "centring", "refine-0", ...,
+            "summaries", "encoder", "global", "density", "local".
         resume: continue from the checkpoints in the folder.
         joint_score: of simulated objects, which encoder = "score" learns from.
 
@@ -113,7 +113,8 @@ def fit(
         "distance": [np.asarray(d).tolist() for d in distance],
         "architecture": {
             "encoder": config.training.encoder, "bands": int(objects.observations.mag.shape[-1]), "regressor_width": REGRESSOR_WIDTH,
-            "fixed": dict(config.fixed), "pilots": _pilot_shapes(summary), "centring": _centring(summary), "few": getattr(summary, "few", 0),
+            "fixed": dict(config.fixed), "pilots": _pilot_shapes(summary), "few": getattr(summary, "few", 0),
+            "centring": _centring(summary),
             "summary": int(table.shape[1]), "components": [m.whitening.projection.shape[1] for m in members], "density": True,
         },
         "number_range": sizes, "curves": {**curves, "density": density_curve, "local": local_curve},

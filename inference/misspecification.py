@@ -31,6 +31,7 @@ __all__ = [
     "Given",
     "Typicality",
     "column_statistics",
+    "comparable",
     "false_discoveries",
     "given",
     "law_at",
@@ -45,7 +46,7 @@ __all__ = [
 QUANTILES = (0.05, 0.5, 0.95)
 NEIGHBOURS = 10
 ODD = 0.01  # p-value of an object below which it counts as odd in `odd_share`
-FAR = 4.0  # times the mean leverage, beyond which a simulated survey is not like the others
+FAR = 4.0  # times the mean leverage: beyond, a simulated survey is not like the others
 LEAST = 0.3  # of the mean spread, however far in the middle
 ROUNDING = 1e-6  # of the scatter of a column: relative rank of what is a combination of others
 
@@ -145,31 +146,40 @@ def predictive_checks(
     return Family(checks, 2 * stats.t.sf(left_out, freedom - 1)), _hotelling(found, freedom)
 
 
+def comparable(known: Float[np.ndarray, "survey parameter"], observed_known: Float[np.ndarray, "parameter"]) -> Bool[np.ndarray, "survey"]:
+    """Which simulated surveys are where the observed one is; the estimate of Θ runs away in a few, to where the model is another.
+
+    What a regression leaves there is tens of times what it leaves of others, so that one such survey would make any observed one ordinary.
+    Left out are those with more than FAR times the mean leverage, unless the observed survey is as far out.
+    """
+    centre = known.mean(0)
+    deviation, at = known - centre, observed_known - centre
+    inverse = np.linalg.pinv(deviation.T @ deviation, rcond=1e-12)
+    leverages, leverage = np.einsum("si,ij,sj->s", deviation, inverse, deviation), at @ inverse @ at
+    return np.asarray(leverages <= max(FAR * leverages.mean(), leverage))
+
+
 def law_at(values: Float[np.ndarray, "survey"], found: Given, leverage: float | np.ndarray) -> stats.rv_frozen:
     """Law of a number for surveys so far from the middle of the simulated ones, from those of surveys left out in turn.
 
     What the regression leaves grows towards its edge, where surveys are not as linear, and the observed survey is in the middle of those
-    at its posterior: mean and spread are linear in the leverage. The law about the mean is a gamma law with the variance and skewness of
-    the values in units of that spread. A few surveys whose estimate of Θ ran away, far from all others and from the observed one, are left
-    out: their numbers, tens of times those of others, would make any value an ordinary one.
+    at its posterior: mean and spread are linear in the leverage. The law about the mean is a gamma law with the skewness of the values in
+    units of that spread.
     """
-    near = found.leverages <= max(FAR * float(found.leverages.mean()), found.leverage)
-    x, values = found.leverages[near], values[near]
-    middle = x.mean()
+    x = found.leverages - found.leverages.mean()
 
-    def line(of: np.ndarray) -> float:
-        return float((x - middle) @ of / max((x - middle) @ (x - middle), 1e-12))
+    def slope(of: np.ndarray) -> float:
+        return float(x @ of / max(x @ x, 1e-12))
 
-    slope = line(values)
-    rest = values - values.mean() - slope * (x - middle)
-    size, growth = np.abs(rest).mean(), line(np.abs(rest))
+    rest = values - values.mean() - slope(values) * x
+    growth = slope(np.abs(rest)) / max(np.abs(rest).mean(), 1e-300)
 
-    def spread(at: float | np.ndarray) -> float | np.ndarray:
-        return np.maximum(1 + growth / max(size, 1e-300) * (at - middle), LEAST)
+    def at(leverage: float | np.ndarray) -> tuple[float | np.ndarray, float | np.ndarray]:
+        further = leverage - found.leverages.mean()
+        return values.mean() + slope(values) * further, np.maximum(1 + growth * further, LEAST)
 
-    scaled = rest / spread(x)
-    skewness = max(float(stats.skew(scaled)), 1e-3)
-    return stats.pearson3(skewness, values.mean() + slope * (leverage - middle), scaled.std(ddof=3) * spread(leverage))
+    scaled, (centre, spread) = rest / at(found.leverages)[1], at(leverage)
+    return stats.pearson3(max(float(stats.skew(scaled)), 1e-3), centre, scaled.std(ddof=3) * spread)
 
 
 def unlikely(
