@@ -142,7 +142,7 @@ def test_a_survey_in_the_middle_is_judged_by_those_like_it(runaway):
         simulated, known = simulated[near], known[near]
         usual = -(1 + 0.5 * (middle**2).sum()) * (1 + 0.5 * rng.normal() ** 2)
         right.append(unlikely(simulated, known, usual, middle).checks[0].p_value)
-        wrong.append(unlikely(simulated, known, usual - 8.0, middle).checks[0].p_value)
+        wrong.append(unlikely(simulated, known, usual - 3.5, middle).checks[0].p_value)
     assert np.mean(np.array(right) < LEVEL) < LEVEL + 5 * (LEVEL * (1 - LEVEL) / repeats) ** 0.5
     assert np.mean(np.array(wrong) < LEVEL) > 0.8
 
