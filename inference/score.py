@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -209,7 +208,9 @@ class OneStep(nn.Module):
         y, some = self._estimated(packed, *self._objects(packed))
         return self._at(*some, y)
 
-    def _estimated(self, packed: Packed, features: Tensor, estimate: tuple[Tensor, Tensor]) -> tuple[Tensor, Any]:
+    def _estimated(
+        self, packed: Packed, features: Tensor, estimate: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Packed, Tensor, tuple[Tensor, Tensor]]]:
         """Last estimate of y, and what `_at` wants of the few objects that led to it."""
         y = self.pilots[0](self.moments(packed, estimate))
         fewer, rows = thinned(packed, self.few) if self.few else (packed, slice(None))

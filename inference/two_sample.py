@@ -57,7 +57,7 @@ def embedding(objects: Float[np.ndarray, "object input"], kernel: Kernel) -> Flo
 
 def mmd_check(
     simulated: Float[np.ndarray, "survey feature"],
-    sizes: Sequence[int],
+    sizes: Sequence[int] | np.ndarray,
     known: Float[np.ndarray, "survey parameter"],
     observed: Float[np.ndarray, "feature"],
     size: int,
