@@ -21,7 +21,7 @@ from .batches import Packed, Source
 from .checkpoints import prepare
 from .model import FORMAT, META, Trained, save_run, versions
 from .parallel import from_first, processes, rank
-from .posterior import GlobalPosterior
+from .posterior import COVERED, GlobalPosterior
 from .priors import Prior
 from .score import JointScore, OneStep
 from .stages import REGRESSOR_WIDTH, Split, Stages, random_hiding, split, stream
@@ -128,15 +128,16 @@ def fit(
 
 
 def _may_be_pooled(trained: Trained, held_table: torch.Tensor, held: Packed) -> bool:
-    """Whether held-out surveys leave the logarithmic pool of the ensemble unrejected: it is narrower than the mixture."""
+    """Whether held-out surveys find the logarithmic pool, which is narrower than the mixture, right jointly and not too narrow singly."""
     posterior = GlobalPosterior(trained)
     posterior.pooled = len(trained.estimators) > 1 and len(held.theta) >= ENOUGH
     if not posterior.pooled:
         return False
     with torch.no_grad():
         contexts = [member.context(held_table, held) for member in trained.estimators]
-    found = posterior.held_out_credibility(held.theta, contexts)
-    return abs(found - 0.5) < BAND_EDGE * (12 * len(held.theta)) ** -0.5  # of uniform ranks
+    found = posterior.held_out(held.theta, contexts)
+    joint = abs(found.credibility - 0.5) < BAND_EDGE * (12 * len(held.theta)) ** -0.5  # of uniform ranks
+    return joint and found.coverage > COVERED - BAND_EDGE * found.coverage_error
 
 
 def _checkpoints(folder: Path, fingerprint: str, resume: bool) -> Path:

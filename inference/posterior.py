@@ -30,11 +30,12 @@ from .standardise import RANGE_NAMES, range_columns
 from .threads import side_by_side
 from .train import _mix
 
-__all__ = ["GlobalModel", "GlobalPosterior", "LocalPosterior", "RangeIssue", "check_range", "outside_objects"]
+__all__ = ["COVERED", "GlobalModel", "GlobalPosterior", "HeldOut", "LocalPosterior", "RangeIssue", "check_range", "outside_objects"]
 
 CHUNK = 32768  # rows that the global flow samples at a time
 ROUNDS = 64  # of rejection, after which members disagree so much that the best of what they propose is taken
 NORMALISING = 128  # draws for ln Z, whose error is then some .02
+COVERED = 0.68  # by the central intervals of `HeldOut`
 BLOCK = 64  # objects whose draws are handed on together
 PAIRS = {"cpu": 32768, "cuda": 1 << 20}  # of an object and a draw, sampled at a time
 
@@ -47,6 +48,15 @@ class RangeIssue(NamedTuple):
     high: float
     outside: int
     worst: float
+
+
+class HeldOut(NamedTuple):
+    """Mean credibility of the regions of highest density that end at the truth, 1/2 if right and more if too narrow; and the share of
+    parameters inside the central intervals of 68 %, with its error: those of one survey are not independent."""
+
+    credibility: float
+    coverage: float
+    coverage_error: float
 
 
 class GlobalModel(Protocol):
@@ -163,8 +173,8 @@ class GlobalPosterior:
         return torch.where(inside, pool - self._ln_normaliser(contexts) if self.pooled else mixture, -torch.inf)
 
     @torch.no_grad()
-    def held_out_credibility(self, theta: Float[Tensor, "survey parameter"], contexts: Sequence[Tensor], draws: int = 99) -> float:
-        """Credibility of the region of highest density that ends at the truth, mean over surveys: 1/2 if right, more if too narrow.
+    def held_out(self, theta: Float[Tensor, "survey parameter"], contexts: Sequence[Tensor], draws: int = 99) -> HeldOut:
+        """Whether regions are as large as the errors of surveys with known Θ.
 
         Args:
             theta: true parameters.
@@ -174,7 +184,10 @@ class GlobalPosterior:
         every = torch.cat([theta[None], self.sample_at(contexts, draws)])
         step, kind = max(CHUNK // max(len(theta), 1), 1), 0 if self.pooled else 1
         ln_q = torch.cat([self._pool_and_mixture(part, contexts)[kind] for part in every.split(step)])
-        return float((ln_q[1:] > ln_q[0]).float().mean())
+        place = (every[1:] < every[0]).sum(0) / draws - 0.5
+        inside = (place.abs() < COVERED / 2).double().mean(1)
+        error = float(inside.std()) / len(inside) ** 0.5 if len(inside) > 1 else math.inf
+        return HeldOut(float((ln_q[1:] > ln_q[0]).float().mean()), float(inside.mean()), error)
 
     def _ln_normaliser(self, contexts: Sequence[Tensor]) -> Float[Tensor, "survey"]:
         """ln Z of each survey: mean ratio of pool and mixture at the same points of every base, whatever its company."""

@@ -1,6 +1,7 @@
 """Draws of the global, local and joint posterior, and the range check."""
 
 import math
+from statistics import NormalDist
 from types import SimpleNamespace
 
 import pytest
@@ -97,9 +98,12 @@ def test_credibility_tells_a_right_pool_from_one_too_narrow_or_too_wide(scale, e
     surveys = 2000
     theta = scale * torch.randn(surveys, 2, generator=torch.Generator().manual_seed(0))
     posterior = ensemble(Normal([0.5, 0.0], [1.0, 1.0]), Normal([-0.5, 0.0], [1.0, 1.0]))
-    found = posterior.held_out_credibility(theta, posterior.contexts(surveys))
-    assert found == pytest.approx(1 - 1 / (1 + scale**2), abs=5 * (12 * surveys) ** -0.5)
-    assert found == pytest.approx(expected, abs=0.04)
+    found = posterior.held_out(theta, posterior.contexts(surveys))
+    assert found.credibility == pytest.approx(1 - 1 / (1 + scale**2), abs=5 * (12 * surveys) ** -0.5)
+    assert found.credibility == pytest.approx(expected, abs=0.04)
+    covered = 2 * NormalDist().cdf(NormalDist().inv_cdf(0.84) / scale) - 1
+    assert found.coverage == pytest.approx(covered, abs=5 * found.coverage_error + 0.005)  # intervals of 99 draws end between two
+    assert found.coverage_error == pytest.approx((covered * (1 - covered) / 2 / surveys) ** 0.5, rel=0.1)  # two independent parameters
 
 
 @pytest.mark.parametrize(
@@ -111,6 +115,19 @@ def test_members_are_pooled_where_enough_held_out_surveys_allow_it(surveys, scal
     model = ensemble(Normal([0.5, 0.0], [1.0, 1.0]), Normal([-0.5, 0.0], [1.0, 1.0]), pooled=False).trained
     theta = scale * torch.randn(surveys, 2, generator=torch.Generator().manual_seed(4))
     assert _may_be_pooled(model, torch.zeros(surveys, 1), SimpleNamespace(theta=theta)) == expected
+
+
+def test_members_that_are_right_jointly_and_too_narrow_singly_are_not_pooled():
+    """Errors with the right law of their size but always the same in both parameters: 68 % intervals hold 1 - exp(-.994²) = .63 of them."""
+    model = ensemble(Normal([0.5, 0.0], [1.0, 1.0]), Normal([-0.5, 0.0], [1.0, 1.0]), pooled=False).trained
+    right = torch.randn(4000, 2, generator=torch.Generator().manual_seed(4))
+    wrong = right.square().mean(1, keepdim=True).sqrt().expand(-1, 2) * right[:, :1].sign()
+    posterior = ensemble(Normal([0.5, 0.0], [1.0, 1.0]), Normal([-0.5, 0.0], [1.0, 1.0]))
+    found = posterior.held_out(wrong, posterior.contexts(4000))
+    assert found.credibility == pytest.approx(0.5, abs=5 * (12 * 4000) ** -0.5)
+    assert found.coverage == pytest.approx(1 - math.exp(-(0.9945**2)), abs=5 * found.coverage_error)
+    assert _may_be_pooled(model, torch.zeros(4000, 1), SimpleNamespace(theta=right))
+    assert not _may_be_pooled(model, torch.zeros(4000, 1), SimpleNamespace(theta=wrong))
 
 
 @pytest.mark.parametrize("pooled", [False, True])
