@@ -78,6 +78,7 @@ def test_surveys_in_a_batch_do_not_see_each_other_and_empty_ones_are_finite(one)
 
 
 @torch.no_grad()
+@torch.no_grad()
 def test_few_objects_lead_to_the_estimate_and_all_count_at_it(one):
     """With room for all nothing changes; with fewer the estimate is that of the fewer, and scores there are of all."""
     packed, size = surveys(observations(300, seed=4), [200, 100]), len(PRIOR.names)
