@@ -78,7 +78,6 @@ def test_surveys_in_a_batch_do_not_see_each_other_and_empty_ones_are_finite(one)
 
 
 @torch.no_grad()
-@torch.no_grad()
 def test_few_objects_lead_to_the_estimate_and_all_count_at_it(one):
     """With room for all nothing changes; with fewer the estimate is that of the fewer, and scores there are of all."""
     packed, size = surveys(observations(300, seed=4), [200, 100]), len(PRIOR.names)
@@ -94,6 +93,7 @@ def test_few_objects_lead_to_the_estimate_and_all_count_at_it(one):
     torch.testing.assert_close(sparse.towards(packed), one._at(few, *one._objects(few), estimate))
 
 
+@torch.no_grad()
 def test_estimates_stay_inside_the_prior_whatever_the_summary(one):
     wild = 1e6 * torch.randn(50, one.pilots[0].whitening.mean.shape[0], generator=torch.Generator().manual_seed(0))
     y = one.pilots[0](wild)
