@@ -42,6 +42,7 @@ RECORD = "rounds.json"
 TAIL = 5e-5  # probability cut on either side
 PAD = 0.2  # of the width of what is left, on either side
 SHARE, FEWEST = 0.05, 20  # share and number of the errors that fix a tail
+TINY = 1e-300  # mean excess of errors that are all the same beyond the largest of the others
 NEAR = 0.01  # of the width of a box: what counts as its edge, and the share of draws that may lie there
 
 
@@ -111,7 +112,7 @@ class _Tail(NamedTuple):
         ordered = np.sort(errors)
         count = max(math.ceil(SHARE * len(ordered)), min(FEWEST, len(ordered) // 2))
         start = float(ordered[-count - 1])
-        return cls(count / len(ordered), start, float(ordered[-count:].mean()) - start)
+        return cls(count / len(ordered), start, max(float(ordered[-count:].mean()) - start, TINY))
 
     def edge(self) -> float:
         """What an error exceeds with probability TAIL."""

@@ -138,7 +138,7 @@ def thinned(packed: Packed, limit: int) -> tuple[Packed, Int[Tensor, "kept"] | s
     if not len(packed.lengths) or int(packed.lengths.max()) <= limit:
         return packed, slice(None)
     mag = torch.nan_to_num(packed.observations.mag).double()
-    weights = torch.arange(2, mag.shape[1] + 2, dtype=mag.dtype, device=mag.device).sqrt()  # irrational: rounded magnitudes differ too
+    weights = (1 + torch.arange(1, mag.shape[1] + 1, dtype=mag.dtype, device=mag.device) ** 2).sqrt()  # irrational: for rounded magnitudes
     start = packed.lengths.cumsum(0) - packed.lengths
     owner = torch.repeat_interleave(packed.lengths, output_size=len(mag))
     order = (owner + torch.remainder(1e4 * (mag @ weights), 1.0)).argsort()

@@ -87,6 +87,12 @@ def test_errors_that_lie_to_one_side_move_the_cut_with_them():
     assert high - 10 > 8
 
 
+def test_errors_that_pile_up_at_their_largest_end_there():
+    cut = cut_marginal(0.0, np.repeat([-1.0, 0.0, 1.0], 100), EVERYWHERE)
+    assert unpadded(cut) == pytest.approx((-1.0, 1.0))
+    assert cut.outside == 0
+
+
 @pytest.mark.parametrize("errors", [[], [1.0, 2.0], [1.0, 1.0, 1.0], [0.0, np.nan, 1.0], [0.0, np.inf, 1.0]])
 def test_errors_that_say_nothing_are_refused(errors):
     with pytest.raises(ValueError, match="expected three different finite errors or more"):
