@@ -34,7 +34,7 @@ HELD_OUT = 0.1  # share of the pilot surveys and of their objects on which train
 BATCH = (64, 2048)  # fewest and most objects a batch: a 64th of them in between
 EPOCHS = 3.0  # of the score network, in units of `local_epochs`: what it regresses on is nearly all noise
 RATE = 6e-3  # a third of it leaves the score network short of what the objects tell, however long it trains
-FEW = 4096  # objects of a survey at most that lead to an estimate of Θ: its error is no longer that of their number
+FEW = 16_384  # objects of a survey at most that lead to an estimate of Θ, whose error is by then that of networks and not of their number
 MARGIN = 0.02  # share of the prior's width by which a pilot stays inside
 
 
