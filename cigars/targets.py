@@ -18,7 +18,6 @@ __all__ = [
     "TargetWarning",
     "as_survey",
     "check_exposure",
-    "check_like_simulated",
     "check_target",
     "check_trained",
     "inside",
@@ -131,10 +130,10 @@ def check_target(catalogue: Catalogue, source: Callable[[int, int], Survey], con
         raise CatalogueError(
             f"target: expected the {bands} bands of the configuration, got {given}; read it with the configuration's bands"
         )
-    check_like_simulated(_simulated(source, config), catalogue, config)
+    _check_like(_simulated(source, config), catalogue, config)
 
 
-def check_like_simulated(trained: Any, catalogue: Catalogue, config: Config) -> None:
+def _check_like(trained: Any, catalogue: Catalogue, config: Config) -> None:
     """Raise CatalogueError for a target unlike the objects of a training, and warn of columns where only a few are outside."""
     from inference.posterior import check_range
 

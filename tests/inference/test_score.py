@@ -16,7 +16,7 @@ from inference.centring import MeanScore
 from inference.distances import distance_modulus
 from inference.fit import fit
 from inference.model import load_run, save_run
-from inference.one_step import CENTRE, train_centring
+from inference.one_step import CENTRE, FEW, train_centring
 from inference.posterior import GlobalPosterior
 from inference.priors import Prior
 from inference.score import OneStep, Pilot, ScoreNetwork
@@ -257,6 +257,7 @@ def test_run_with_scores_survives_the_disk(trained):
     packed = torch_packed(survey, 30_000_000, 4)
     again = load_run(folder)
     torch.testing.assert_close(again.summary(packed), net.summary(packed))
+    assert again.summary.few == net.summary.few == FEW
     a, b = (GlobalPosterior(t).log_prob(packed.theta[None], packed) for t in (net, again))
     torch.testing.assert_close(a, b)
 
