@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 __all__ = ["draw_hosts", "host_probabilities", "light_model", "ln_likelihood", "ln_rates", "ln_terms"]
 
 AGE_NODES, R_V_NODES = (1, 2, 3, 5, 3), 4  # nodes of each age bin: the fourth is several Gyr wide
+REACH, KNOTS = 64.0, 1024  # of a table of the light: Gaussian widths to either side, and how many in all
+WORTH = 0.1  # pairs a knot from which a table is less work than its pairs
 MILLS_SCALE = 0.35
 
 
@@ -122,6 +124,13 @@ class _Quadratic(NamedTuple):
     ue: Array
 
 
+class _LightTable(NamedTuple):
+    """ln p(v | κ) of every object at the knots."""
+
+    value: Float[Array, "sn*knot"]
+    per_mag: Float[Array, "sn"]  # knots a magnitude of κ
+
+
 def light_model(theta: Globals, config: Config) -> tuple[Float[Array, "v 3"], Float[Array, "v"], Float[Array, "v"]]:
     """How the light v depends on the standard normals of stretch, colour and scatter (columns), on κ, and on the colour excess."""
     slopes = [model.slope for model in informative_errors(config).values()]
@@ -150,28 +159,33 @@ def ln_terms(theta: Globals, matches: Matches, config: Config) -> Float[Array, "
     """ln of each candidate host's part of λ, −∞ in the padding; some pairs at a time, which derivatives compute again."""
     theta = Globals(*(jnp.asarray(value, jnp.float32) for value in theta))
     moduli = transverse_modulus(theta, unpack(matches.hosts, len(config.hosts.bands)).z, config.hosts.z_max)
-    per_object = (_quadratic(theta, matches, config), matches.m, matches.precision)
+    forms, tabulated = _quadratic(theta, matches, config), _tabulated(matches, config)
+    light = _light_table(forms) if tabulated else forms
 
     def one(pair: tuple) -> Float[Array, ""]:
         host, owner, ln_fixed, grey = pair
-        forms, m, precision = jax.tree.map(lambda leaf: leaf[owner], per_object)
         h = jax.tree.map(lambda leaf: leaf[0], unpack(matches.hosts[host][None], len(config.hosts.bands)))
-        return ln_fixed - 0.5 * precision * (grey - moduli[host]) ** 2 + _ln_pair(theta, moduli[host], h, forms, m, config)
+        m, precision, centre = matches.m[owner], matches.precision[owner], forms.centre[owner]
+        offset, ln_rate = _ages(theta, moduli[host], h, m + centre)
+        if tabulated:
+            ln_light = _interpolated(light, owner, offset)
+        else:
+            ln_light = _ln_light(jax.tree.map(lambda leaf: leaf[owner], forms), offset, h, config)
+        ln_pair = LN10 * theta.dtd_logA + jax.nn.logsumexp(ln_rate + ln_light) + _ln_enters(h, moduli[host], config)
+        return ln_fixed - 0.5 * precision * (grey - moduli[host]) ** 2 + ln_pair
 
     terms = jax.lax.map(jax.checkpoint(one), (matches.host, matches.owner, matches.ln_fixed, matches.grey), batch_size=BATCH)
     return jnp.where(matches.place >= 0, terms[matches.place], -jnp.inf)
 
 
-def _ln_pair(theta: Globals, modulus: Array, h: Hosts, forms: _Quadratic, m: Array, config: Config) -> Float[Array, ""]:
-    """ln of the rate at which one host makes one object's light and enters."""
+def _ages(theta: Globals, modulus: Array, h: Hosts, peak: Array) -> tuple[Float[Array, "age"], Float[Array, "age"]]:
+    """κ less its `peak`, and ln of the rate times the weight of the rule, at each age that a supernova of a host can have."""
     step = theta.mass_step * ndtr((h.mass_log10_msun - theta.mass_step_loc) / SOFTNESS)
-    mean = theta.M0 + theta.gamma_Z * h.metallicity_log10_zsun + step + modulus + 5 * jnp.log10(1 + h.z) - (m + forms.centre)
+    mean = theta.M0 + theta.gamma_Z * h.metallicity_log10_zsun + step + modulus + 5 * jnp.log10(1 + h.z) - peak
     in_bin, place, weight = (jnp.asarray(v, jnp.float32) for v in _age_rule(AGE_NODES))
     young, old = age_bounds_gyr(h.z)
     offset = mean + theta.gamma_age * (young @ in_bin + (old - young) @ place)
-    ln_rate = ln_rate_per_bin(h.ln_mass, ln_bin_ages(h.z), theta.dtd_slope) @ in_bin + jnp.log(weight)
-    over_dust = _ln_over_dust if config.supernovae.dust == "independent" else _ln_behind_host_dust
-    return LN10 * theta.dtd_logA + over_dust(forms, offset, ln_rate, h) + _ln_enters(h, modulus, config)
+    return offset, ln_rate_per_bin(h.ln_mass, ln_bin_ages(h.z), theta.dtd_slope) @ in_bin + jnp.log(weight)
 
 
 def _ln_enters(h: Hosts, modulus: Array, config: Config) -> Float[Array, ""]:
@@ -183,16 +197,21 @@ def _ln_enters(h: Hosts, modulus: Array, config: Config) -> Float[Array, ""]:
     return passes + log_ndtr((m50 - h.magnitude[config.band_names.index(band)] - modulus) / width)
 
 
-def _ln_behind_host_dust(forms: _Quadratic, offset: Float[Array, "age"], ln_rate: Float[Array, "age"], h: Hosts) -> Float[Array, ""]:
-    """ln Σ rate × p(v | κ) over ages, κ at `offset` from the peak, behind the dust of the host."""
+def _ln_light(forms: _Quadratic, offset: Float[Array, "age"], h: Hosts, config: Config) -> Float[Array, "age"]:
+    """ln p(v | κ) of one object at offsets of κ from its peak, behind dust."""
+    return _ln_over_dust(forms, offset) if config.supernovae.dust == "independent" else _ln_behind_host_dust(forms, offset, h)
+
+
+def _ln_behind_host_dust(forms: _Quadratic, offset: Float[Array, "age"], h: Hosts) -> Float[Array, "age"]:
+    """ln p(v | κ), κ at `offset` from the peak, behind the dust of the host."""
     r_v, a_v = host_dust(h.dust_tau2, h.dust_index)
     excess, dim = a_v / r_v, a_v * (1 + 1 / r_v)
     ln_light = -0.5 * forms.hh * (offset + dim) ** 2 - (offset + dim) * forms.he * excess
-    return forms.ln_norm - 0.5 * excess * (forms.ee * excess - 2 * forms.ue) + jax.nn.logsumexp(ln_rate + ln_light)
+    return forms.ln_norm - 0.5 * excess * (forms.ee * excess - 2 * forms.ue) + ln_light
 
 
-def _ln_over_dust(forms: _Quadratic, offset: Float[Array, "age"], ln_rate: Float[Array, "age"], h: Hosts) -> Float[Array, ""]:
-    """ln Σ rate × p(v | κ) over ages, with A_V and R_V integrated out: A_V dims v by g = (1 + 1/R_V) h + e/R_V.
+def _ln_over_dust(forms: _Quadratic, offset: Float[Array, "offset"]) -> Float[Array, "offset"]:
+    """ln p(v | κ) with A_V and R_V integrated out: A_V dims v by g = (1 + 1/R_V) h + e/R_V.
 
     With R(t) = Φ(−t)/φ(t), Mills' ratio, √(2π) e^{t²/2} Φ(t) is R(−t) for t < 0 and √(2π) e^{t²/2} − R(t) above: one
     exponential each, taken relative to the largest.
@@ -203,12 +222,34 @@ def _ln_over_dust(forms: _Quadratic, offset: Float[Array, "age"], ln_rate: Float
     root = jax.lax.rsqrt(a)
     slope = (dim * forms.hh + redden * forms.he) * root
     t = ((redden * forms.ue - 1 / A_V_MEAN) * root)[None] - jnp.multiply.outer(offset, slope)
-    exponent = ln_rate - 0.5 * forms.hh * offset**2
-    above = exponent[..., None] + 0.5 * jnp.maximum(t, 0.0) ** 2
-    largest = jax.lax.stop_gradient(jnp.max(above))
-    tail = jnp.exp(exponent - largest)[..., None] * _mills_ratio(jnp.abs(t))
+    above = 0.5 * jnp.maximum(t, 0.0) ** 2
+    largest = jax.lax.stop_gradient(jnp.max(above, -1, keepdims=True))
+    tail = jnp.exp(-largest) * _mills_ratio(jnp.abs(t))
     dusty = jnp.where(t > 0, math.sqrt(2 * math.pi) * jnp.exp(above - largest) - tail, tail)
-    return forms.ln_norm + largest + jnp.log(jnp.sum(dusty * (weight * root / A_V_MEAN)[None]))
+    return forms.ln_norm - 0.5 * forms.hh * offset**2 + largest[:, 0] + jnp.log(dusty @ (weight * root / A_V_MEAN))
+
+
+def _tabulated(matches: Matches, config: Config) -> bool:
+    """Whether ln p(v | κ), which but for the dust of its host is one function of κ for an object, is worth a table of it."""
+    return config.supernovae.dust == "independent" and len(matches.host) > WORTH * KNOTS * len(matches.m)
+
+
+def _light_table(forms: _Quadratic) -> _LightTable:
+    """`_ln_over_dust` of each object at equal steps of κ over ± REACH of its Gaussian widths 1/√hh."""
+    knots = jnp.linspace(-REACH, REACH, KNOTS, dtype=jnp.float32)
+    value = jax.vmap(lambda f: _ln_over_dust(f, knots * jax.lax.rsqrt(f.hh)))(forms)
+    return _LightTable(value.ravel(), jnp.sqrt(forms.hh) * ((KNOTS - 1) / (2 * REACH)))
+
+
+def _interpolated(table: _LightTable, owner: Int[Array, ""], offset: Float[Array, "age"]) -> Float[Array, "age"]:
+    """Cubic through the four nearest knots of one object; straight beyond them, as the tail behind dust is."""
+    place = offset * table.per_mag[owner] + 0.5 * (KNOTS - 1)
+    knot = jnp.clip(jnp.floor(jax.lax.stop_gradient(place)), 1, KNOTS - 3)
+    at, first = place - knot, owner * KNOTS + knot.astype(jnp.int32) - 1
+    a, b, c, d = (table.value[first + k] for k in range(4))
+    t = jnp.clip(at, 0, 1)
+    cubic = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+    return cubic + (at - t) * (c - b)
 
 
 @functools.cache

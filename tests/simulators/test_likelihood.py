@@ -13,7 +13,17 @@ from cigars.config import Config
 from cigars.schema import FIDUCIAL, Globals, Observations
 from simulators.candidates import Matches, candidates
 from simulators.counts import expected_count
-from simulators.likelihood import draw_hosts, host_probabilities, ln_likelihood, ln_rates
+from simulators.likelihood import (
+    _interpolated,
+    _light_table,
+    _ln_over_dust,
+    _quadratic,
+    _tabulated,
+    draw_hosts,
+    host_probabilities,
+    ln_likelihood,
+    ln_rates,
+)
 from simulators.sps.attenuation import diffuse_curve
 from simulators.survey import draw_surveys, prepare
 from tests.simulators import banks
@@ -158,6 +168,36 @@ def test_density_of_one_host_is_the_mean_over_its_latents(case):
     assert np.all(np.abs(found - expected) < tolerance)
     for wrong in ({"beta": theta.beta + 0.3}, {"sigma_int": theta.sigma_int + 0.06}, {"gamma_age": theta.gamma_age + 0.04}):
         assert np.any(np.abs(np.asarray(ln_rates(_theta(theta._replace(**wrong)), matches, config)) - years - expected) > tolerance)
+
+
+def test_a_table_of_the_light_is_the_light_and_its_slope(world, few_matches):
+    """Within the Gaussian, in the tail behind dust and beyond the table."""
+    rng = np.random.default_rng(2)
+    direct, looked_up = jax.jit(_ln_over_dust), jax.jit(_interpolated)
+    slope = jax.jit(lambda forms, x: jax.grad(lambda x: _ln_over_dust(forms, x).sum())(x))
+    slope_of_table = jax.jit(lambda table, i, x: jax.grad(lambda x: _interpolated(table, i, x).sum())(x))
+    for theta in (NEAR, NEAR._replace(sigma_int=0.02)):
+        forms = _quadratic(_theta(theta), few_matches, world.config)
+        table = _light_table(forms)
+        for i in range(0, 40, 8):
+            one = jax.tree.map(lambda leaf, i=i: leaf[i], forms)
+            offset = jnp.asarray(np.concatenate([rng.uniform(-2, 2, 200), rng.uniform(-0.3, 0.3, 200)]), jnp.float32)
+            expected, found = np.asarray(direct(one, offset)), looked_up(table, i, offset)
+            # 1e-3 of a probability where that matters, 1e-4 of a logarithm that float32 subtracts elsewhere
+            np.testing.assert_allclose(found, expected, atol=1e-3, rtol=1e-4)
+            width = float(jax.lax.rsqrt(one.hh))
+            np.testing.assert_allclose(slope_of_table(table, i, offset), slope(one, offset), atol=0.02 / width, rtol=0.01)
+            assert np.abs(np.asarray(looked_up(table, i, offset + 0.1 * width)) - expected).max() > 1e-2
+            far = jnp.asarray(np.tile([-256.0, 128.0], 200) * width, jnp.float32)
+            assert np.isfinite(looked_up(table, i, far)).all()
+            assert (np.asarray(slope_of_table(table, i, far)) * np.tile([1, -1], 200) > 0).all()  # back to the table
+
+
+def test_many_pairs_are_looked_up_and_few_are_not(world, few, few_matches):
+    many = candidates(few, world.simulator, world.config, sigmas=1e3, grey=(-30.0, 30.0))
+    assert _tabulated(many, world.config)
+    assert not _tabulated(many, world.config.updated(**{"supernovae.dust": "host"}))  # every host has its own
+    assert not _tabulated(candidates(few, world.simulator, world.config, sigmas=0.5), world.config)
 
 
 # The law of detected objects
