@@ -39,7 +39,7 @@ def main() -> None:
     from cigars.runs import run_config
     from cigars.schema import FIDUCIAL
     from cigars.targets import as_survey
-    from cigars.truncation import read_rounds
+    from cigars.truncation import read_rounds, volume
     from inference.model import load_run
     from inference.posterior import GlobalPosterior
 
@@ -59,6 +59,7 @@ def main() -> None:
         "rounds": [
             {"surveys": r.surveys, "seconds": r.seconds, "volume_ratio": r.volume_ratio, "steps": len(r.steps)} for r in record.history
         ],
+        "volume_ratio": volume(config, run_config(arguments.folder)),
         "seconds": round(sum(r.seconds for r in record.history), 1),
         "sqrt_det_Om0_Ode0": float(np.linalg.det(np.cov(theta[:, :2].T)) ** 0.5),
         "width": dict(zip(trained.names, theta.std(0).tolist(), strict=True)),

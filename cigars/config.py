@@ -17,7 +17,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_serializer,
+    model_serializer,
+    model_validator,
+)
 
 from cigars.schema import FIDUCIAL, Globals, Marginal
 
@@ -29,6 +38,7 @@ __all__ = [
     "ObservationConfig",
     "Prior",
     "PriorConfig",
+    "Region",
     "SelectionConfig",
     "SizeConfig",
     "SupernovaConfig",
@@ -79,8 +89,32 @@ class Prior(_Frozen):
         return Marginal("fixed", self.fixed or 0.0, 0.0, -math.inf, math.inf)
 
 
+class Region(_Frozen):
+    """A part of the prior where parameters depend on each other: low < direction · (Θ − centre) < high for each direction.
+
+    Surveys are drawn inside. It is what `cigars.rounds` leaves for one target, whose posterior has nothing outside, so that what evaluates
+    a prior density has no need of it.
+    """
+
+    names: tuple[str, ...] = Field(min_length=1)
+    centre: tuple[float, ...]
+    directions: tuple[tuple[float, ...], ...]
+    limits: tuple[tuple[float, float], ...]
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Region:
+        size = len(self.names)
+        if len(self.centre) != size or any(len(row) != size for row in self.directions) or len(self.limits) != len(self.directions):
+            raise ValueError(f"expected a centre and directions of {size} numbers, one a name, and as many limits as directions")
+        if unknown := sorted(set(self.names) - set(Globals._fields)):
+            raise ValueError(f"names: expected parameters of {list(Globals._fields)}, got {unknown}")
+        if not all(low < high for low, high in self.limits):
+            raise ValueError(f"limits: expected low < high, got {[list(limit) for limit in self.limits]}")
+        return self
+
+
 class PriorConfig(_Frozen):
-    """Priors of Θ (forward model §1), independent of each other."""
+    """Priors of Θ (forward model §1), independent of each other but for a `region` that they are cut to."""
 
     Om0: Prior = Prior(uniform=(0.0, 1.0))
     Ode0: Prior = Prior(uniform=(0.0, 1.0))
@@ -97,6 +131,13 @@ class PriorConfig(_Frozen):
     mass_step_loc: Prior = Prior(uniform=(9.0, 11.0))
     gamma_Z: Prior = Prior(uniform=(-2.0, 2.0))
     gamma_age: Prior = Prior(uniform=(-0.1, 0.1))
+    region: Region | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_no_region(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A prior without a region has the fingerprint that it had before there were regions."""
+        tree: dict[str, Any] = plain(self)
+        return {key: value for key, value in tree.items() if key != "region" or value is not None}
 
 
 class HostConfig(_Frozen):

@@ -172,7 +172,8 @@ def _warn_piled_up(run: str | Path, catalogue: Catalogue, theta: Mapping[str, np
     record = read_rounds(run)
     if record is None:
         return ""
-    names = piled_up(theta, config.marginals, {name: prior.marginal for name, prior in record.configured.items()})
+    configured = {name: prior.marginal for name, prior in record.configured.items()}
+    names = piled_up(theta, config.marginals, configured, config.prior.region)
     if names:
         same = target_hash(catalogue) == record.target
         made = "for this catalogue" if same else f"for another catalogue ({record.objects} objects, {record.target})"

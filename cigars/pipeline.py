@@ -25,10 +25,12 @@ from cigars.posterior_file import read_posterior, save_posterior
 from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
 from cigars.schema import RANDOM_STREAM, Globals, Latents, Survey
 from cigars.scores import joint_scores
+from cigars.truncation import draw_prior
 from cigars.validate import VALIDATION, read_validation
 
 if TYPE_CHECKING:
     import arviz
+    from torch import nn
 
 __all__ = [
     "configured",
@@ -111,6 +113,8 @@ def survey_source(config: Config, stream: str, theta: Globals | None = None, rep
     from simulators.hosts import load_bank
     from simulators.survey import draw_surveys, prepare
 
+    if theta is None and config.prior.region is not None:
+        draw_prior(config, 1, 0)  # a region that holds nothing is refused before surveys are drawn in vain
     bank = load_bank(config.hosts, progress=lambda done, total: report("hosts", done, total))
     simulated = config.model_copy(update={"name": "", "seed": 0, "training": TrainingConfig()})  # nothing else compiles anew
     simulator = prepare(simulated, bank)
@@ -199,6 +203,7 @@ def train_run(
     resume: bool = False,
     report: Reporter = _silent,
     store: str | Path | None = None,
+    summary: nn.Module | None = None,
 ) -> Calibration:
     """Train the global and local posteriors of a configuration into the folder `run`, then calibrate them on fresh surveys.
 
@@ -211,6 +216,7 @@ def train_run(
         resume: continue from the checkpoints in the folder.
         report: progress, called as report(stage, done, total, **metrics).
         store: folder or address of a store with the training surveys; the run is the same as without it.
+        summary: of surveys, learned before; by default learned here.
 
     Raises:
         FileError: for a store of another configuration, or one that lacks surveys, before anything is trained.
@@ -240,6 +246,7 @@ def train_run(
             report=report,
             resume=resume,
             joint_score=joint_scores(config),
+            summary=summary,
         )
     fitted = time.monotonic()
     calibration = _calibrate(trained, source, config, report)

@@ -1,9 +1,9 @@
 """Training for one target in rounds: find where its Θ is, cut the prior to that, and train inside.
 
-All rounds but the last are cheap: they learn the summary of surveys alone, without any posterior, from a quarter of the objects and half
-of the pilot surveys. Surveys simulated in the present box, each with that summary, then say where the target's Θ can be
-(`inference.regression`, `truncation`), and again inside the smaller box, for as long as that halves its volume. The last round is an
-ordinary training of a configuration whose prior is narrower, so that its run folder is like any other, calibrated inside its own box.
+A round learns the summary of surveys alone, without any posterior; all but the last from a quarter of the objects and half of the pilot
+surveys. Surveys simulated in the present box, each with that summary, then say where the target's Θ can be (`inference.regression`,
+`truncation`), and again inside what is left, for as long as that halves its volume. In what the last round leaves of the prior the
+posteriors are trained, on its summary; their run folder is like any other, calibrated inside its own prior.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cigars.catalogue import Catalogue
 from cigars.config import Config, ConfigError
@@ -21,7 +19,19 @@ from cigars.pipeline import run_fingerprint, survey_source, train_run
 from cigars.runs import CALIBRATION, METADATA, Calibration, read_calibration, stored_fingerprint
 from cigars.scores import joint_scores
 from cigars.targets import as_survey, check_target, target_hash
-from cigars.truncation import RECORD, Round, Rounds, Step, cut_marginal, prior_mass, read_rounds, truncated, write_rounds
+from cigars.truncation import (
+    RECORD,
+    Round,
+    Rounds,
+    Step,
+    cut_marginal,
+    cut_region,
+    draw_prior,
+    read_rounds,
+    truncated,
+    volume,
+    write_rounds,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,13 +49,13 @@ Reporter = Callable[..., None]
 def train_rounds(
     config: Config, run: str | Path, target: Catalogue, rounds: int, *, device: str, resume: bool, report: Reporter
 ) -> Calibration:
-    """Train for a target in rounds; rounds 1 … n − 1 go to `run`/round-1 and so on, the last to `run` itself.
+    """Train for a target in rounds; their summaries go to `run`/round-1 and so on, the posteriors to `run` itself.
 
     Args:
         config: what to simulate, with the prior of the first round, and how to train.
         run: run folder, new unless `resume`.
         target: catalogue in the bands of the configuration.
-        rounds: at least one, which trains in the configured prior.
+        rounds: at least one, whose summary is learned in the configured prior.
         device: torch device of the networks.
         resume: continue with the round that was not finished.
         report: progress; called as report("round", number, rounds) before each round.
@@ -109,40 +119,39 @@ def _kept(run: Path, record: Rounds, resume: bool) -> Rounds | None:
 def _round(config: Config, run: Path, target: Catalogue, record: Rounds, number: int, device: str, report: Reporter) -> Rounds:
     """Work on one round, keep its record, and return it with those before."""
     started, last = time.monotonic(), number == record.rounds
-    chosen = truncated(config, record.history[-1].box) if record.history else config
+    before = record.history[-1] if record.history else None
+    chosen = truncated(config, before.box, before.region) if before else config
     chosen = chosen if last else reduced(chosen)
-    folder = run if last else run / f"round-{number}"
+    folder = run / f"round-{number}"
     if record.history:
         check_target(target, survey_source(chosen, "training", report=report), chosen)
     folder.mkdir(parents=True, exist_ok=True)
-    steps, surveys = _trained(chosen, folder, device, report) if last else _searched(chosen, folder, target, device, report)
+    found = _searched(chosen, folder, target, device, report)
     done = Round(
         number=number,
-        folder="." if last else folder.name,
+        folder=folder.name,
         fingerprint=run_fingerprint(chosen),
-        surveys=surveys,
+        surveys=found.surveys + (_trained(chosen, found, run, device, report) if last else 0),
         seconds=round(time.monotonic() - started, 2),
-        volume_ratio=prior_mass(config.marginals, chosen.marginals),
+        volume_ratio=volume(config, chosen),
         prior={name: getattr(chosen.prior, name) for name in chosen.marginals},
-        steps=steps,
+        steps=found.steps,
     )
     record = record.model_copy(update={"history": (*record.history, done)})
     write_rounds(run, record)
     return record
 
 
-def _trained(config: Config, folder: Path, device: str, report: Reporter) -> tuple[tuple[Step, ...], int]:
-    """The last round: a whole training, unless the folder holds it, calibrated; how many surveys it takes."""
-    from inference.stages import surveys_used
+class _Searched(NamedTuple):
+    """What a round learned: the summary, the steps by it, and how many surveys were simulated."""
 
-    whole = (folder / CALIBRATION).exists() and (folder / METADATA).exists()
-    if not (whole and stored_fingerprint(folder) == run_fingerprint(config)):
-        train_run(config, folder, device=device, resume=True, report=report)
-    return (), surveys_used(config.training)
+    summary: nn.Module
+    steps: tuple[Step, ...]
+    surveys: int
 
 
-def _searched(config: Config, folder: Path, target: Catalogue, device: str, report: Reporter) -> tuple[tuple[Step, ...], int]:
-    """Any other round: learn the summary and cut the prior by it; the steps, and how many surveys were simulated."""
+def _searched(config: Config, folder: Path, target: Catalogue, device: str, report: Reporter) -> _Searched:
+    """Learn the summary and cut the prior by it."""
     from inference.fit import learn_summary
     from inference.parallel import joined
     from simulators.cosmology import fiducial_distance_table
@@ -167,7 +176,16 @@ def _searched(config: Config, folder: Path, target: Catalogue, device: str, repo
             joint_score=joint_scores(config),
         )
     steps = tuple(narrowed(summary, config, target, device, report))
-    return steps, simulated + sum(step.surveys for step in steps)
+    return _Searched(summary, steps, simulated + sum(step.surveys for step in steps))
+
+
+def _trained(config: Config, found: _Searched, run: Path, device: str, report: Reporter) -> int:
+    """Train the posteriors in the box that the last round leaves, unless the folder holds them, calibrated; how many surveys they take."""
+    inside, t = truncated(config, found.steps[-1].box, found.steps[-1].region), config.training
+    whole = (run / CALIBRATION).exists() and (run / METADATA).exists()
+    if not (whole and stored_fingerprint(run) == run_fingerprint(inside)):
+        train_run(inside, run, device=device, resume=True, report=report, summary=found.summary)
+    return t.surveys + t.validation_surveys + t.calibration_surveys
 
 
 def narrowed(
@@ -187,45 +205,48 @@ def narrowed(
     from inference.batches import pack
     from inference.regression import regress
 
-    names, priors, box = tuple(config.marginals), config.marginals, config
+    names, left, mass = tuple(config.marginals), config, 1.0
     surveys = min(max(ENOUGH // max(len(target.id), 1), NEARBY[0]), NEARBY[1], config.training.surveys)
     with torch.no_grad():
         observed = summary(pack(as_survey(target.observations), device=device))[0]
     for number in range(STEPS):
-        table, theta = _nearby(summary, config, box, number, surveys, device, report)
+        table, theta = _nearby(summary, config, left, number, surveys, device, report)
         found = regress(table, theta, observed)
         estimate, errors = found.estimate.cpu().numpy(), found.errors.cpu().numpy()
+        priors = left.marginals
         cuts = {n: cut_marginal(estimate[k], errors[:, k], (priors[n].low, priors[n].high)) for k, n in enumerate(names)}
+        region, lost = cut_region(names, estimate, errors)
         yield Step(
             surveys=len(table),
             box={name: (cut.low, cut.high) for name, cut in cuts.items()},
             cut={name: cut.cut for name, cut in cuts.items()},
             outside={name: cut.outside for name, cut in cuts.items()},
+            region=region,
+            cut_by_region=lost,
         )
-        smaller = truncated(box, {name: (cut.low, cut.high) for name, cut in cuts.items()})
-        if prior_mass(priors, smaller.marginals) > WORTH * prior_mass(priors, box.marginals):
+        left = truncated(left, {name: (cut.low, cut.high) for name, cut in cuts.items()}, region)
+        before, mass = mass, volume(config, left)
+        if mass > WORTH * before:
             return
-        priors, box = smaller.marginals, smaller
 
 
 def _nearby(
-    summary: nn.Module, config: Config, box: Config, number: int, surveys: int, device: str, report: Reporter
+    summary: nn.Module, config: Config, left: Config, number: int, surveys: int, device: str, report: Reporter
 ) -> tuple[Tensor, Tensor]:
-    """Summary and Θ of whole batches of surveys in a box, at exposure 1; what simulates them is compiled once for all boxes."""
+    """Summary and Θ of whole batches of surveys in what is left of a prior, at exposure 1; what simulates them is compiled once for all."""
     import torch
 
     from inference.batches import pack
-    from inference.priors import Prior
     from inference.threads import by_surveys
 
-    batch, names = config.training.batch_surveys, tuple(box.marginals)
+    batch, names = config.training.batch_surveys, tuple(left.marginals)
     total = -(-surveys // batch) * batch
-    theta = Prior(box.marginals).sample((total,), torch.Generator().manual_seed(config.seed))
-    free = dict(zip(names, np.asarray(theta, np.float64).T, strict=True))
+    theta = draw_prior(left, total, config.seed)
+    free = dict(zip(names, theta.T, strict=True))
     source, rows = survey_source(config.of_exposure(1.0), f"nearby-{number}", config.globals_of(free)), []
     for first in range(0, total, batch):
         packed = pack(source(first, batch), names, device)
         with torch.no_grad():
             rows.append(by_surveys(summary, packed))
         report("nearby", first + batch, total)
-    return torch.cat(rows), theta.to(device)
+    return torch.cat(rows), torch.as_tensor(theta, dtype=torch.float32, device=device)

@@ -1,11 +1,15 @@
 r"""Truncation of a prior to where the Θ of one target is, and the record that a truncated run keeps.
 
-Surveys simulated inside the present box give an estimate of the target's Θ and the law of its errors (`inference.regression`). A step
+Surveys simulated inside what is left give an estimate of the target's Θ and the law of its errors (`inference.regression`). A step
 cuts each marginal where an error is so large that it happens with probability TAIL, pads what is left by PAD of its width on both
 sides and never goes beyond the old support. That far out there are no errors to count: beyond the largest SHARE of them their tail is
 taken as exponential, $P(e > u + t) = {\rm SHARE}\, e^{-t / \bar t}$ with the mean excess $\bar t$, which is longer than a normal one.
-Within the box the posterior is the same but for its normalisation, so what is inferred differs by the mass that was cut, at most 2 TAIL
-a marginal and step.
+
+Errors of parameters are correlated, so that most of such a box is empty. The same is therefore done along the eigenvectors of their
+correlation, the errors of parameters in units of their spread: a `Region` of the box, in which surveys are drawn.
+
+Within both the posterior is the same but for its normalisation, so what is inferred differs by the mass that was cut, at most 2 TAIL
+a marginal or direction and step.
 """
 
 from __future__ import annotations
@@ -13,15 +17,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cigars.config import Config, ConfigError, Prior
+from cigars.config import Config, ConfigError, Prior, Region
 from cigars.files import FileError, replacing
 from cigars.schema import Marginal
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "RECORD",
@@ -31,17 +38,24 @@ __all__ = [
     "Rounds",
     "Step",
     "cut_marginal",
+    "cut_region",
+    "draw_prior",
+    "inside",
     "piled_up",
+    "place",
     "prior_mass",
     "read_rounds",
     "truncated",
+    "volume",
     "write_rounds",
 ]
 
 RECORD = "rounds.json"
 TAIL = 5e-5  # probability cut on either side
-PAD = 0.2  # of the width of what is left, on either side
+PAD = 0.15  # of the width of what is left, on either side
 SHARE, FEWEST = 0.05, 20  # share and number of the errors that fix a tail
+SMALLEST = 1e-6  # variance along a direction, of errors that depend on each other exactly
+TRIED, LEAST = 1 << 16, 1e-5  # draws of a prior at a time, and the smallest share of them inside a region
 TINY = 1e-300  # mean excess of errors that are all the same beyond the largest of the others
 NEAR = 0.01  # of the width of a box: what counts as its edge, and the share of draws that may lie there
 
@@ -60,23 +74,25 @@ class _Frozen(BaseModel):
 
 
 class Step(_Frozen):
-    """One truncation: the box it led to, what it cut, and by how many surveys inside the box before."""
+    """One truncation: the box and the region it led to, what it cut, and by how many surveys inside those before."""
 
     surveys: int
     box: dict[str, tuple[float, float]]
     cut: dict[str, float]
     outside: dict[str, float]
+    region: Region | None = None  # none in former versions
+    cut_by_region: float = 0.0  # probability, at most, before its padding
 
 
 class Round(BaseModel):
-    """One finished round; its steps lead to the box of the next, and there are none in the last."""
+    """One finished round; its steps lead to the box of the next, that of the last to the box of the posteriors."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)  # what earlier versions recorded of their cuts
 
     number: int
     folder: str  # relative to the run
-    fingerprint: str  # of the training
-    surveys: int  # simulated since it was begun, or resumed
+    fingerprint: str  # of the training of its summary
+    surveys: int  # simulated since it was begun, or resumed; of the last with those of the posteriors
     seconds: float  # since then
     volume_ratio: float  # mass of the configured prior inside that of this round
     prior: dict[str, Prior]
@@ -84,8 +100,13 @@ class Round(BaseModel):
 
     @property
     def box(self) -> dict[str, tuple[float, float]]:
-        """Of the next round; empty in the last."""
+        """That the steps lead to; empty where there were none, as in the last round of former versions."""
         return self.steps[-1].box if self.steps else {}
+
+    @property
+    def region(self) -> Region | None:
+        """That the steps lead to."""
+        return self.steps[-1].region if self.steps else None
 
 
 class Rounds(_Frozen):
@@ -151,10 +172,82 @@ def cut_marginal(estimate: float, errors: Float[np.ndarray, "survey"], support: 
     return Cut(*kept, cut=lost(low, high), outside=lost(*kept))
 
 
-def truncated(config: Config, box: Mapping[str, Sequence[float]]) -> Config:
-    """The configuration with its prior cut to a box: a uniform becomes narrower, a normal the same one within its limits."""
+def cut_region(
+    names: Sequence[str], estimate: Float[np.ndarray, "parameter"], errors: Float[np.ndarray, "survey parameter"]
+) -> tuple[Region, float]:
+    """Cut along the eigenvectors of the errors' correlation, and pad; with the probability outside before padding, at most.
+
+    Args:
+        names: of the parameters.
+        estimate: of the target.
+        errors: of simulated surveys, truth less estimate.
+
+    Raises:
+        ValueError: as `cut_marginal`.
+    """
+    errors = np.asarray(errors, float)
+    spread = errors.std(0)
+    variance, vectors = np.linalg.eigh(np.atleast_2d(np.corrcoef(errors.T)))
+    directions = (vectors / np.sqrt(np.maximum(variance, SMALLEST))).T / spread
+    cuts = [cut_marginal(0.0, errors @ direction, (-math.inf, math.inf)) for direction in directions]
+    region = Region(
+        names=tuple(names),
+        centre=tuple(float(v) for v in estimate),
+        directions=tuple(tuple(row) for row in directions.tolist()),
+        limits=tuple((cut.low, cut.high) for cut in cuts),
+    )
+    return region, sum(cut.cut for cut in cuts)
+
+
+def place(theta: Float[np.ndarray, "draw parameter"], names: Sequence[str], region: Region) -> Float[np.ndarray, "draw direction"]:
+    """Where Θ is along the directions of a region, which `region.limits` are about."""
+    columns = [list(names).index(name) for name in region.names]
+    return (np.asarray(theta, float)[:, columns] - np.array(region.centre)) @ np.array(region.directions).T
+
+
+def inside(theta: Float[np.ndarray, "draw parameter"], names: Sequence[str], region: Region | None) -> Bool[np.ndarray, "draw"]:
+    """Which draws of Θ are in a region; all, if there is none."""
+    if region is None:
+        return np.ones(len(theta), bool)
+    limits, at = np.array(region.limits), place(theta, names, region)
+    return np.all((at > limits[:, 0]) & (at < limits[:, 1]), 1)
+
+
+def draw_prior(config: Config, number: int, seed: int) -> Float[np.ndarray, "draw parameter"]:
+    """Free parameters drawn from a prior, in its region.
+
+    Raises:
+        ConfigError: for a region that holds less than LEAST of the prior about it.
+    """
+    found, have, tried = [], 0, 0
+    generator = _generator(seed)
+    while have < number:
+        theta = _of_the_box(config, generator)
+        found.append(theta[inside(theta, tuple(config.marginals), config.prior.region)])
+        have, tried = have + len(found[-1]), tried + len(theta)
+        if have < LEAST * tried:
+            raise ConfigError(f"prior.region: expected a share of the prior above {LEAST:g}, got {have} of {tried} draws; widen its limits")
+    return np.concatenate(found)[:number]
+
+
+def _generator(seed: int) -> torch.Generator:
+    import torch
+
+    return torch.Generator().manual_seed(seed)
+
+
+def _of_the_box(config: Config, generator: torch.Generator) -> Float[np.ndarray, "draw parameter"]:
+    """Some draws of the prior without its region."""
+    from inference.priors import Prior as Sampler
+
+    return Sampler(config.marginals).sample((TRIED,), generator).double().numpy()
+
+
+def truncated(config: Config, box: Mapping[str, Sequence[float]], region: Region | None = None) -> Config:
+    """The configuration with its prior cut to a box and to a region: a uniform becomes narrower, a normal the same within its limits."""
     priors = {name: _narrowed(getattr(config.prior, name), *limits) for name, limits in box.items()}
-    return config.updated(**{f"prior.{name}": prior.model_dump(exclude_none=True) for name, prior in priors.items()})
+    changes: dict[str, object] = {f"prior.{name}": prior.model_dump(exclude_none=True) for name, prior in priors.items()}
+    return config.updated(**changes, **({"prior.region": region.model_dump()} if region else {}))
 
 
 def _narrowed(prior: Prior, low: float, high: float) -> Prior:
@@ -170,6 +263,18 @@ def prior_mass(prior: Mapping[str, Marginal], box: Mapping[str, Marginal]) -> fl
     return math.prod(_mass(m, box[name].low, box[name].high) / _mass(m, m.low, m.high) for name, m in prior.items())
 
 
+def volume(config: Config, inner: Config) -> float:
+    """Mass of a prior that is inside another, which is a part of it, regions included."""
+    return prior_mass(config.marginals, inner.marginals) * _share(inner) / _share(config)
+
+
+def _share(config: Config) -> float:
+    """Of a prior, inside its region."""
+    if config.prior.region is None:
+        return 1.0
+    return float(inside(_of_the_box(config, _generator(0)), tuple(config.marginals), config.prior.region).mean())
+
+
 def _mass(marginal: Marginal, low: float, high: float) -> float:
     if marginal.kind == "uniform":
         return high - low
@@ -177,9 +282,22 @@ def _mass(marginal: Marginal, low: float, high: float) -> float:
     return (above - below) / 2
 
 
-def piled_up(draws: Mapping[str, np.ndarray], box: Mapping[str, Marginal], configured: Mapping[str, Marginal]) -> list[str]:
-    """Parameters with more than a share NEAR of their draws within NEAR of the width from an edge that truncation made."""
-    return [name for name, limits in box.items() if any(_near(draws[name], limits, configured[name]))]
+def piled_up(
+    draws: Mapping[str, np.ndarray], box: Mapping[str, Marginal], configured: Mapping[str, Marginal], region: Region | None = None
+) -> list[str]:
+    """Parameters with more than a share NEAR of their draws within NEAR of the width from an edge that truncation made.
+
+    Of an edge of a region, the parameter whose spread over the draws counts most in its direction.
+    """
+    names = [name for name, limits in box.items() if any(_near(draws[name], limits, configured[name]))]
+    if region is None:
+        return names
+    theta = np.stack([draws[name] for name in region.names], -1)
+    at, limits = place(theta, region.names, region), np.array(region.limits)
+    width = NEAR * (limits[:, 1] - limits[:, 0])
+    cut = (np.mean(at < limits[:, 0] + width, 0) > NEAR) | (np.mean(at > limits[:, 1] - width, 0) > NEAR)
+    most = (np.abs(region.directions) * theta.std(0)).argmax(1)
+    return list(dict.fromkeys(names + [region.names[most[k]] for k in np.nonzero(cut)[0]]))
 
 
 def _near(draws: np.ndarray, box: Marginal, configured: Marginal) -> list[bool]:

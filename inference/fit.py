@@ -72,6 +72,7 @@ def fit(
     report: Report = silent,
     resume: bool = False,
     joint_score: JointScore | None = None,
+    summary: nn.Module | None = None,
 ) -> Trained:
     """Train both posteriors and save the run.
 
@@ -87,6 +88,7 @@ def fit(
             "summaries", "encoder", "global", "density", "local".
         resume: continue from the checkpoints in the folder.
         joint_score: of simulated objects, which encoder = "score" learns from.
+        summary: of `learn_summary`, with the same split and perhaps in a wider prior; by default learned here.
 
     Raises:
         ValueError: if encoder = "score" is without joint scores, or if the folder holds a training and `resume` is False, one of
@@ -97,7 +99,7 @@ def fit(
     prior = Prior(marginals, device)
     run = Stages(source, config.training, config.seed, prior, distance, folder, torch.device(device), report, joint_score, config.fixed)
     held = run.held_out()
-    summary = run.summary(held)
+    summary = run.summary(held) if summary is None else summary
     table, theta, objects, sizes = run.summaries(summary)
     held_table = run.held_summary(summary, held)
     small = config.training.encoder in ("score", "moments")  # every network here is then too small for more than one core

@@ -159,16 +159,16 @@ def ln_terms(theta: Globals, matches: Matches, config: Config) -> Float[Array, "
     """ln of each candidate host's part of λ, −∞ in the padding; some pairs at a time, which derivatives compute again."""
     theta = Globals(*(jnp.asarray(value, jnp.float32) for value in theta))
     moduli = transverse_modulus(theta, unpack(matches.hosts, len(config.hosts.bands)).z, config.hosts.z_max)
-    forms, tabulated = _quadratic(theta, matches, config), _tabulated(matches, config)
-    light = _light_table(forms) if tabulated else forms
+    forms = _quadratic(theta, matches, config)
+    table = _light_table(forms) if _tabulated(matches, config) else None
 
     def one(pair: tuple) -> Float[Array, ""]:
         host, owner, ln_fixed, grey = pair
         h = jax.tree.map(lambda leaf: leaf[0], unpack(matches.hosts[host][None], len(config.hosts.bands)))
         m, precision, centre = matches.m[owner], matches.precision[owner], forms.centre[owner]
         offset, ln_rate = _ages(theta, moduli[host], h, m + centre)
-        if tabulated:
-            ln_light = _interpolated(light, owner, offset)
+        if table is not None:
+            ln_light = _interpolated(table, owner, offset)
         else:
             ln_light = _ln_light(jax.tree.map(lambda leaf: leaf[owner], forms), offset, h, config)
         ln_pair = LN10 * theta.dtd_logA + jax.nn.logsumexp(ln_rate + ln_light) + _ln_enters(h, moduli[host], config)

@@ -6,17 +6,23 @@ ln p(Θ) = sum_k ln p_k(θ_k). In flat cosmologies the dark-energy density is no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 from numpyro.distributions.util import validate_sample
 
 from cigars.schema import Globals, Marginal
 
-__all__ = ["distribution", "log_prior", "sample_globals"]
+if TYPE_CHECKING:
+    from cigars.config import Region
+
+__all__ = ["distribution", "inside", "log_prior", "sample_globals"]
+
+AT_ONCE, MOST = 64, 1 << 14  # draws at a time until one is in a region, and how often
 
 
 def distribution(marginal: Marginal) -> dist.Distribution:
@@ -56,7 +62,9 @@ def _ln_inside(a: float, b: float) -> float:
     return math.log(0.5 * (math.erfc(-b / math.sqrt(2.0)) - math.erfc(-a / math.sqrt(2.0))))
 
 
-def sample_globals(key: Key[Array, ""], marginals: Mapping[str, Marginal], fixed: Mapping[str, float], cosmology: str) -> Globals:
+def sample_globals(
+    key: Key[Array, ""], marginals: Mapping[str, Marginal], fixed: Mapping[str, float], cosmology: str, region: Region | None = None
+) -> Globals:
     """Draw Θ (float32 scalars) from the prior.
 
     Every parameter has its own key, from its place in `Globals`: fixing or narrowing one leaves the others' draws as they were.
@@ -66,6 +74,7 @@ def sample_globals(key: Key[Array, ""], marginals: Mapping[str, Marginal], fixed
         marginals: priors of the free parameters, by name.
         fixed: values of the others; `Ode0` may be left out in a flat cosmology and is ignored there.
         cosmology: "LCDM", "flat-LCDM" or "flat-w0waCDM".
+        region: that draws have to be in; some at a time are drawn until one is. One that holds nothing gives NaN.
 
     Raises:
         ValueError: for a parameter with neither prior nor value, or with a name that Θ does not have.
@@ -76,9 +85,33 @@ def sample_globals(key: Key[Array, ""], marginals: Mapping[str, Marginal], fixed
     unknown = [name for name in (*marginals, *fixed) if name not in Globals._fields]
     if missing or unknown:
         raise ValueError(f"prior: expected one of {needed} each, got missing {missing}, unknown {unknown}; list each once")
-    keys = dict(zip(Globals._fields, jax.random.split(key, len(Globals._fields)), strict=True))
-    values = {name: _draw(keys[name], marginals.get(name), fixed.get(name)) for name in needed}
-    return Globals(**{"Ode0": 1.0 - values["Om0"], **values})
+
+    def draw(key: Key[Array, ""]) -> Globals:
+        keys = dict(zip(Globals._fields, jax.random.split(key, len(Globals._fields)), strict=True))
+        values = {name: _draw(keys[name], marginals.get(name), fixed.get(name)) for name in needed}
+        return Globals(**{"Ode0": 1.0 - values["Om0"], **values})
+
+    return draw(key) if region is None else _first_inside(key, draw, region)
+
+
+def inside(theta: Globals, region: Region) -> Bool[Array, ""]:
+    """Whether one Θ (scalars) is in a region."""
+    centre, directions, limits = (jnp.asarray(v, jnp.float32) for v in (region.centre, region.directions, region.limits))
+    place = directions @ (jnp.stack([getattr(theta, name) for name in region.names]) - centre)
+    return jnp.all((place > limits[:, 0]) & (place < limits[:, 1]))
+
+
+def _first_inside(key: Key[Array, ""], draw: Callable[[Key[Array, ""]], Globals], region: Region) -> Globals:
+    def step(state: tuple) -> tuple:
+        tried, *_ = state
+        some = jax.vmap(draw)(jax.random.split(jax.random.fold_in(key, tried), AT_ONCE))
+        ok = jax.vmap(lambda theta: inside(theta, region))(some)
+        first = jnp.argmax(ok)
+        return tried + 1, jnp.any(ok), jax.tree.map(lambda leaf: leaf[first], some)
+
+    nothing = Globals(*[jnp.float32(jnp.nan)] * len(Globals._fields))
+    _, found, theta = jax.lax.while_loop(lambda state: ~state[1] & (state[0] < MOST), step, (jnp.int32(0), jnp.array(False), nothing))
+    return jax.tree.map(lambda leaf: jnp.where(found, leaf, jnp.nan), theta)
 
 
 def _draw(key: Key[Array, ""], marginal: Marginal | None, value: float | None) -> Float[Array, ""]:
