@@ -3,7 +3,8 @@ r"""Does a trained global posterior reach the information limit, and is it calib
 On 20 mocks at the fiducial Θ: mean √det of the (Ω_m, Ω_Λ) covariance, widths and pulls, beside the widths published for one mock of the
 same size (Karchev+25; forward model and size as in `lsst` and `lsst-16k`) and the linear limit of the learned score: with T the survey's
 score at the fiducial Θ and its number N, the information is G^T Cov(T)^{-1} G, G = dE[T]/dΘ by central differences of the simulator
-with common random numbers, plus the prior's. On fresh surveys of the run's own prior: ranks, coverage, TARP.
+with common random numbers, plus the prior's. On fresh surveys of the run's own prior: ranks, coverage, TARP, and the mean pull of those
+whose posterior mean is that of the mocks.
 
 usage: python benchmarks/information_limit.py RUN [--size 1] [--surveys 500] [--mocks 20] [--output benchmarks/limit.json]
 """
@@ -56,6 +57,7 @@ def fiducial_widths(trained: Any, packed: Any, names: tuple[str, ...]) -> dict[s
     area = [float(np.linalg.det(np.cov(draws[:, s, :2].T)) ** 0.5) for s in range(draws.shape[1])]
     return {
         "sqrt_det": float(np.mean(area)), "sqrt_det_error": float(np.std(area) / len(area) ** 0.5), "mocks": len(area),
+        "mean": dict(zip(names, draws.mean((0, 1)).tolist(), strict=True)),
         "width": dict(zip(names, width.mean(0).tolist(), strict=True)),
         "pull_mean": dict(zip(names, pull.mean(0).tolist(), strict=True)),
         "pull_sd": dict(zip(names, pull.std(0, ddof=1).tolist(), strict=True)),
@@ -94,8 +96,20 @@ def linear_limit(trained: Any, config: Any, widths: dict[str, float], surveys: i
     }  # fmt: skip
 
 
-def calibrate(trained: Any, packed: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Ranks, coverage of the 68 % interval, TARP and held-out loss on surveys of the run's prior."""
+def pulls_at(draws: np.ndarray, theta: np.ndarray, mean: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean pull, and its error, of surveys of the prior whose posterior mean is a given one, by linear regression on that mean.
+
+    The right posterior has zero here whatever the prior, unlike the mean pull at a given truth.
+    """
+    pull = (draws.mean(0) - theta) / draws.std(0)
+    design = np.concatenate([np.ones((len(theta), 1)), (draws.mean(0) - mean) / width], 1)
+    coefficients, *_ = np.linalg.lstsq(design, pull, rcond=None)
+    left = (pull - design @ coefficients).std(0, ddof=design.shape[1])
+    return coefficients[0], left * np.linalg.inv(design.T @ design)[0, 0] ** 0.5
+
+
+def calibrate(trained: Any, packed: Any, names: tuple[str, ...], mocks: dict[str, Any]) -> dict[str, Any]:
+    """Ranks, coverage of the 68 % interval, TARP and held-out loss on surveys of the run's prior, and pulls of those like the mocks."""
     from inference.diagnostics import calibration, tarp
     from inference.posterior import GlobalPosterior
 
@@ -105,7 +119,11 @@ def calibrate(trained: Any, packed: Any, names: tuple[str, ...]) -> dict[str, An
     band = tarp(draws, packed.theta)
     loss = -GlobalPosterior(trained).log_prob(packed.theta[None], packed)[0].double().numpy()
     spread = np.log(np.sqrt(trained.prior.variance.numpy())).sum()
+    there = ([mocks[key][name] for name in names] for key in ("mean", "width"))
+    pull, error = pulls_at(draws.double().numpy(), packed.theta.double().numpy(), *map(np.array, there))
     return {
+        "pull_at_mocks": dict(zip(names, pull.tolist(), strict=True)),
+        "pull_at_mocks_error": dict(zip(names, error.tolist(), strict=True)), "pull_at_mocks_chi2": float(((pull / error) ** 2).sum()),
         "surveys": len(packed.lengths), "sbc_p_value": dict(zip(names, result.p_value.tolist(), strict=True)),
         "rank_spread": dict(zip(names, result.spread.tolist(), strict=True)), "coverage_68": float(inside.mean()),
         "bins_outside_99": int(((result.counts < result.low) | (result.counts > result.high)).sum()), "bins": int(result.counts.size),
@@ -145,7 +163,7 @@ def main() -> None:
     at_size = config.model_copy(update={"size": size})
     mocks = fiducial_widths(trained, packed_surveys(at_size, "limit-mocks", arguments.mocks, Globals(**FIDUCIAL._asdict())), names)
     limit = linear_limit(trained, at_size, mocks["width"], arguments.limit_surveys) if arguments.limit_surveys else None
-    fresh = calibrate(trained, packed_surveys(config, "limit-fresh", arguments.surveys), names)
+    fresh = calibrate(trained, packed_surveys(config, "limit-fresh", arguments.surveys), names, mocks)
     published = 1 if config.size.expected_supernovae and config.size.expected_supernovae * arguments.size > 5000 else 0
     print(f"sqrt det (Om0, Ode0): {mocks['sqrt_det']:.2e}" + (f", linear limit {limit['sqrt_det']:.2e}" if limit else ""))
     for k in names:

@@ -2,11 +2,11 @@
 
 A mock at the fiducial Θ is the target of `cigars train CONFIG --target mock --rounds 2`; afterwards: surveys simulated and seconds
 of each round (host bank cached, compilation included), the share of the prior's volume in the last box, √det of the (Ω_m, Ω_Λ)
-covariance and the widths of the mock's posterior, the same on other mocks at the fiducial Θ with their pulls, and the share of the
-truths inside 68 % intervals in the calibration inside the box. Aims: 15 minutes on two cores for `lsst`, 40 for `lsst-16k`, 3 on a GPU.
+covariance and the widths of the mock's posterior, the same on other mocks at the fiducial Θ with their pulls, and calibration on fresh
+surveys of the last prior as in information_limit.py. Aims: 15 minutes on two cores for `lsst`, 40 for `lsst-16k`, 3 on a GPU.
 
-usage: python benchmarks/training.py CONFIG FOLDER [--rounds 2] [--mocks 20] [--set KEY=VALUE ...] [--device cpu]; FOLDER keeps the
-run, and an interrupted one is continued, with the seconds of the whole rounds since.
+usage: python benchmarks/training.py CONFIG FOLDER [--rounds 2] [--mocks 20] [--surveys 500] [--set KEY=VALUE ...] [--device cpu]
+FOLDER keeps the run: an interrupted one is continued, with the seconds of the whole rounds since, and a finished one only measured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from common import write_result
-from information_limit import fiducial_widths, packed_surveys
+from information_limit import calibrate, fiducial_widths, packed_surveys
 
 
 def main() -> None:
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--mocks", type=int, default=20)
+    parser.add_argument("--surveys", type=int, default=500, help="fresh ones")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
@@ -50,7 +51,8 @@ def main() -> None:
     assert record is not None
     trained = load_run(arguments.folder, device)
     theta = GlobalPosterior(trained).sample(4000, as_survey(target.observations))[:, 0].cpu().double().numpy()
-    mocks = packed_surveys(run_config(arguments.folder), "limit-mocks", arguments.mocks, FIDUCIAL)
+    inner = run_config(arguments.folder)
+    fiducial = fiducial_widths(trained, packed_surveys(inner, "limit-mocks", arguments.mocks, FIDUCIAL), trained.names)
     numbers = {
         "config": arguments.config,
         "settings": arguments.set,
@@ -59,13 +61,15 @@ def main() -> None:
         "rounds": [
             {"surveys": r.surveys, "seconds": r.seconds, "volume_ratio": r.volume_ratio, "steps": len(r.steps)} for r in record.history
         ],
-        "volume_ratio": volume(config, run_config(arguments.folder)),
+        "volume_ratio": volume(config, inner),
         "seconds": round(sum(r.seconds for r in record.history), 1),
         "sqrt_det_Om0_Ode0": float(np.linalg.det(np.cov(theta[:, :2].T)) ** 0.5),
         "width": dict(zip(trained.names, theta.std(0).tolist(), strict=True)),
-        "fiducial": fiducial_widths(trained, mocks, trained.names),
+        "pooled": trained.pooled,
+        "fiducial": fiducial,
+        "fresh": calibrate(trained, packed_surveys(inner, "limit-fresh", arguments.surveys), trained.names, fiducial),
         "coverage_68": float((np.abs(calibration.ranks / calibration.draws - 0.5) < 0.34).mean()),
-        "training": run_config(arguments.folder).training.model_dump(),
+        "training": inner.training.model_dump(),
     }
     print(f"{numbers['seconds']:.0f} s in {arguments.rounds} rounds, √det {numbers['sqrt_det_Om0_Ode0']:.2e}")
     write_result(arguments.output, str(__doc__).splitlines()[0], numbers)

@@ -2,13 +2,15 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
-from scipy.stats import laplace, norm, t, truncnorm
+from scipy.stats import ks_2samp, laplace, multivariate_normal, norm, t, truncnorm
 
-from cigars.config import ConfigError, Prior, load_config
+from cigars.config import ConfigError, Prior, Region, fingerprint, load_config, to_toml
 from cigars.files import FileError
-from cigars.schema import Marginal
+from cigars.pipeline import survey_source
+from cigars.schema import FIDUCIAL, Marginal
 from cigars.truncation import (
     PAD,
     RECORD,
@@ -17,12 +19,17 @@ from cigars.truncation import (
     Rounds,
     Step,
     cut_marginal,
+    cut_region,
+    draw_prior,
+    inside,
     piled_up,
     prior_mass,
     read_rounds,
     truncated,
+    volume,
     write_rounds,
 )
+from simulators.priors import sample_globals
 
 EVERYWHERE = (-np.inf, np.inf)
 UNIT = Marginal("uniform", 0.0, 1.0, 0.0, 1.0)
@@ -102,6 +109,93 @@ def test_errors_that_say_nothing_are_refused(errors):
 def test_an_estimate_far_outside_the_prior_is_refused():
     with pytest.raises(ValueError, match=r"expected an estimate inside \[0.0, 1.0\], got 30"):
         cut_marginal(30.0, np.random.default_rng(5).normal(size=100), (0.0, 1.0))
+
+
+# Regions
+
+PAIR = ("Om0", "Ode0")
+COVARIANCE = np.array([[0.09**2, 0.9 * 0.09 * 0.15], [0.9 * 0.09 * 0.15, 0.15**2]])
+
+
+@pytest.fixture(scope="module")
+def known():
+    """`lsst` with all but Ω_m and Ω_Λ known, over wide priors."""
+    fixed = {f"prior.{name}": {"fixed": getattr(FIDUCIAL, name)} for name in load_config("lsst").marginals if name not in PAIR}
+    return load_config("lsst", **fixed, **{"prior.Om0": {"uniform": [-0.5, 1.5]}, "prior.Ode0": {"uniform": [-0.5, 2.0]}})
+
+
+def test_a_region_follows_correlated_errors_and_loses_what_it_says():
+    law, rng = multivariate_normal([0, 0], COVARIANCE), np.random.default_rng(6)
+    many = law.rvs(size=1_000_000, random_state=rng)
+    outside = []
+    for _ in range(20):
+        region, lost = cut_region(PAIR, np.zeros(2), law.rvs(size=1024, random_state=rng))
+        assert lost == pytest.approx(4 * TAIL)
+        outside.append(1 - inside(many, PAIR, region).mean())
+        axes = np.array(region.directions) @ COVARIANCE @ np.array(region.directions).T
+        np.testing.assert_allclose(axes, np.eye(2), atol=0.25)  # 5 standard errors of a variance or covariance of 1,024
+    assert np.mean(outside) < 4 * TAIL
+    shuffled = many[:, 0], rng.permutation(many[:, 1])  # the same marginals, not correlated
+    assert 1 - inside(np.stack(shuffled, -1), PAIR, region).mean() > 100 * 4 * TAIL
+    assert (inside(many[:, ::-1], PAIR[::-1], region) == inside(many, PAIR, region)).all()
+
+
+def test_a_prior_in_a_region_is_the_old_one_there_by_both_samplers(known):
+    region = Region(names=PAIR, centre=(0.5, 0.75), directions=((1.0, 0.0), (1.0, -1.0)), limits=((-0.4, 0.5), (-0.1, 0.2)))
+    config = truncated(known, {}, region)
+    assert volume(known, config) == pytest.approx(0.9 * 0.3 / 5, rel=0.1)  # a parallelogram; 5 standard errors of 65,536 draws are .02
+    assert volume(config, config) == 1
+    drawn, whole = draw_prior(config, 4000, 1), draw_prior(known, 100_000, 2)
+    kept = whole[inside(whole, PAIR, region)]
+    draw = jax.vmap(lambda k: sample_globals(k, config.marginals, config.fixed, "LCDM", config.prior.region))
+    simulated = draw(jax.random.split(jax.random.key(3), 4000))
+    for other in (kept, np.stack([simulated.Om0, simulated.Ode0], -1)):
+        assert inside(other.astype(float), PAIR, region).all()
+        for direction in ([1, 0], [0, 1], [1, -1], [1, 1]):
+            assert ks_2samp(drawn @ direction, other @ direction).pvalue > 1e-3
+    assert ks_2samp(drawn @ [1, 1], draw_prior(truncated(known, {"Om0": (0.1, 1.0)}), 4000, 4) @ [1, 1]).pvalue < 1e-6
+
+
+def test_a_region_is_kept_in_files_and_fingerprints_and_its_absence_changes_none(known):
+    region = Region(names=PAIR, centre=(0.3, 0.7), directions=((1.0, -1.0),), limits=((-0.1, 0.1),))
+    config = truncated(known, {}, region)
+    assert fingerprint(config) != fingerprint(known)
+    assert "region" not in known.model_dump()["prior"]  # as before there were any
+    assert "region" in to_toml(config)
+    assert type(config).model_validate_json(config.model_dump_json()) == config
+
+
+def test_a_region_that_holds_nothing_is_refused_before_surveys_are_drawn(known):
+    nowhere = Region(names=PAIR, centre=(9.0, 9.0), directions=((1.0, 0.0),), limits=((-0.1, 0.1),))
+    with pytest.raises(ConfigError, match="expected a share of the prior above 1e-05, got 0 of 65536 draws; widen its limits"):
+        survey_source(truncated(known, {}, nowhere), "mock")
+    drawn = sample_globals(jax.random.key(0), known.marginals, known.fixed, "LCDM", nowhere)
+    assert np.isnan(drawn.Om0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"centre": (0.3,)}, "expected a centre and directions of 2 numbers"),
+        ({"directions": ((1.0, 0.0, 0.0),)}, "expected a centre and directions of 2 numbers"),
+        ({"limits": ((0.1, -0.1),)}, "expected low < high"),
+        ({"names": ("Om0", "H0")}, "got \\['H0'\\]"),
+    ],
+)
+def test_a_region_that_cannot_be_is_one_line(changes, message):
+    good = {"names": PAIR, "centre": (0.3, 0.7), "directions": ((1.0, -1.0),), "limits": ((-0.1, 0.1),)}
+    with pytest.raises(ConfigError, match=message):
+        load_config("lsst", **{"prior.region": {**good, **changes}})
+
+
+def test_draws_at_the_edge_of_a_region_are_seen(known):
+    region = Region(names=PAIR, centre=(0.3, 0.7), directions=((1.0, -1.0), (1.0, 1.0)), limits=((-0.2, 0.2), (-1.0, 1.0)))
+    rng = np.random.default_rng(7)
+    narrow = {"Om0": 0.3 + 0.01 * rng.normal(size=1000), "Ode0": 0.7 + 0.02 * rng.normal(size=1000)}
+    box = known.marginals
+    assert piled_up(narrow, box, box, region) == []
+    assert piled_up({**narrow, "Ode0": narrow["Ode0"] - 0.2}, box, box, region) == ["Ode0"]  # the wider counts most
+    assert piled_up({**narrow, "Ode0": narrow["Ode0"] - 0.2}, box, box) == []
 
 
 def test_a_truncated_prior_is_the_old_one_within_the_box():
