@@ -79,8 +79,10 @@ def pair_count(matches: Matches) -> int:
 
 def _largest(probability: np.ndarray, lost: float) -> np.ndarray:
     """Which of each row are needed, largest first, to hold all but `lost` of it."""
-    order = np.argsort(-probability, -1)
-    before = np.cumsum(np.take_along_axis(probability, order, -1), -1) - np.take_along_axis(probability, order, -1)
     keep = np.zeros(probability.shape, bool)
-    np.put_along_axis(keep, order, before < (1 - lost) * probability.sum(-1, keepdims=True), -1)
+    for row, kept_in_row in zip(probability, keep, strict=True):
+        total = row.sum()
+        some = np.nonzero(row > lost * total / len(row))[0]  # all others together hold less than `lost`: no need to sort them
+        some = some[np.argsort(-row[some], kind="stable")]
+        kept_in_row[some[np.cumsum(row[some]) - row[some] < (1 - lost) * total]] = True
     return keep
