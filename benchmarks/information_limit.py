@@ -117,6 +117,7 @@ def calibrate(trained: Any, packed: Any, names: tuple[str, ...], mocks: dict[str
     result = calibration(draws, packed.theta)
     inside = np.abs((draws < packed.theta).float().mean(0).numpy() - 0.5) < 0.34
     band = tarp(draws, packed.theta)
+    inside_each = bool(((band.credibility >= band.low) & (band.credibility <= band.high)).all())
     loss = -GlobalPosterior(trained).log_prob(packed.theta[None], packed)[0].double().numpy()
     spread = np.log(np.sqrt(trained.prior.variance.numpy())).sum()
     there = ([mocks[key][name] for name in names] for key in ("mean", "width"))
@@ -127,7 +128,7 @@ def calibrate(trained: Any, packed: Any, names: tuple[str, ...], mocks: dict[str
         "surveys": len(packed.lengths), "sbc_p_value": dict(zip(names, result.p_value.tolist(), strict=True)),
         "rank_spread": dict(zip(names, result.spread.tolist(), strict=True)), "coverage_68": float(inside.mean()),
         "bins_outside_99": int(((result.counts < result.low) | (result.counts > result.high)).sum()), "bins": int(result.counts.size),
-        "tarp_deviation": band.deviation, "tarp_p_value": band.p_value, "tarp_inside_99_at_each_level": bool(((band.credibility >= band.low) & (band.credibility <= band.high)).all()),
+        "tarp_deviation": band.deviation, "tarp_p_value": band.p_value, "tarp_inside_99_at_each_level": inside_each,
         "held_out_nats": float(loss.mean() - spread), "held_out_nats_error": float(loss.std() / len(loss) ** 0.5),
     }  # fmt: skip
 
