@@ -79,6 +79,8 @@ def test_what_the_last_round_leaves_is_an_ordinary_run_of_the_truncated_configur
     assert final.prior.region == record.history[-1].region
     assert final.updated(prior=config.prior.model_dump(), **{"prior.region": None}) == config
     assert stored_fingerprint(made) == pipeline.run_fingerprint(final)
+    learned = [(made / folder / "checkpoints" / "regressor.pt").exists() for folder in (".", "round-2")]
+    assert learned == [False, True]  # the posteriors are those of the last round's summary
 
 
 @pytest.mark.filterwarnings("ignore::cigars.targets.TargetWarning")
