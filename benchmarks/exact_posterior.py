@@ -8,12 +8,16 @@ widths within 15 %, correlations of redshift and Ω_m within 0.1, redshift poste
 With --bank-seed the sum is over another bank of the same population, in which the hosts of the mocks are not: where the posterior is then
 as wide as the networks', what they lack is to recognise single hosts, which is in no population.
 
-usage: cigars train benchmarks/exact_posterior.toml -o RUN; python benchmarks/exact_posterior.py RUN [--mocks 10] [--bank-seed 1]
+An OUTPUT of the same draws, bank and weights is continued: mocks that it holds are not computed again.
+
+usage: cigars train benchmarks/exact_posterior.toml -o RUN
+       python benchmarks/exact_posterior.py RUN [--mocks 10] [--bank-seed 1] [--output OUTPUT]
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -197,8 +201,15 @@ def main() -> None:
     config, trained = run_config(arguments.run), load_run(arguments.run)
     seed = config.hosts.bank_seed if arguments.bank_seed is None else arguments.bank_seed
     simulator, packed = load_simulator(config.updated(**{"hosts.bank_seed": seed})), mocks(config, arguments.mocks)
-    rows, start = [], time.monotonic()
-    for k in range(arguments.mocks):
+    same = {
+        "draws": arguments.draws,
+        "bank_seed": seed,
+        "weights": hashlib.sha256((arguments.run / "weights.pt").read_bytes()).hexdigest()[:16],
+    }
+    former = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    kept = same.items() <= former.items()
+    rows, start = (former["rows"][: arguments.mocks], time.monotonic() - former["seconds"]) if kept else ([], time.monotonic())
+    for k in range(len(rows), arguments.mocks):
         rows.append(compare(trained, select(packed, [k]), simulator, config, arguments.draws, seed=k))
         r = rows[-1]
         print(
@@ -213,8 +224,7 @@ def main() -> None:
         )
         numbers = {
             "mocks": k + 1,
-            "draws": arguments.draws,
-            "bank_seed": seed,
+            **same,
             "seconds": time.monotonic() - start,
             **summary(rows, list(config.marginals)),
         }
