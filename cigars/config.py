@@ -16,9 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import tomli_w
-from jaxtyping import Float
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -92,7 +90,7 @@ class Prior(_Frozen):
 
 
 class Region(_Frozen):
-    """An ellipsoid of the prior: (Θ − centre)ᵀ covariance⁻¹ (Θ − centre) < radius².
+    """A part of the prior where parameters depend on each other: low < direction · (Θ − centre) < high for each direction.
 
     Surveys are drawn inside. It is what `cigars.rounds` leaves for one target, whose posterior has nothing outside, so that what evaluates
     a prior density has no need of it.
@@ -100,25 +98,19 @@ class Region(_Frozen):
 
     names: tuple[str, ...] = Field(min_length=1)
     centre: tuple[float, ...]
-    covariance: tuple[tuple[float, ...], ...]
-    radius: float = Field(gt=0)
+    directions: tuple[tuple[float, ...], ...]
+    limits: tuple[tuple[float, float], ...]
 
     @model_validator(mode="after")
-    def _an_ellipsoid(self) -> Region:
+    def _one_shape(self) -> Region:
         size = len(self.names)
-        if any(len(row) != size for row in (self.centre, self.covariance, *self.covariance)):
-            raise ValueError(f"expected a centre of {size} numbers and a covariance of {size} by {size}, in the order of the names")
+        if len(self.centre) != size or any(len(row) != size for row in self.directions) or len(self.limits) != len(self.directions):
+            raise ValueError(f"expected a centre and directions of {size} numbers, one a name, and as many limits as directions")
         if unknown := sorted(set(self.names) - set(Globals._fields)):
             raise ValueError(f"names: expected parameters of {list(Globals._fields)}, got {unknown}")
-        covariance = np.array(self.covariance)
-        if not np.allclose(covariance, covariance.T, rtol=1e-6, atol=0) or np.linalg.eigvalsh(covariance)[0] <= 0:
-            raise ValueError("covariance: expected a symmetric matrix of positive eigenvalues, got another")
+        if not all(low < high for low, high in self.limits):
+            raise ValueError(f"limits: expected low < high, got {[list(limit) for limit in self.limits]}")
         return self
-
-    @property
-    def whitening(self) -> Float[np.ndarray, "parameter parameter"]:
-        """Turns Θ − centre into a vector as long as its distance, of which the radius is the largest."""
-        return np.linalg.inv(np.linalg.cholesky(np.array(self.covariance)))
 
 
 class PriorConfig(_Frozen):

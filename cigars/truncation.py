@@ -5,13 +5,11 @@ cuts each marginal where an error is so large that it happens with probability T
 sides and never goes beyond the old support. That far out there are no errors to count: beyond the largest SHARE of them their tail is
 taken as exponential, $P(e > u + t) = {\rm SHARE}\, e^{-t / \bar t}$ with the mean excess $\bar t$, which is longer than a normal one.
 
-Errors of parameters are correlated, so that most of such a box is empty, and in many dimensions most of the rest is in its corners.
-Surveys are therefore drawn in an ellipsoid about the estimate, a `Region` of the box. Its shape is the covariance of the errors; its
-radius cuts the tail of their distances, $(e^T C^{-1} e)^{1/2}$, as above, and is padded by PAD of itself. Few posteriors inside end at
-its surface, where those in a box would end at many sides, and a network need not learn where.
+Errors of parameters are correlated, so that most of such a box is empty. The same is therefore done along the eigenvectors of their
+correlation, the errors of parameters in units of their spread: a `Region` of the box, in which surveys are drawn.
 
 Within both the posterior is the same but for its normalisation, so what is inferred differs by the mass that was cut, at most 2 TAIL
-a marginal and TAIL by the ellipsoid, a step.
+a marginal or direction and step.
 """
 
 from __future__ import annotations
@@ -41,10 +39,10 @@ __all__ = [
     "Step",
     "cut_marginal",
     "cut_region",
-    "distance",
     "draw_prior",
     "inside",
     "piled_up",
+    "place",
     "prior_mass",
     "read_rounds",
     "truncated",
@@ -54,9 +52,9 @@ __all__ = [
 
 RECORD = "rounds.json"
 TAIL = 5e-5  # probability cut on either side
-PAD = 0.15  # of the width of what is left, on either side, and of the radius of a region
+PAD = 0.15  # of the width of what is left, on either side
 SHARE, FEWEST = 0.05, 20  # share and number of the errors that fix a tail
-SMALLEST = 1e-6  # eigenvalue of a correlation, of errors that depend on each other exactly
+SMALLEST = 1e-6  # variance along a direction, of errors that depend on each other exactly
 TRIED, LEAST = 1 << 16, 1e-5  # draws of a prior at a time, and the smallest share of them inside a region
 COUNTED = 400  # draws inside a region that measure its share to 5 %
 TINY = 1e-300  # mean excess of errors that are all the same beyond the largest of the others
@@ -178,7 +176,7 @@ def cut_marginal(estimate: float, errors: Float[np.ndarray, "survey"], support: 
 def cut_region(
     names: Sequence[str], estimate: Float[np.ndarray, "parameter"], errors: Float[np.ndarray, "survey parameter"]
 ) -> tuple[Region, float]:
-    """The ellipsoid of errors that are too large to happen, padded; with the probability outside before padding.
+    """Cut along the eigenvectors of the errors' correlation, and pad; with the probability outside before padding, at most.
 
     Args:
         names: of the parameters.
@@ -189,30 +187,31 @@ def cut_region(
         ValueError: as `cut_marginal`.
     """
     errors = np.asarray(errors, float)
-    if len(errors) < 3 or not np.isfinite(errors).all() or not np.ptp(errors, 0).all():
-        raise ValueError(f"truncation: expected three different finite errors or more, got {errors[:3].tolist()}; train on more surveys")
     spread = errors.std(0)
     variance, vectors = np.linalg.eigh(np.atleast_2d(np.corrcoef(errors.T)))
-    covariance = (vectors * np.maximum(variance, SMALLEST)) @ vectors.T * np.outer(spread, spread)
+    directions = (vectors / np.sqrt(np.maximum(variance, SMALLEST))).T / spread
+    cuts = [cut_marginal(0.0, errors @ direction, (-math.inf, math.inf)) for direction in directions]
     region = Region(
         names=tuple(names),
         centre=tuple(float(v) for v in estimate),
-        covariance=tuple(tuple(row) for row in ((covariance + covariance.T) / 2).tolist()),
-        radius=1.0,
+        directions=tuple(tuple(row) for row in directions.tolist()),
+        limits=tuple((cut.low, cut.high) for cut in cuts),
     )
-    tail = _Tail.of(distance(errors + np.asarray(estimate, float), names, region))
-    return region.model_copy(update={"radius": (1 + PAD) * tail.edge()}), tail.beyond(tail.edge())
+    return region, sum(cut.cut for cut in cuts)
 
 
-def distance(theta: Float[np.ndarray, "draw parameter"], names: Sequence[str], region: Region) -> Float[np.ndarray, "draw"]:
-    """How far Θ is from the centre of a region, in units of which `region.radius` is the largest."""
+def place(theta: Float[np.ndarray, "draw parameter"], names: Sequence[str], region: Region) -> Float[np.ndarray, "draw direction"]:
+    """Where Θ is along the directions of a region, which `region.limits` are about."""
     columns = [list(names).index(name) for name in region.names]
-    return np.linalg.norm((np.asarray(theta, float)[:, columns] - np.array(region.centre)) @ region.whitening.T, axis=1)
+    return (np.asarray(theta, float)[:, columns] - np.array(region.centre)) @ np.array(region.directions).T
 
 
 def inside(theta: Float[np.ndarray, "draw parameter"], names: Sequence[str], region: Region | None) -> Bool[np.ndarray, "draw"]:
     """Which draws of Θ are in a region; all, if there is none."""
-    return np.ones(len(theta), bool) if region is None else distance(theta, names, region) < region.radius
+    if region is None:
+        return np.ones(len(theta), bool)
+    limits, at = np.array(region.limits), place(theta, names, region)
+    return np.all((at > limits[:, 0]) & (at < limits[:, 1]), 1)
 
 
 def draw_prior(config: Config, number: int, seed: int) -> Float[np.ndarray, "draw parameter"]:
@@ -233,7 +232,7 @@ def _drawn(config: Config, number: int, seed: int) -> tuple[Float[np.ndarray, "d
         found.append(theta[inside(theta, tuple(config.marginals), config.prior.region)])
         have, tried = have + len(found[-1]), tried + len(theta)
         if have < LEAST * tried:
-            raise ConfigError(f"prior.region: expected a share of the prior above {LEAST:g}, got {have} of {tried} draws; widen its radius")
+            raise ConfigError(f"prior.region: expected a share of the prior above {LEAST:g}, got {have} of {tried} draws; widen its limits")
     return np.concatenate(found), tried
 
 
@@ -295,17 +294,17 @@ def piled_up(
 ) -> list[str]:
     """Parameters with more than a share NEAR of their draws within NEAR of the width from an edge that truncation made.
 
-    At the surface of a region, the parameter by which the draws there are farthest from its centre, in units of its spread.
+    Of an edge of a region, the parameter whose spread over the draws counts most in its direction.
     """
     names = [name for name, limits in box.items() if any(_near(draws[name], limits, configured[name]))]
     if region is None:
         return names
     theta = np.stack([draws[name] for name in region.names], -1)
-    near = distance(theta, region.names, region) > (1 - 2 * NEAR) * region.radius
-    if near.mean() > NEAR:
-        apart = np.abs(theta[near].mean(0) - np.array(region.centre)) / np.diag(region.covariance) ** 0.5
-        names.append(region.names[int(apart.argmax())])
-    return list(dict.fromkeys(names))
+    at, limits = place(theta, region.names, region), np.array(region.limits)
+    width = NEAR * (limits[:, 1] - limits[:, 0])
+    cut = (np.mean(at < limits[:, 0] + width, 0) > NEAR) | (np.mean(at > limits[:, 1] - width, 0) > NEAR)
+    most = (np.abs(region.directions) * theta.std(0)).argmax(1)
+    return list(dict.fromkeys(names + [region.names[most[k]] for k in np.nonzero(cut)[0]]))
 
 
 def _near(draws: np.ndarray, box: Marginal, configured: Marginal) -> list[bool]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["distribution", "inside", "log_prior", "sample_globals"]
 
-AT_ONCE, MOST = 256, 1 << 12  # draws at a time until one is in a region, and how often
+AT_ONCE, MOST = 64, 1 << 14  # draws at a time until one is in a region, and how often
 
 
 def distribution(marginal: Marginal) -> dist.Distribution:
@@ -96,9 +96,9 @@ def sample_globals(
 
 def inside(theta: Globals, region: Region) -> Bool[Array, ""]:
     """Whether one Θ (scalars) is in a region."""
-    centre, whitening = jnp.asarray(region.centre, jnp.float32), jnp.asarray(region.whitening, jnp.float32)
-    apart = jnp.stack([getattr(theta, name) for name in region.names]) - centre
-    return jnp.linalg.norm(whitening @ apart) < region.radius
+    centre, directions, limits = (jnp.asarray(v, jnp.float32) for v in (region.centre, region.directions, region.limits))
+    place = directions @ (jnp.stack([getattr(theta, name) for name in region.names]) - centre)
+    return jnp.all((place > limits[:, 0]) & (place < limits[:, 1]))
 
 
 def _first_inside(key: Key[Array, ""], draw: Callable[[Key[Array, ""]], Globals], region: Region) -> Globals:

@@ -59,7 +59,7 @@ def test_the_record_says_what_each_round_did(made, catalogue, workplace):
     for step in (*first.steps, *last.steps):
         assert set(step.box) == set(step.cut) == set(step.outside) == set(config.marginals)
         assert max(step.cut.values()) <= 2 * TAIL * (1 + 1e-9)
-        assert 0 < step.cut_by_region <= TAIL * (1 + 1e-9)
+        assert 0 < step.cut_by_region <= 2 * TAIL * len(config.marginals) * (1 + 1e-9)
         assert all(step.outside[name] <= step.cut[name] for name in step.cut)
         assert step.surveys == config.training.surveys  # so few that no round has fewer
     assert last.fingerprint == pipeline.run_fingerprint(truncated(config, first.box, first.region))
