@@ -1,7 +1,8 @@
 r"""Does a trained global posterior reach the information limit, and is it calibrated?
 
-On 20 mocks at the fiducial Θ: mean √det of the (Ω_m, Ω_Λ) covariance, widths and pulls, beside the widths published for one mock of the
-same size (Karchev+25; forward model and size as in `lsst` and `lsst-16k`) and the linear limit of the learned score: with T the survey's
+On 20 mocks at the fiducial Θ: mean √det of the (Ω_m, Ω_Λ) covariance, widths, pulls and their joint χ² by the covariance of the draws (as
+large as the number of parameters where the likelihood is normal and no prior counts), beside the widths published for one mock of the same
+size (Karchev+25; forward model and size as in `lsst` and `lsst-16k`) and the linear limit of the learned score: with T the survey's
 score at the fiducial Θ and its number N, the information is G^T Cov(T)^{-1} G, G = dE[T]/dΘ by central differences of the simulator
 with common random numbers, plus the prior's. On fresh surveys of the run's own prior: ranks, coverage, TARP, and the mean pull of those
 whose posterior mean is that of the mocks.
@@ -53,10 +54,13 @@ def fiducial_widths(trained: Any, packed: Any, names: tuple[str, ...]) -> dict[s
 
     draws = _sampled(trained, packed, DRAWS).numpy()
     width = draws.std(0)
-    pull = (draws.mean(0) - np.array([getattr(FIDUCIAL, k) for k in names])) / width
+    off = draws.mean(0) - np.array([getattr(FIDUCIAL, k) for k in names])
+    pull = off / width
+    chi2 = [float(one @ np.linalg.solve(np.cov(draws[:, s].T), one)) for s, one in enumerate(off)]
     area = [float(np.linalg.det(np.cov(draws[:, s, :2].T)) ** 0.5) for s in range(draws.shape[1])]
     return {
         "sqrt_det": float(np.mean(area)), "sqrt_det_error": float(np.std(area) / len(area) ** 0.5), "mocks": len(area),
+        "chi2": float(np.mean(chi2)), "chi2_error": float(np.std(chi2) / len(chi2) ** 0.5),
         "mean": dict(zip(names, draws.mean((0, 1)).tolist(), strict=True)),
         "width": dict(zip(names, width.mean(0).tolist(), strict=True)),
         "pull_mean": dict(zip(names, pull.mean(0).tolist(), strict=True)),
