@@ -156,6 +156,9 @@ def report(
     run: Annotated[Path | None, typer.Option(help="Run folder, for training curves and calibration.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Truth of a mock.")] = None,
     check: Annotated[Path | None, typer.Option(help="JSON that `cigars check` wrote of the same catalogue.")] = None,
+    validation: Annotated[
+        Path | None, typer.Option(help="JSON that `cigars validate` wrote of the same training; by default what is in the run folder.")
+    ] = None,
     figures: Annotated[Path | None, typer.Option(help="Folder that receives each figure as PDF.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -166,7 +169,7 @@ def report(
     check_outputs([output], overwrite)
     data = pipeline.read_posterior(posterior)
     true = read_truth(truth) if truth else None
-    pipeline.report(output, data, run=run, truth=true, check=check, overwrite=overwrite, figures=figures)
+    pipeline.report(output, data, run=run, truth=true, check=check, validation=validation, overwrite=overwrite, figures=figures)
     console.print(f"report in {output}")
 
 

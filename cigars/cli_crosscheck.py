@@ -57,11 +57,12 @@ def crosscheck(
     with progress_bars(errors) as bars:
         found = route.crosscheck(run, table, exposure=exposed, folder=kept, report=bars, **options)
     route.write_crosscheck(output, found, overwrite)
-    shown = Table("parameter", "networks", "second route", "between / σ", "width ratio", "own errors / σ")
+    shown = Table("parameter", "networks", "second route", "between / σ", "width ratio", "own errors / σ", "own scatter")
     for k, name in enumerate(found.names):
         said = [f"{draws[:, k].mean():.4g} ± {draws[:, k].std():.2g}" for draws in (found.networks, found.second)]
         own = f"{found.shift[k]:+.2f} ± {found.shift_error[k]:.2f}"
-        shown.add_row(name, *said, f"{found.between[k]:+.2f}", f"{found.widths[k]:.2f}", own)
+        scatter = f"{found.scatter[k]:.2f} ± {found.scatter_error[k]:.2f}"
+        shown.add_row(name, *said, f"{found.between[k]:+.2f}", f"{found.widths[k]:.2f}", own, scatter)
     console.print(shown)
     limit = f"{found.breaks_at:,.0f} objects" if math.isfinite(found.breaks_at) else "numbers beyond measure"
     chained = f"R̂ at most {found.r_hat.max():.3f}, {found.divergences} divergences"

@@ -4,7 +4,8 @@ A flow learns the density of one detected object and a small network the expecte
 have twice the spread of the networks' posterior: a density does not depend on where its Θ were drawn. The no-U-turn sampler draws the
 second posterior from their product over the catalogue. What is wrong of the density adds up over the objects, which is measured: on
 surveys simulated at the posterior mean the score of the right likelihood is zero on average, and what it is instead moves the posterior
-by $C\,\bar s$, C its covariance. That shift grows as √N in units of the width.
+by $C\,\bar s$, C its covariance. That shift grows as √N in units of the width. The scatter S of these scores is the information,
+so that estimates scatter by $C (S + 1) C$, in units where the prior has covariance 1, which is C where the stated widths are right.
 """
 
 from __future__ import annotations
@@ -33,13 +34,15 @@ if TYPE_CHECKING:
     from inference.object_likelihood import ObjectLikelihood
     from inference.priors import Prior
 
-__all__ = ["TOLERANCE", "WIDTHS", "Crosscheck", "crosscheck", "moved_by", "trained_density", "write_crosscheck"]
+__all__ = ["TOLERANCE", "WIDTHS", "Crosscheck", "crosscheck", "own_errors", "trained_density", "write_crosscheck"]
 
 TOLERANCE, WIDTHS = 0.3, 0.15  # of the means, in standard deviations, and of the widths, within which two routes agree
 HELD = 1000  # surveys on which the density is judged
 CALIBRATION = 100  # surveys that measure the shift, to a tenth of the width
 NETWORK_DRAWS = 4000
 WIDER = 2.0  # times the posterior of the networks: where the density is trained
+FEWEST = 50  # effective draws, below which .3 σ would be little more than their noise
+DIVERGED = 0.01  # share of the draws above which they are not taken for the posterior
 EDGE = 3.7  # standard deviations of the prior, where float32 still tells its edge
 Reporter = Callable[..., None]
 
@@ -53,6 +56,7 @@ class Crosscheck(NamedTuple):
         r_hat, n_eff: of the second route's chains, by parameter.
         divergences: of them.
         shift, shift_error: by how many of its standard deviations its own errors move the second posterior, and how well that is known.
+        scatter, scatter_error: by how much more its estimates scatter than its widths say, 1 if these are right, and the same of that.
         record: of how it was done.
     """
 
@@ -64,6 +68,8 @@ class Crosscheck(NamedTuple):
     divergences: int
     shift: np.ndarray
     shift_error: np.ndarray
+    scatter: np.ndarray
+    scatter_error: np.ndarray
     record: Mapping[str, Any]
 
     @property
@@ -77,9 +83,22 @@ class Crosscheck(NamedTuple):
         return self.networks.std(0, ddof=1) / self.second.std(0, ddof=1)
 
     @property
+    def doubts(self) -> list[str]:
+        """Why the second route is not good enough to be held against the networks, at this number of objects; none if it is."""
+        wrong = np.maximum(np.log(self.scatter) ** 2 - (self.scatter_error / self.scatter) ** 2, 0.0)  # the noise of the measure left out
+        found = {
+            f"its own errors reach {TOLERANCE} σ at {self.breaks_at:,.0f} objects": self.breaks_at <= self.objects,
+            f"its widths are off by more than {WIDTHS:.0%}": bool((wrong > math.log(1 + WIDTHS) ** 2).any()),
+            f"R̂ is {self.r_hat.max():.2f}": not bool((self.r_hat <= R_HAT).all()),
+            f"its draws are worth {self.n_eff.min():.0f} alone": not bool((self.n_eff >= FEWEST).all()),
+            f"{self.divergences} of {len(self.second)} draws diverged": self.divergences > DIVERGED * len(self.second),
+        }
+        return [reason for reason, true in found.items() if true]
+
+    @property
     def trusted(self) -> bool:
         """Whether the second route is good enough at this number of objects, and its chains have converged."""
-        return self.breaks_at > self.objects and bool((self.r_hat <= R_HAT).all())
+        return not self.doubts
 
     @property
     def disagree(self) -> bool:
@@ -91,7 +110,7 @@ class Crosscheck(NamedTuple):
     def verdict(self) -> str:
         """In a few words."""
         if not self.trusted:
-            return "cannot be compared: the second one is not good enough here"
+            return f"cannot be compared, of the second one {'; '.join(self.doubts)}"
         return f"{'DISAGREE' if self.disagree else 'agree'} to {TOLERANCE} σ in the means and {WIDTHS:.0%} in the widths"
 
     @property
@@ -161,17 +180,17 @@ def crosscheck(
     folder, catalogue_hash = Path(folder) if folder is not None else Path(run) / "crosscheck", target_hash(catalogue)
     networks = GlobalPosterior(trained).sample(NETWORK_DRAWS, survey, seed)[:, 0].cpu()
     begin = trained.prior.transform.inv(networks).clamp(-EDGE, EDGE).double().numpy()
-    place = folder / f"{catalogue_hash}-{surveys}-{objects}-{exposure:g}-{seed}"
+    place = folder / f"{trained.meta['fingerprint']}-{catalogue_hash}-{surveys}-{objects}-{exposure:g}-{seed}"
     net = trained_density(config, begin.mean(0) + WIDER * (begin - begin.mean(0)), place, surveys, objects, exposure, seed, report)
     eta, statistics = sample_density(net, net.standardise(data), exposure, begin, draws, warmup, chains, seed, report)
-    shift, error = _shift(net, config, eta, exposure, seed, report)
+    errors = own_errors(_scores(net, config, eta, exposure, seed, report), np.atleast_2d(np.cov(eta.T)))
     record = {
         "run": str(run), "fingerprint": trained.meta["fingerprint"], "catalogue": catalogue_hash, "objects": len(catalogue.id),
         "exposure": exposure, "surveys": surveys, "training_objects": objects, "seed": seed, "chains": chains, "warmup": warmup,
         "versions": versions(), "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     second = _theta(net.prior, eta).astype(float)
-    return Crosscheck(trained.names, networks.double().numpy(), second, *statistics, shift, error, record)
+    return Crosscheck(trained.names, networks.double().numpy(), second, *statistics, *errors, record)
 
 
 def _theta(prior: Prior, eta: np.ndarray) -> np.ndarray:
@@ -216,10 +235,10 @@ def trained_density(
     return train_object_likelihood(prior, some, held, config.training, seed, folder, report)
 
 
-def _shift(
+def _scores(
     net: ObjectLikelihood, config: Config, eta: np.ndarray, exposure: float, seed: int, report: Reporter
-) -> tuple[np.ndarray, np.ndarray]:
-    """By how many standard deviations the errors of the density move the posterior, and the standard error of that, both [parameter]."""
+) -> Float[np.ndarray, "survey parameter"]:
+    """Slopes of ln L of surveys simulated at the mean of some draws of η, there."""
     import torch
 
     from cigars.pipeline import survey_source
@@ -237,20 +256,31 @@ def _shift(
             (slope,) = torch.autograd.grad(net.ln_likelihood(data, point[None], exposure).sum(), point)
             scores.append(slope.double().numpy())
         report("scores", len(scores), CALIBRATION)
-    return moved_by(np.array(scores), np.atleast_2d(np.cov(eta.T)))
+    return np.array(scores)
 
 
-def moved_by(
-    scores: Float[np.ndarray, "survey parameter"], covariance: Float[np.ndarray, "parameter parameter"]
-) -> tuple[np.ndarray, np.ndarray]:
-    """By how many of its standard deviations a posterior is moved where scores at the truth are not zero on average, and its error.
+class OwnErrors(NamedTuple):
+    """What the errors of a likelihood do to its posterior, [parameter] each: see `Crosscheck`."""
+
+    shift: np.ndarray
+    shift_error: np.ndarray
+    scatter: np.ndarray
+    scatter_error: np.ndarray
+
+
+def own_errors(scores: Float[np.ndarray, "survey parameter"], covariance: Float[np.ndarray, "parameter parameter"]) -> OwnErrors:
+    """How far a posterior is moved where scores at the truth are not zero on average, and how wrong its widths are by their scatter.
 
     Args:
-        scores: slopes of ln L at the Θ that the surveys were simulated at.
+        scores: slopes of ln L at the Θ that the surveys were simulated at, in units where the prior is standard normal.
         covariance: of the posterior of one survey.
     """
-    moved = scores @ covariance / np.sqrt(np.diag(covariance))
-    return moved.mean(0), moved.std(0, ddof=1) / len(scores) ** 0.5
+    count, sd = len(scores), np.sqrt(np.diag(covariance))
+    moved = scores @ covariance / sd
+    scattered = np.sqrt(moved.var(0, ddof=1) + np.diag(covariance @ covariance) / sd**2)
+    # errors of a variance from the scatter of squares: scores need not be normal
+    squares = (moved - moved.mean(0)) ** 2
+    return OwnErrors(moved.mean(0), moved.std(0, ddof=1) / count**0.5, scattered, squares.std(0, ddof=1) / count**0.5 / (2 * scattered))
 
 
 def write_crosscheck(path: str | Path, found: Crosscheck, overwrite: bool = False) -> None:
@@ -258,10 +288,17 @@ def write_crosscheck(path: str | Path, found: Crosscheck, overwrite: bool = Fals
     columns = {
         "networks_mean": found.networks.mean(0), "networks_sd": found.networks.std(0, ddof=1), "second_mean": found.second.mean(0),
         "second_sd": found.second.std(0, ddof=1), "between_sigma": found.between, "width_ratio": found.widths,
-        "own_shift_sigma": found.shift, "own_shift_error": found.shift_error, "r_hat": found.r_hat, "n_eff": found.n_eff,
+        "own_shift_sigma": found.shift, "own_shift_error": found.shift_error, "own_scatter": found.scatter,
+        "own_scatter_error": found.scatter_error, "r_hat": found.r_hat, "n_eff": found.n_eff,
     }  # fmt: skip
     parameters = {name: {key: float(values[k]) for key, values in columns.items()} for k, name in enumerate(found.names)}
     breaks = found.breaks_at if math.isfinite(found.breaks_at) else None
-    content = {"parameters": parameters, "divergences": found.divergences, "breaks_at_objects": breaks, **found.record}
+    content = {
+        "parameters": parameters,
+        "divergences": found.divergences,
+        "breaks_at_objects": breaks,
+        "doubts": found.doubts,
+        **found.record,
+    }
     with replacing(path, overwrite) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -279,6 +279,7 @@ def report(
     run: str | Path | None = None,
     truth: Truth | None = None,
     check: str | Path | None = None,
+    validation: str | Path | None = None,
     timings: Mapping[str, float] | None = None,
     overwrite: bool = False,
     figures: str | Path | None = None,
@@ -291,12 +292,14 @@ def report(
         run: run folder, for training curves, calibration and what `cigars validate` left there.
         truth: of a mock, matched to the posterior by id.
         check: JSON that `cigars check` wrote of the same catalogue and run.
+        validation: JSON that `cigars validate` wrote of the same run, if not the one in its folder.
         timings: further seconds by step.
         overwrite: replace an existing file.
         figures: folder that also receives every figure as PDF.
 
     Raises:
-        ValueError: if the truth lacks an object, or the run folder or the check are of another training or catalogue than the posterior.
+        ValueError: if the truth lacks an object, or the run folder, the validation or the check are of another training, catalogue or
+            exposure than the posterior.
     """
     from cigars.report.inputs import ReportInputs
     from cigars.report.page import write_report
@@ -318,29 +321,35 @@ def report(
         sbc_draws=calibration.draws if calibration else 0,
         sbc_names=calibration.names if calibration else (),
         timings={**seconds, **steps, **(timings or {})},
-        validation=_validation(run) if run else {},
+        validation=_validation(run, validation, attributes["fingerprint"]),
         check=checked,
     )
     return write_report(path, inputs, overwrite=overwrite, figures_dir=figures)
 
 
-def _validation(run: str | Path) -> dict[str, Any]:
-    """What `cigars validate` left in a run folder, if anything; raises ValueError where it is of another training."""
-    path = Path(run) / VALIDATION
-    found = read_validation(path) if path.is_file() else {}
-    if found and found["fingerprint"] != stored_fingerprint(run):
-        raise ValueError(f"{path}: expected fingerprint {stored_fingerprint(run)}, got {found['fingerprint']}; run `cigars validate` again")
+def _validation(run: str | Path | None, path: str | Path | None, fingerprint: str) -> dict[str, Any]:
+    """What `cigars validate` wrote, by default in a run folder, if anything; raises ValueError where it is of another training."""
+    if path is None:
+        path = Path(run) / VALIDATION if run else None
+        if path is None or not path.is_file():
+            return {}
+    found = read_validation(path)
+    if found["fingerprint"] != fingerprint:
+        raise ValueError(
+            f"{path}: expected fingerprint {fingerprint}, that of the posterior, got {found['fingerprint']}; run `cigars validate` again"
+        )
     return found
 
 
 def _checked(path: str | Path, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """What `cigars check` wrote; raises ValueError where it is of another training or catalogue than a posterior with these attributes."""
+    """What `cigars check` wrote; raises ValueError where it is not of the training, catalogue and exposure of a posterior."""
     found = read_check(path)
-    # an older posterior does not say which catalogue it is of
-    for name in ("fingerprint", "catalogue"):
-        if found[name] != (expected := attributes.get(name, found[name])):
+    # older posteriors and checks do not say all of this
+    for name in ("fingerprint", "catalogue", "exposure"):
+        made = found.get(name)
+        if made is not None and made != (expected := attributes.get(name, made)):
             remedy = "check the catalogue of this posterior with the run that made it"
-            raise ValueError(f"{path}: expected {name} {expected}, that of the posterior, got {found[name]}; {remedy}")
+            raise ValueError(f"{path}: expected {name} {expected}, that of the posterior, got {made}; {remedy}")
     return found
 
 

@@ -18,7 +18,7 @@ from cigars.report.style import BAND, GREY, INK, POSTERIOR, SECOND, TRUTH, grid_
 from cigars.report.tables import axis_label
 from cigars.schema import column
 
-__all__ = ["corner_figure", "cosmology_corner", "full_corner", "marginals_figure", "sbc_figure", "training_figure"]
+__all__ = ["corner_figure", "cosmology_corner", "coverage_figure", "full_corner", "marginals_figure", "sbc_figure", "training_figure"]
 
 LEVELS = (1 - np.exp(-0.5), 1 - np.exp(-2.0))
 
@@ -126,6 +126,22 @@ def sbc_figure(inputs: ReportInputs) -> Figure:
         axes.set_title(axis_label(name).split(" [")[0], pad=3)
     figure.supxlabel("rank of the truth among posterior draws / number of draws", fontsize=10)
     figure.supylabel("surveys / expected", fontsize=10)
+    return figure
+
+
+@styled
+def coverage_figure(inputs: ReportInputs) -> Figure:
+    """Share of truths inside joint regions of each credibility, of highest density and of TARP, with the bands of `cigars validate`."""
+    figure, panels = grid_of_axes(2, 2, width=3.0, height=2.8)
+    curves = inputs.validation["curves"]
+    for axes, (name, title) in zip(panels, (("coverage", "highest density"), ("tarp", "TARP")), strict=True):
+        curve = {key: np.asarray(values, dtype=float) for key, values in curves[name].items()}
+        axes.fill_between(curve["levels"], curve["low"], curve["high"], color="#E4E4E4", linewidth=0, label="99 % band")
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
+        axes.plot(curve["levels"], curve["inside"], color=POSTERIOR)
+        axes.set(title=title, xlim=(0, 1), ylim=(0, 1), xlabel="credibility", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
+    panels[0].set_ylabel("share of truths inside")
+    panels[0].legend(loc="upper left")
     return figure
 
 

@@ -15,7 +15,10 @@ from cigars.report.inputs import ReportInputs, cosmology_draws, free_parameters,
 from cigars.report.style import BAND, INK, draw_points, new_figure, styled
 from cigars.schema import FIDUCIAL
 
-__all__ = ["HubbleData", "distance_modulus", "hubble_data", "hubble_figure"]
+__all__ = ["NEEDED", "HubbleData", "distance_modulus", "hubble_data", "hubble_figure", "with_light_curve"]
+
+NEEDED = ("m", "x", "c", "var_m", "var_x", "var_c")
+"""Columns of the catalogue that the diagram is made from."""
 
 HUBBLE_DISTANCE_MPC = 299_792.458 / 70.0
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
@@ -61,16 +64,23 @@ def _curved(comoving: np.ndarray, Ok0: np.ndarray) -> np.ndarray:
     return np.where(root > 1e-6, bent, comoving)
 
 
+def with_light_curve(inputs: ReportInputs) -> np.ndarray:
+    """Which objects have a light-curve fit, all of whose NEEDED columns are then known, [object]; `cigars infer --hide sn` leaves none."""
+    columns = [observed(inputs, name) for name in NEEDED]
+    return np.all([np.isfinite(np.asarray(column, dtype=np.float64)) for column in columns], axis=0)
+
+
 def hubble_data(inputs: ReportInputs) -> HubbleData:
-    """Standardised magnitudes and redshifts of the objects; needs local draws of z and the columns m, x, c of the catalogue."""
+    """Standardised magnitudes and redshifts of the objects with a light-curve fit; needs local draws of z and the columns NEEDED."""
     alpha, beta, M0, sigma = (_mean(inputs, n) for n in ("alpha", "beta", "M0", "sigma_int"))
-    m, x, c = (np.asarray(observed(inputs, n), dtype=np.float64) for n in "mxc")
-    draws = local_draws(inputs, "z")
+    seen = with_light_curve(inputs)
+    m, x, c = (np.asarray(observed(inputs, n), dtype=np.float64)[seen] for n in "mxc")
+    draws = local_draws(inputs, "z")[:, seen]
     z, z_sd = draws.mean(0, dtype=np.float64), draws.std(0, ddof=1, dtype=np.float64)
     mu = m - alpha * x - beta * c - M0
     residual = mu - _mean_curve(inputs, z)
     offset = float(np.median(residual))
-    return HubbleData(z, z_sd, mu - offset, np.sqrt(_variance(inputs, alpha, beta) + sigma**2), residual - offset, offset)
+    return HubbleData(z, z_sd, mu - offset, np.sqrt(_variance(inputs, alpha, beta)[seen] + sigma**2), residual - offset, offset)
 
 
 @styled

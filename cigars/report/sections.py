@@ -94,13 +94,17 @@ def _parameters(inputs: ReportInputs) -> Section:
 
 
 def _hubble(inputs: ReportInputs) -> Section:
-    missing = [n for n in ("m", "x", "c", "var_m", "var_x", "var_c") if observed(inputs, n) is None]
+    missing = [n for n in hubble.NEEDED if observed(inputs, n) is None]
     if not has_locals(inputs):
         return Section("hubble", "Hubble diagram", [_NO_LOCALS], [])
     if missing:
         return Section(
             "hubble", "Hubble diagram", [Markup("Absent: the posterior file does not hold the columns {}.").format(", ".join(missing))], []
         )
+    seen = hubble.with_light_curve(inputs)
+    if not seen.any():
+        note = Markup("Absent: no object has a light-curve fit; they were hidden from the inference or are not in the catalogue.")
+        return Section("hubble", "Hubble diagram", [note], [])
     offset = hubble.hubble_data(inputs).offset
     caption = Markup(
         "Standardised magnitudes against posterior redshifts; the curve and its band are the posterior cosmology, "
@@ -108,6 +112,8 @@ def _hubble(inputs: ReportInputs) -> Section:
         "The median effect of dust and hosts on brightness, {} mag, is taken off the points. Vertical bars hold "
         "measurement errors and intrinsic scatter."
     ).format(f"{offset:+.3f}".replace("-", "−"))
+    if not seen.all():
+        caption += Markup(" Shown are the {:,} of {:,} objects with a light-curve fit.").format(int(seen.sum()), len(seen))
     plot = Plot("hubble", hubble.hubble_figure, "Hubble diagram with posterior redshifts, posterior cosmology and residuals", caption)
     return Section("hubble", "Hubble diagram", [], [plot])
 
@@ -237,8 +243,9 @@ def _training(inputs: ReportInputs) -> Section:
 def _calibration(inputs: ReportInputs) -> Section:
     gap = calibration_gap(inputs)
     validated = [text] if (text := validation_verdict(inputs)) else []
+    curves = [_coverage()] if {"coverage", "tarp"} <= set(inputs.validation.get("curves", ())) else []
     if gap or inputs.sbc_ranks is None:
-        return Section("calibration", "Calibration", [*validated, Markup("Absent: {}.").format(gap)], [])
+        return Section("calibration", "Calibration", [*validated, Markup("Absent: {}.").format(gap)], curves)
     p = rank_p_values(inputs.sbc_ranks, inputs.sbc_draws)
     low = [label_html(n) for n, value in zip(inputs.sbc_names, p, strict=True) if value * p.size < 0.01]
     shape = Markup("A hump means that posteriors are too wide, a trough too narrow, a slope shifted.")
@@ -248,7 +255,16 @@ def _calibration(inputs: ReportInputs) -> Section:
         "give; grey: 99 % band of a single bin; dots: bins outside it."
     ).format(inputs.sbc_draws, len(inputs.sbc_ranks))
     plot = Plot("sbc-ranks", figures.sbc_figure, "Rank histogram of each parameter with 99 % binomial bands", caption, wide=True)
-    return Section("calibration", "Calibration", [calibration_verdict(inputs), *blame, shape, *validated], [plot])
+    return Section("calibration", "Calibration", [calibration_verdict(inputs), *blame, shape, *validated], [plot, *curves])
+
+
+def _coverage() -> Plot:
+    caption = Markup(
+        "Share of the surveys of <code>cigars validate</code> whose true parameters, all together, lie inside regions of the posterior, "
+        "against the probability that these regions hold; grey: 99&nbsp;% bands, of right posteriors on the left, of the curve itself "
+        "on the right. Below the diagonal posteriors are too narrow."
+    )
+    return Plot("coverage", figures.coverage_figure, "Expected coverage of regions of highest density and of TARP", caption)
 
 
 def _likeness(inputs: ReportInputs) -> Section:

@@ -51,9 +51,9 @@ def headline(inputs: ReportInputs, rows: list[ParameterRow]) -> list[tuple[Marku
 
 
 def summary(inputs: ReportInputs, rows: list[ParameterRow]) -> list[Markup]:
-    """Sentences of the summary: the result, what to know of it, what the truth says of it, the redshifts, calibration, likeness."""
+    """Sentences of the summary: the result, what to know of it, what the truth says of it, the redshifts, reasons to believe it."""
     parts = [_result(inputs, rows), _caveats(inputs), _against_truth(rows), _redshifts(inputs)]
-    parts += [calibration_verdict(inputs), likeness_verdict(inputs)]
+    parts += [calibration_verdict(inputs), validation_verdict(inputs), likeness_verdict(inputs)]
     return [p for p in parts if p]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cigars.catalogue import write_catalogue
-from cigars.crosscheck import TOLERANCE, Crosscheck, moved_by
+from cigars.crosscheck import TOLERANCE, Crosscheck, own_errors
 from cigars.density_chains import sample_density
 
 CENTRE, SD = np.array([0.4, -0.8]), np.array([0.5, 0.2])  # of a likelihood in η
@@ -34,13 +34,13 @@ def test_draws_are_those_of_the_posterior():
     assert not (np.abs((eta.mean(0) - CENTRE) * PRECISION**0.5) < error).all()  # without the prior
 
 
-def found(between=0.0, width=1.0, shift=0.0, r_hat=1.0) -> Crosscheck:
-    """Networks `between` sd above a second route whose own errors move it by `shift`."""
+def found(between=0.0, width=1.0, shift=0.0, r_hat=1.0, n_eff=900.0, divergences=0, scatter=1.0) -> Crosscheck:
+    """Networks `between` sd above a second route of 2000 draws whose own errors move it by `shift` and widen it by `scatter`."""
     second = np.random.default_rng(1).normal(size=(2000, 1))
     second = (second - second.mean()) / second.std(ddof=1)
     return Crosscheck(
-        ("Om0",), width * second + between, second, np.array([r_hat]), np.array([900.0]), 0, np.array([shift]), np.array([0.1]),
-        {"objects": 400},
+        ("Om0",), width * second + between, second, np.array([r_hat]), np.array([n_eff]), divergences, np.array([shift]),
+        np.array([0.1]), np.array([scatter]), np.array([0.07]), {"objects": 400},
     )  # fmt: skip
 
 
@@ -52,7 +52,13 @@ def found(between=0.0, width=1.0, shift=0.0, r_hat=1.0) -> Crosscheck:
         (found(width=1.3), "DISAGREE"),
         (found(width=1 / 1.3), "DISAGREE"),
         (found(between=0.5, shift=0.6), "cannot be compared"),
-        (found(r_hat=1.3), "cannot be compared"),
+        (found(r_hat=1.3), "cannot be compared, of the second one R̂ is 1.30"),
+        (found(r_hat=np.nan), "cannot be compared"),
+        (found(between=0.5, n_eff=20.0), "cannot be compared, of the second one its draws are worth 20"),
+        (found(between=0.5, divergences=300), "cannot be compared, of the second one 300 of 2000 draws diverged"),
+        (found(between=0.5, divergences=3), "DISAGREE"),
+        (found(width=1.3, scatter=1.3), "cannot be compared, of the second one its widths are off"),
+        (found(width=1.3, scatter=1.1), "DISAGREE"),
         (found(shift=0.2), "agree"),
     ],
 )
@@ -67,15 +73,31 @@ def test_errors_that_add_up_break_the_route_at_a_number():
     assert found(shift=0.6).breaks_at == pytest.approx(400 * TOLERANCE**2 / excess)
 
 
+INFORMATION = np.linalg.inv(np.array([[0.25, 0.06], [0.06, 0.04]]))
+POSTERIOR = np.linalg.inv(INFORMATION + np.eye(2))  # with the prior
+
+
 def test_scores_that_are_not_zero_move_a_posterior():
-    rng, covariance = np.random.default_rng(2), np.array([[0.25, 0.06], [0.06, 0.04]])
-    off = np.array([0.3, -0.1])  # of the maximum of a likelihood whose information is the inverse of the covariance
-    centres = rng.multivariate_normal(off, covariance, 400)
-    moved, error = moved_by(centres @ np.linalg.inv(covariance), covariance)
-    sd = np.sqrt(np.diag(covariance))
-    assert (np.abs(moved - off / sd) < 5 * error).all()
-    assert error == pytest.approx([1 / 400**0.5] * 2, rel=5 / (2 * 400) ** 0.5)
-    assert not (np.abs(moved) < 5 * error).all()
+    rng, off = np.random.default_rng(2), np.array([0.3, -0.1])  # of the maximum of the likelihood
+    scores = rng.multivariate_normal(off, np.linalg.inv(INFORMATION), 400) @ INFORMATION
+    shift, error, scatter, scatter_error = own_errors(scores, POSTERIOR)
+    expected = POSTERIOR @ INFORMATION @ off / np.sqrt(np.diag(POSTERIOR))
+    assert (np.abs(shift - expected) < 5 * error).all()
+    assert error == pytest.approx(np.sqrt((np.diag(POSTERIOR) - np.diag(POSTERIOR @ POSTERIOR)) / np.diag(POSTERIOR) / 400), rel=0.2)
+    assert not (np.abs(shift) < 5 * error).all()
+    assert (np.abs(scatter - 1) < 5 * scatter_error).all()
+
+
+@pytest.mark.parametrize("sharper", [1.0, 2.0, 0.5])
+def test_scatter_of_scores_tells_wrong_widths(sharper):
+    """ln L too steep by a factor: its posterior is too narrow, and estimates scatter by more than it says."""
+    rng = np.random.default_rng(3)
+    scores = sharper * rng.multivariate_normal(np.zeros(2), INFORMATION, 400)
+    covariance = np.linalg.inv(sharper * INFORMATION + np.eye(2))
+    found = own_errors(scores, covariance)
+    expected = np.sqrt(np.diag(covariance @ (sharper**2 * INFORMATION + np.eye(2)) @ covariance) / np.diag(covariance))
+    assert (np.abs(found.scatter - expected) < 5 * found.scatter_error).all()
+    assert (np.abs(found.scatter - 1) < 5 * found.scatter_error).all() == (sharper == 1.0)
 
 
 @pytest.mark.slow  # trains a density

@@ -105,17 +105,24 @@ def test_command_succeeds_where_nothing_fails(workplace, found, cigars, monkeypa
         (workplace.run / "validation.json").unlink(missing_ok=True)
 
 
-def test_validation_of_another_training_is_refused(workplace, found):
-    path = workplace.run / "validation.json"
+def test_validation_of_another_training_is_refused(workplace, found, tmp_path):
+    """That in the run folder, and one that is named: a posterior that comes with the package has no folder to leave it in."""
+    path, elsewhere, fingerprint = workplace.run / "validation.json", tmp_path / "validation.json", found.record["fingerprint"]
     try:
         write_validation(path, found)
-        assert pipeline._validation(workplace.run)["surveys"] == 50
-        write_validation(path, found._replace(record={**found.record, "fingerprint": "other"}), overwrite=True)
+        assert pipeline._validation(workplace.run, None, fingerprint)["surveys"] == 50
+        other = found._replace(record={**found.record, "fingerprint": "other"})
+        write_validation(path, other, overwrite=True)
         with pytest.raises(ValueError, match="got other"):
-            pipeline._validation(workplace.run)
+            pipeline._validation(workplace.run, None, fingerprint)
+        write_validation(elsewhere, found)
+        assert pipeline._validation(workplace.run, elsewhere, fingerprint) == pipeline._validation(None, elsewhere, fingerprint) != {}
+        write_validation(elsewhere, other, overwrite=True)
+        with pytest.raises(ValueError, match="got other"):
+            pipeline._validation(None, elsewhere, fingerprint)
     finally:
         path.unlink(missing_ok=True)
-    assert pipeline._validation(workplace.run) == {}
+    assert pipeline._validation(workplace.run, None, fingerprint) == pipeline._validation(None, None, fingerprint) == {}
 
 
 def test_bad_requests_are_one_line(workplace, refused, tmp_path):

@@ -17,7 +17,7 @@ from cigars.config import Config
 from cigars.report.inputs import ReportInputs
 from cigars.schema import FIDUCIAL, GLOBALS, LOCALS, Latents
 
-__all__ = ["ATTRIBUTES", "fake_check", "fake_inputs"]
+__all__ = ["ATTRIBUTES", "fake_check", "fake_inputs", "fake_validation"]
 
 SD = {
     "Om0": 0.09,
@@ -116,6 +116,26 @@ def fake_check(*, shift: float = 0.0, odd: int = 0, objects: int = 400, level: f
         "surveys": 400,
         "fingerprint": ATTRIBUTES["fingerprint"],
         "catalogue": "0",
+    }
+
+
+def fake_validation(*, failing: str = "", surveys: int = 500, level: float = 0.01) -> dict:
+    """What `cigars validate` writes of a calibrated posterior, or of one that fails a test."""
+    from inference.checks import Check, judge
+
+    names = ["ranks", "shift", "width", "coverage", "joint coverage", "TARP", "correlations"]
+    tests = judge([Check(n, "M0", 1.234, 0.921, 1.079, 1e-9 if n == failing else 0.4) for n in names], level)
+    levels = np.linspace(0, 1, 21)
+    error = 2.58 * np.sqrt(levels * (1 - levels) / surveys)
+    inside = levels + 0.3 * error
+    curve = {"levels": levels.tolist(), "inside": inside.tolist(), "low": (levels - error).tolist(), "high": (levels + error).tolist()}
+    return {
+        "passed": all(t.passed for t in tests),
+        "level": level,
+        "tests": [t._asdict() | {"worst": t.worst._asdict()} for t in tests],
+        "curves": {"coverage": curve, "tarp": curve},
+        "surveys": surveys,
+        "fingerprint": ATTRIBUTES["fingerprint"],
     }
 
 

@@ -17,7 +17,7 @@ from cigars.report.tables import format_value
 from cigars.report.words import summary
 from cigars.schema import GLOBALS
 from inference.checks import Check, judge
-from tests.cigars.report.fake import fake_check, fake_inputs
+from tests.cigars.report.fake import fake_check, fake_inputs, fake_validation
 
 SECTIONS = ["summary", "parameters", "hubble", "redshifts", "hosts", "derived", "training", "calibration", "likeness", "provenance"]
 FIGURES = [
@@ -34,6 +34,7 @@ FIGURES = [
     "counts",
     "training",
     "sbc-ranks",
+    "coverage",
     "residuals",
 ]
 FEW = ("Om0", "Ode0", "M0")
@@ -75,11 +76,9 @@ def few_parameters(inputs: ReportInputs) -> ReportInputs:
 
 
 @pytest.fixture(scope="module")
-def complete(tmp_path_factory):
-    """A full report of 13 parameters with its PDFs."""
-    folder = tmp_path_factory.mktemp("report")
-    inputs = fake_inputs(objects=300, draws=400, seed=2)
-    path = write_report(folder / "report.html", inputs, figures_dir=folder / "figures")
+def complete(full_report):
+    """The inputs of a full report, its path, and the page as it nests."""
+    inputs, path = full_report
     return inputs, path, Page(path.read_text(encoding="utf-8"))
 
 
@@ -178,6 +177,20 @@ def test_missing_material_is_explained():
     assert "Calibration was not tested: simulation-based calibration was not run" in page.text
 
 
+def test_objects_without_a_light_curve_are_left_out_of_the_hubble_diagram():
+    """`cigars infer --hide sn` leaves the columns, with no number in them."""
+    inputs = fake_inputs(objects=40, draws=50)
+    group = inputs.posterior["observed_data"]
+    for count, words in ((10, "Shown are the 30 of 40 objects"), (40, "Absent: no object has a light-curve fit")):
+        hidden = group.assign({n: group[n].where(np.arange(40) >= count) for n in ("m", "x", "c", "var_m", "var_x", "var_c")})
+        inputs.posterior["observed_data"] = hidden
+        section = sections.build(inputs)[1]
+        assert words in str([*section.paragraphs, *(p.caption for p in section.plots)])
+        for plot in section.plots:
+            assert all(np.isfinite(axes.get_ylim()).all() for axes in plot.function(inputs).axes)
+    assert "nan" not in " ".join(map(str, summary(inputs, parameter_table(inputs))))
+
+
 def test_real_catalogue_is_compared_with_its_spectroscopic_redshifts():
     inputs = fake_inputs(objects=80, draws=100, truth=False, sbc_ranks=None)
     unknown = sections.build(inputs)[2]
@@ -254,6 +267,25 @@ def test_validation_is_told_with_what_fails():
     assert "all 1 tests pass" in words
     assert "Farthest" not in words
     assert "cigars validate" not in " ".join(map(str, sections.build(inputs)[6].paragraphs))
+
+
+def test_summary_says_when_validation_failed():
+    """Uniform ranks of the training are no reason to keep silent about what `cigars validate` rejects."""
+    inputs = fake_inputs(objects=25, draws=50, local=False, validation=fake_validation(failing="width"))
+    words = " ".join(map(str, summary(inputs, parameter_table(inputs))))
+    assert "<strong>1 of 7 tests fail</strong>" in words
+    assert "width of M0: 1.234" in words
+    words = " ".join(map(str, summary(inputs._replace(validation=fake_validation()), parameter_table(inputs))))
+    assert "<strong>all 7 tests pass</strong>" in words
+
+
+def test_coverage_is_drawn_as_it_was_found():
+    inputs = fake_inputs(objects=25, draws=50, sbc_ranks=None, validation=fake_validation())
+    calibration = sections.build(inputs)[6]
+    assert [plot.name for plot in calibration.plots] == ["coverage"]
+    for axes in calibration.plots[0].function(inputs).axes:
+        assert np.allclose(axes.lines[1].get_ydata(), inputs.validation["curves"]["coverage"]["inside"])
+    assert sections.build(inputs._replace(validation={}))[6].plots == []
 
 
 def test_a_catalogue_unlike_the_simulations_is_told_with_what_is_off():
