@@ -96,7 +96,7 @@ def check(
     trained, started = load_run(Path(run), device), time.monotonic()
     if surveys <= (fewest := _fewest(trained, config)) or not 0 < level < 1:
         raise ConfigError(f"check: expected more than {fewest} surveys and a level between 0 and 1, got {surveys} and {level:g}")
-    within, outside = inside(trained, catalogue)
+    within, outside = inside(trained, catalogue, config)
     if len(within.id) < 2:
         raise CatalogueError("check: expected objects in the range of the training, got none; train a configuration that covers them")
     ordered = select(within, np.argsort(within.id))

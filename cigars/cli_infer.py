@@ -50,7 +50,7 @@ def infer(
     ] = None,
     drop_outside: Annotated[
         bool,
-        typer.Option("--drop-outside", help="Leave out objects beyond the range of the training, or of the bank, instead of refusing."),
+        typer.Option("--drop-outside", help="Leave out objects unlike all of the training, or beyond the bank, instead of refusing."),
     ] = False,
     hosts: Annotated[
         Path | None, typer.Option(help="Table of every host's posterior, .fits, .parquet or .ecsv; OUTPUT-hosts.fits by default.")

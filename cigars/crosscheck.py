@@ -166,7 +166,7 @@ def crosscheck(
     if min(surveys, objects, chains, warmup) < 1 or draws < 2 * chains:
         raise ConfigError(f"crosscheck: expected positive numbers and at least two draws a chain, got {draws} draws of {chains} chains")
     trained = load_run(Path(run))
-    within, outside = inside(trained, catalogue._replace(observations=hide(catalogue.observations, ["z_spec"])))
+    within, outside = inside(trained, catalogue._replace(observations=hide(catalogue.observations, ["z_spec"])), config)
     if outside or not len(catalogue.id):
         raise CatalogueError(
             f"crosscheck: expected objects in the range of the training, got {outside} of {len(catalogue.id)} outside; leave them out"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import binom
 
 from cigars.catalogue import Catalogue, select
 from cigars.config import Config, ConfigError
@@ -26,7 +27,7 @@ from cigars.posterior_file import check_memory, check_room, read_posterior, writ
 from cigars.runs import run_config
 from cigars.schema import LOCALS, Observations
 from cigars.targets import TargetWarning, as_survey, check_exposure, check_trained, inside, target_hash
-from cigars.truncation import piled_up, read_rounds
+from cigars.truncation import draw_prior, piled_up, read_rounds
 from cigars.validation import check_ids
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["assemble", "draw_hosts", "gathered", "hide", "infer"]
 
 Blocks = Iterator[tuple[slice, np.ndarray]]
+FEW = 0.01  # share of the objects above which it is said that they are not like those of the training
+CHANCE = 1e-6  # of a share of spectroscopic redshifts as far from the training's
 
 
 def hide(observations: Observations, what: Sequence[str]) -> Observations:
@@ -44,6 +47,30 @@ def hide(observations: Observations, what: Sequence[str]) -> Observations:
         raise ConfigError(f"hide: expected of {sorted(groups)}, got {unknown}")
     blank = {name: np.full_like(getattr(observations, name), np.nan) for group in what for name in groups[group]}
     return observations._replace(**blank)
+
+
+def _blind(hidden: Sequence[str], config: Config) -> list[str]:
+    """Of what is hidden, that without which the networks of Θ never saw a survey: of redshifts, where some objects had one."""
+    had = {"sn": True, "z_spec": config.observation.spectroscopic_fraction > 0}
+    return [what for what in hidden if had[what]]
+
+
+def _warn_of_theta(blind: Sequence[str], catalogue: Catalogue, number: int, config: Config) -> None:
+    """Warn where Θ is not inferred, or from objects unlike the training's in what they lack."""
+    size, share = len(catalogue.id), config.observation.spectroscopic_fraction
+    if blind:
+        said = f"Θ is drawn from its prior, not inferred: its networks saw no survey without {' and '.join(blind)}"
+        warnings.warn(f"{said}; the posteriors of the objects hold for that prior", TargetWarning, stacklevel=3)
+        return
+    if size < (1 - FEW) * number:
+        said = f"{number - size:,} of {number:,} objects are left out, which count in their number and tell nothing else"
+        warnings.warn(f"{said}: widths of Θ are those of all; train a configuration that covers them", TargetWarning, stacklevel=3)
+    count = int(np.isfinite(catalogue.observations.z_spec).sum())
+    given = count / size
+    if abs(given - share) > FEW and min(binom.cdf(count, size, share), binom.sf(count - 1, size, share)) < CHANCE:
+        said = f"{given:.0%} of the objects have a spectroscopic redshift, of those of the training {share:.0%}"
+        remedy = "train with observation.spectroscopic_fraction as it is"
+        warnings.warn(f"{said}; Θ may be off: {remedy}", TargetWarning, stacklevel=3)
 
 
 @gives_back
@@ -71,8 +98,10 @@ def infer(
         draws: joint draws.
         seed: of the draws.
         device: torch device.
-        hidden: inputs to leave out, "z_spec" or "sn", for the objects; Θ is inferred from what is left too.
-        drop_outside: leave out objects with a value beyond what training saw, and record how many, in place of refusing.
+        hidden: inputs to leave out, "z_spec" or "sn". Where the networks of Θ never saw surveys without them, Θ is drawn from its prior,
+            over which the posteriors of the objects are then averaged.
+        drop_outside: leave out objects with a value beyond what training saw, or that lack what no object did there, and record how
+            many, in place of refusing. They count in the number of objects, which carries the rates.
         exposure: area × time of the survey relative to the size that the run was configured for; the rates scale with it.
         output: NetCDF file to write, block by block of objects, so that memory does not grow with their number; what is returned
             then reads from it. Without, everything is kept in memory.
@@ -87,7 +116,8 @@ def infer(
         ValueError: for a folder that is not a run.
 
     Warns:
-        TargetWarning: where the run was truncated for a target and the posterior piles up at an edge of its box.
+        TargetWarning: where the run was truncated for a target and the posterior piles up at an edge of its box, where Θ is drawn from
+            its prior, and where more than 1 % of the objects are left out.
     """
     from inference.model import load_run
     from inference.posterior import GlobalPosterior
@@ -100,22 +130,26 @@ def infer(
     config = run_config(run)
     check_exposure(exposure, config)
     trained, identity, started = load_run(Path(run), device), target_hash(catalogue), time.monotonic()
-    catalogue, dropped = catalogue._replace(observations=hide(catalogue.observations, hidden)), 0
+    number, blind = len(catalogue.id), _blind(hidden, config)
+    catalogue = catalogue._replace(observations=hide(catalogue.observations, hidden))
     if drop_outside:
-        catalogue, dropped = inside(trained, catalogue)
-    check_trained(trained, as_survey(catalogue.observations, exposure), config)
+        catalogue, _ = inside(trained, catalogue, None if blind else config)
     by_id = select(catalogue, np.argsort(catalogue.id))
-    theta = GlobalPosterior(trained).sample(draws, as_survey(by_id.observations, exposure), seed)[:, 0].cpu().numpy()
+    survey = as_survey(by_id.observations, exposure, number)
+    check_trained(trained, survey, config, complete=not blind, remedy="leave these objects out with --drop-outside")
+    _warn_of_theta(blind, catalogue, number, config)
+    theta = draw_prior(config, draws, seed) if blind else GlobalPosterior(trained).sample(draws, survey, seed)[:, 0].cpu().numpy()
     record = {
         "fingerprint": trained.meta["fingerprint"],
         "seed": seed,
         "command": command,
         "run": str(Path(run).resolve()),
         "hidden": ", ".join(hidden),
-        "dropped": dropped,
+        "dropped": number - len(catalogue.id),
+        "theta_from_prior": ", ".join(blind),
         "exposure": exposure,
         "catalogue": identity,
-        "truncated_for": _warn_piled_up(run, catalogue, dict(zip(trained.names, theta.T, strict=True)), config),
+        "truncated_for": "" if blind else _warn_piled_up(run, catalogue, dict(zip(trained.names, theta.T, strict=True)), config),
     }
     size = len(catalogue.id)
     summaries = Summaries(size, dict(zip(trained.names, theta.T, strict=True)).get("Om0")) if hosts is not None else None

@@ -302,12 +302,16 @@ class Posterior:
         """The networks give the posterior of the run, not one that was weighted since."""
         if said := self.attributes.get("weighted_by"):
             raise ValueError(f"{what}: expected the posterior of a run, got one weighted since ({said}); ask the posterior before that")
+        if said := self.attributes.get("theta_from_prior"):
+            raise ValueError(f"{what}: expected a posterior of Θ, got its prior, as {said} was hidden; infer without hiding it")
 
     def _survey(self) -> Any:
         from cigars.targets import as_survey
 
         order = np.argsort(np.asarray(self.ids))
-        return as_survey(Observations(*(v[order] for v in self.observations)), float(self.attributes.get("exposure", 1.0)))
+        observations = Observations(*(v[order] for v in self.observations))
+        number = len(order) + int(self.attributes.get("dropped", 0))
+        return as_survey(observations, float(self.attributes.get("exposure", 1.0)), number)
 
     def _fresh(self, draws: int, seed: int) -> Float[ndarray, "draw parameter"]:
         """New draws of Θ from the networks."""
@@ -317,7 +321,7 @@ class Posterior:
 
     def _pool(self, seed: int) -> Float[ndarray, "draw parameter"]:
         """Draws of Θ to be weighted: many new ones where the run is at hand and these are its draws, else those stored."""
-        if "weighted_by" in self.attributes:
+        if "weighted_by" in self.attributes or self.attributes.get("theta_from_prior"):
             return self.marginal()
         try:
             return self._fresh(POOL, seed).astype(np.float64)

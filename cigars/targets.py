@@ -21,6 +21,7 @@ __all__ = [
     "check_target",
     "check_trained",
     "inside",
+    "never_missing",
     "target_hash",
 ]
 
@@ -44,8 +45,14 @@ def target_hash(catalogue: Catalogue) -> str:
     return digest.hexdigest()[:16]
 
 
-def as_survey(observations: Observations, exposure: float = 1.0) -> Survey:
-    """A catalogue as a survey of one, with no truth; `exposure` is relative to the configured size."""
+def as_survey(observations: Observations, exposure: float = 1.0, number: int | None = None) -> Survey:
+    """A catalogue as a survey of one, with no truth.
+
+    Args:
+        observations: of its objects [object].
+        exposure: relative to the configured size.
+        number: of objects in the catalogue, where these are only some of them.
+    """
     size = len(observations.m)
     batched = Observations(*(np.asarray(leaf, np.float32)[None] for leaf in observations))
     unknown = np.full((1, size), np.nan, np.float32)
@@ -55,28 +62,74 @@ def as_survey(observations: Observations, exposure: float = 1.0) -> Survey:
         Latents(*(unknown for _ in Latents._fields)),
         np.ones((1, size), bool),
         np.zeros((1, size), np.int32),
-        np.array([size], np.int32),
+        np.array([size if number is None else number], np.int32),
         np.array([exposure], np.float32),
     )
 
 
-def inside(trained: Any, catalogue: Catalogue) -> tuple[Catalogue, int]:
-    """The objects within the range of the training, and how many are not."""
+def never_missing(config: Config) -> tuple[str, ...]:
+    """Columns that every simulated object has: Θ is not known from surveys in which some lack one, as its networks never saw any."""
+    bands = ("mag",) if config.observation.missing_probability == 0 else ()
+    redshifts = ("z_spec",) if config.observation.spectroscopic_fraction == 1 else ()
+    return (*bands, "m", "x", "c", "var_m", "var_x", "var_c", *redshifts)
+
+
+def _lacking(observations: Observations, config: Config) -> dict[str, np.ndarray]:
+    """Which objects lack a column of `never_missing`, [object]; the bands one by one, and of columns only those that some lack."""
+    found: dict[str, np.ndarray] = {}
+    for name in never_missing(config):
+        absent = ~np.isfinite(np.asarray(getattr(observations, name)))
+        columns = zip(config.band_names, absent.T, strict=True) if name == "mag" else [("", absent)]
+        found |= {f"{name}_{band}" if band else name: which for band, which in columns if which.any()}
+    return found
+
+
+def inside(trained: Any, catalogue: Catalogue, config: Config | None) -> tuple[Catalogue, int]:
+    """The objects within the range of the training, and how many are not.
+
+    Args:
+        trained: a trained model.
+        catalogue: to choose from.
+        config: of the run, where objects that lack a column of `never_missing` shall be left out too.
+    """
     from inference.posterior import outside_objects
 
     outside = outside_objects(trained, as_survey(catalogue.observations)).cpu().numpy()
+    for absent in _lacking(catalogue.observations, config).values() if config else ():
+        outside |= absent
     return select(catalogue, ~outside), int(outside.sum())
 
 
-def check_trained(trained: Any, survey: Survey, config: Config) -> None:
-    """Raise CatalogueError in one line for objects, or a number of them, outside what a run was trained on."""
+def check_trained(trained: Any, survey: Survey, config: Config, *, complete: bool = True, remedy: str = "leave these objects out") -> None:
+    """Raise CatalogueError in one line for objects, or a number of them, outside what a run was trained on.
+
+    Args:
+        trained: a trained model.
+        survey: that shall be inferred, of one catalogue.
+        config: of the run.
+        complete: refuse objects that lack a column of `never_missing` too.
+        remedy: beside training anew, what the caller's user can do.
+    """
     from inference.posterior import check_range
 
-    issues = check_range(trained, survey, config.band_names)
-    if issues:
+    if issues := check_range(trained, survey, config.band_names):
+        of_number, varied = {i.name for i in issues} == {NUMBER}, config.size.exposure[0] < config.size.exposure[1]
+        remedy = "give the exposure of this survey" if of_number and varied else remedy
         raise CatalogueError(
             f"catalogue: expected objects like those of the training, got {_said(issues)}; "
-            "leave them out with --drop-outside, or train a configuration that covers them"
+            f"{remedy}, or train a configuration that covers them"
+        )
+    if complete:
+        _refuse_lacking(Observations(*(np.asarray(leaf)[0] for leaf in survey.observations)), config, remedy)
+
+
+def _refuse_lacking(observations: Observations, config: Config, remedy: str) -> None:
+    """Raise CatalogueError where an object lacks a column of `never_missing`."""
+    if lacking := _lacking(observations, config):
+        said = ", ".join(f"{int(absent.sum())} without {name}" for name, absent in lacking.items())
+        raise CatalogueError(
+            f"catalogue: expected {len(observations.m)} objects that lack nothing, as in the training, got {said}; {remedy}, "
+            "or train with observation.missing_probability above 0 where bands are missing"
         )
 
 
@@ -144,8 +197,13 @@ def _check_like(trained: Any, catalogue: Catalogue, config: Config) -> None:
             f"target: expected objects like those that {config.name!r} simulates, got {_said(refused)}; "
             "drop these objects, or train a configuration that covers them"
         )
+    _refuse_lacking(catalogue.observations, config, "drop these objects")
     if slight:
-        warnings.warn(f"target: a few objects are unlike all that were simulated: {_said(slight)}", TargetWarning, stacklevel=2)
+        warnings.warn(
+            f"target: a few objects are unlike all that were simulated: {_said(slight)}; infer with --drop-outside",
+            TargetWarning,
+            stacklevel=2,
+        )
 
 
 def _simulated(source: Callable[[int, int], Survey], config: Config) -> _Simulated:

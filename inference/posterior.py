@@ -12,7 +12,7 @@ global flow and ℓ_ik of the local flow at that same Θ_k.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -284,11 +284,28 @@ def check_range(trained: Trained, survey: Survey | Packed, band_names: tuple[str
         if bool(outside[:, k].any()):
             worst = values[torch.where(outside[:, k], excess[:, k], -torch.inf).argmax(), k]
             issues.append(RangeIssue(name, float(standardiser.low[k]), float(standardiser.high[k]), int(outside[:, k].sum()), float(worst)))
-    low, high = trained.meta["number_range"]
-    for number in packed.number.tolist():
+    for number, exposure in zip(packed.number.tolist(), packed.exposure.tolist(), strict=True):
+        low, high = _numbers(trained.meta, exposure)
         if not low <= number <= high:
             issues.append(RangeIssue("number of objects", low, high, 1, number))
     return issues
+
+
+def _numbers(meta: Mapping[str, Any], exposure: float) -> tuple[float, float]:
+    """Fewest and most objects that a survey of an exposure can have.
+
+    Where the training varied the exposure, its smallest survey had nearly the least exposure and its largest the most: by these the
+    rate is known, and widened by a quarter of its range in ln on both sides.
+    """
+    low, high = meta["number_range"]
+    least, most = meta.get("configuration", {}).get("size", {}).get("exposure", (1.0, 1.0))
+    if least == most:
+        return low, high
+    fewest, largest = max(low, 1) / least, high / most
+    if fewest >= largest:
+        return low, high
+    ratio = (largest / fewest) ** 0.25
+    return max(low, fewest / ratio * exposure), min(high, largest * ratio * exposure)
 
 
 def outside_objects(trained: Trained, survey: Survey | Packed, margin: float = 0.02) -> Bool[Tensor, "object"]:

@@ -6,7 +6,7 @@ import numpy as np
 from markupsafe import Markup
 
 from cigars.convergence import convergence
-from cigars.report.inputs import COSMOLOGY, ReportInputs, calibration_gap, cosmology_draws, free_parameters, has_locals, observed
+from cigars.report.inputs import COSMOLOGY, ReportInputs, attribute, calibration_gap, cosmology_draws, free_parameters, has_locals, observed
 from cigars.report.likeness import likeness_verdict
 from cigars.report.objects import redshift_pairs
 from cigars.report.statistics import RedshiftStatistics, rank_p_values, redshift_statistics
@@ -106,7 +106,10 @@ def _result(inputs: ReportInputs, rows: list[ParameterRow]) -> Markup:
 
 def _caveats(inputs: ReportInputs) -> Markup:
     found = convergence(inputs.posterior)
-    said = [Markup("<strong>Take care:</strong> {}.").format(text) for text in found.caveats] if found else []
+    caveats = found.caveats if found else []
+    if hidden := attribute(inputs, "theta_from_prior"):
+        caveats = [*caveats, f"the parameters are drawn from their prior, not inferred, as {hidden} was hidden; only hosts are"]
+    said = [Markup("<strong>Take care:</strong> {}.").format(text) for text in caveats]
     return Markup(" ").join(said)
 
 

@@ -5,13 +5,17 @@ import numpy as np
 import pytest
 import torch
 from astropy.table import Table
+from scipy import stats
 
 from cigars.catalogue import CatalogueError, select
 from cigars.config import ConfigError, load_config
 from cigars.files import FileError
 from cigars.infer import draw_hosts, gathered, hide, infer
+from cigars.posterior import Posterior
 from cigars.posterior_file import read_posterior, save_posterior
+from cigars.runs import run_config
 from cigars.schema import LOCALS, Observations
+from cigars.targets import TargetWarning
 from inference.model import load_run
 
 BANDS = tuple("ugrizy")
@@ -77,19 +81,62 @@ def test_inference_leaves_the_random_state_of_torch_alone(workplace, catalogue):
 
 
 def test_what_is_hidden_cannot_be_seen(workplace, catalogue):
-    """With sn hidden the light may be anything; without, it matters."""
+    """With sn hidden the light may be anything; without, it matters. So with redshifts."""
     o = catalogue.observations
     brighter = catalogue._replace(observations=o._replace(m=o.m - np.float32(0.1)))
-    for hidden, same in (([], False), (["sn"], True)):
-        a, b = (infer(workplace.run, c, draws=5, hidden=hidden) for c in (catalogue, brighter))
-        assert np.array_equal(values(a, "Om0"), values(b, "Om0")) is same
+    a, b = (infer(workplace.run, c, draws=5) for c in (catalogue, brighter))
+    assert not np.array_equal(values(a, "Om0"), values(b, "Om0"))
+    with pytest.warns(TargetWarning, match="saw no survey without sn"):
+        a, b = (infer(workplace.run, c, draws=5, hidden=["sn"]) for c in (catalogue, brighter))
+    np.testing.assert_array_equal(values(a, "z"), values(b, "z"))
     assert np.isnan(a["observed_data"]["m"]).all()
     assert a["posterior"].attrs["hidden"] == "sn"
     assert np.isfinite(o.z_spec).any()
-    with_z, without = (infer(workplace.run, catalogue, draws=5, hidden=h) for h in ([], ["z_spec"]))
     nothing = catalogue._replace(observations=o._replace(z_spec=o.z_spec * np.nan, z_spec_err=o.z_spec * np.nan))
-    np.testing.assert_array_equal(values(without, "z"), values(infer(workplace.run, nothing, draws=5), "z"))
-    assert not np.array_equal(values(with_z, "z"), values(without, "z"))
+    with pytest.warns(TargetWarning, match="saw no survey without z_spec"):
+        without, of_nothing = (infer(workplace.run, c, draws=5, hidden=["z_spec"]) for c in (catalogue, nothing))
+    np.testing.assert_array_equal(values(without, "z"), values(of_nothing, "z"))
+    with pytest.warns(TargetWarning, match="0% of the objects have a spectroscopic redshift"):
+        infer(workplace.run, nothing, draws=5)
+
+
+def test_parameters_are_those_of_the_prior_where_their_networks_would_not_know(workplace, catalogue):
+    """A network of Θ that never saw surveys without supernova light gives a narrow and wrong answer for one."""
+    with pytest.warns(TargetWarning, match="Θ is drawn from its prior"):
+        found = infer(workplace.run, catalogue, draws=400, hidden=["sn"])
+    prior = run_config(workplace.run).marginals["Om0"]
+    assert stats.kstest(values(found, "Om0").ravel(), "uniform", (prior.low, prior.high - prior.low)).pvalue > 1e-3
+    seen = infer(workplace.run, catalogue, draws=400)
+    assert stats.kstest(values(seen, "Om0").ravel(), "uniform", (prior.low, prior.high - prior.low)).pvalue < 1e-3
+    with pytest.raises(ValueError, match="got its prior, as sn was hidden"):
+        Posterior(found).log_prob(Posterior(found).marginal())
+    assert np.isfinite(Posterior(found).reweight({"Om0": {"normal": [0.4, 0.3], "within": [0, 0.8]}}).marginal()).all()
+
+
+def test_objects_that_lack_what_none_lacked_in_the_training_are_refused(workplace, catalogue):
+    """One without its u band, one without a stretch: the networks of Θ never saw either."""
+    o = catalogue.observations
+    mag, mag_err, x = np.array(o.mag), np.array(o.mag_err), np.array(o.x)
+    mag[1, 0] = mag_err[1, 0] = x[2] = np.nan
+    lacking = catalogue._replace(observations=o._replace(mag=mag, mag_err=mag_err, x=x))
+    with pytest.raises(CatalogueError, match=r"got 1 without mag_u, 1 without x; leave .* --drop-outside"):
+        infer(workplace.run, lacking)
+    with pytest.warns(TargetWarning, match="2 of 58 objects are left out"):
+        left = infer(workplace.run, lacking, draws=5, drop_outside=True)
+    assert list(left["posterior"]["object"].values) == [name for k, name in enumerate(catalogue.id) if k not in (1, 2)]
+    with pytest.warns(TargetWarning):  # each object on its own is known without bands
+        assert len(infer(workplace.run, lacking, draws=5, hidden=["sn"])["posterior"]["object"]) == len(catalogue.id)
+
+
+def test_objects_left_out_count_in_their_number(workplace, catalogue):
+    """The number carries the rates: that of the catalogue, not that of what is left."""
+    mag = np.array(catalogue.observations.mag)
+    mag[:3, 0] = 45
+    with pytest.warns(TargetWarning, match="3 of 58"):
+        left = infer(workplace.run, catalogue._replace(observations=catalogue.observations._replace(mag=mag)), draws=5, drop_outside=True)
+    assert int(Posterior(left, workplace.run)._survey().number[0]) == len(catalogue.id)
+    few = infer(workplace.run, select(catalogue, np.arange(3, len(catalogue.id))), draws=5)
+    assert not np.array_equal(values(left, "dtd_logA"), values(few, "dtd_logA"))
 
 
 def test_hiding_blanks_its_columns_and_no_other(catalogue):
@@ -116,10 +163,12 @@ def test_strange_objects_are_left_out_on_request_judged_by_what_is_not_hidden(wo
     far = np.arange(len(o.m)) < 3
     z_spec, z_spec_err = (np.where(far, value, given).astype(np.float32) for value, given in ((9.0, o.z_spec), (5e-4, o.z_spec_err)))
     strange = catalogue._replace(observations=o._replace(z_spec=z_spec, z_spec_err=z_spec_err))
-    left = infer(workplace.run, strange, draws=2, drop_outside=True)
+    with pytest.warns(TargetWarning, match="are left out"):
+        left = infer(workplace.run, strange, draws=2, drop_outside=True)
     assert list(left["posterior"]["object"].values) == list(catalogue.id[3:])
     assert left["posterior"].attrs["dropped"] == 3
-    every = infer(workplace.run, strange, draws=2, drop_outside=True, hidden=["z_spec"])
+    with pytest.warns(TargetWarning, match="drawn from its prior"):
+        every = infer(workplace.run, strange, draws=2, drop_outside=True, hidden=["z_spec"])
     assert len(every["posterior"]["object"]) == len(catalogue.id)
 
 
@@ -132,8 +181,8 @@ def test_other_files_are_no_posterior(workplace, posterior, tmp_path):
 
 
 def test_exposure_is_seen_and_recorded(workplace, catalogue):
-    short, long = (infer(workplace.run, catalogue, draws=20, exposure=e)["posterior"] for e in (0.5, 2.0))
-    assert (short.attrs["exposure"], long.attrs["exposure"]) == (0.5, 2.0)
+    short, long = (infer(workplace.run, catalogue, draws=20, exposure=e)["posterior"] for e in (0.9, 1.3))
+    assert (short.attrs["exposure"], long.attrs["exposure"]) == (0.9, 1.3)
     assert not np.array_equal(short["dtd_logA"], long["dtd_logA"])
 
 
@@ -141,6 +190,15 @@ def test_exposure_is_seen_and_recorded(workplace, catalogue):
 def test_exposures_beyond_the_training_are_refused(workplace, catalogue, exposure):
     with pytest.raises(CatalogueError, match=rf"exposure: expected within \[0.5, 2\], got {exposure:g}"):
         infer(workplace.run, catalogue, exposure=exposure)
+
+
+def test_a_number_that_its_exposure_does_not_allow_is_refused(workplace, catalogue):
+    """Though surveys of other exposures had as many objects: at a wrong exposure rates would be off by the factor."""
+    low, high = load_run(workplace.run).meta["number_range"]
+    assert low < len(catalogue.id) < high
+    for exposure in (0.5, 2.0):
+        with pytest.raises(CatalogueError, match=r"number of objects: 1 outside .*; give the exposure of this survey"):
+            infer(workplace.run, catalogue, exposure=exposure)
 
 
 def test_an_exposure_of_zero_is_not_the_default(refused, workplace, tmp_path):
