@@ -4,7 +4,8 @@ On 20 mocks at the fiducial Θ: mean √det of the (Ω_m, Ω_Λ) covariance, wid
 large as the number of parameters where the likelihood is normal and no prior counts), beside the widths published for one mock of the same
 size (Karchev+25; forward model and size as in `lsst` and `lsst-16k`) and the linear limit of the learned score: with T the survey's
 score at the fiducial Θ and its number N, the information is G^T Cov(T)^{-1} G, G = dE[T]/dΘ by central differences of the simulator
-with common random numbers, plus the prior's. On fresh surveys of the run's own prior: ranks, coverage, TARP, and the mean pull of those
+with common random numbers, plus the prior's. It is that of this score: a better one could know more, and a posterior that reads more
+than T can be below it. On fresh surveys of the run's own prior: ranks, coverage, TARP, and the mean pull of those
 whose posterior mean is that of the mocks.
 
 usage: python benchmarks/information_limit.py RUN [--size 1] [--surveys 500] [--mocks 20] [--output benchmarks/limit.json]
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from common import write_result
 
-__all__ = ["calibrate", "fiducial_widths", "linear_limit", "packed_surveys"]
+__all__ = ["calibrate", "fiducial_widths", "information", "linear_limit", "packed_surveys"]
 
 PUBLISHED = {  # standard deviations at N = 1,600 and at N = 16,000
     "Om0": (0.102, 0.032), "Ode0": (0.159, 0.052), "dtd_logA": (0.0175, 0.0065), "dtd_slope": (0.045, 0.0156), "M0": (0.053, 0.0137),
@@ -73,31 +74,56 @@ def linear_limit(trained: Any, config: Any, widths: dict[str, float], surveys: i
     import torch
 
     from cigars.schema import FIDUCIAL, Globals
+    from inference.batches import select
 
     one, names = trained.summary, tuple(config.marginals)
     at = one.score.standardise(torch.tensor([[getattr(FIDUCIAL, k) for k in names]]))
 
     def statistic(**changes: float) -> np.ndarray:
         packed = packed_surveys(config, "limit", surveys, Globals(**{**FIDUCIAL._asdict(), **changes}))
-        score, _ = one.at(packed, at.expand(len(packed.lengths), -1))
+        parts = [select(packed, range(i, min(i + 32, surveys))) for i in range(0, surveys, 32)]
+        score = torch.cat([one.at(part, at.expand(len(part.lengths), -1))[0] for part in parts])
         return np.concatenate([score.double().numpy(), packed.number[:, None].double().numpy()], 1)
 
-    covariance = np.cov(statistic().T)
-    # the score of the amplitude is a constant: N carries it
-    keep = np.diag(covariance) > 1e-8
-    gradient = []
+    table, slopes = statistic(), []
     for k in names:
         step = 0.7 * widths[k]
-        up, down = (statistic(**{k: getattr(FIDUCIAL, k) + s * step}).mean(0) for s in (1, -1))
-        gradient.append((up - down) / (2 * step))
-    g = np.array(gradient).T[keep]
-    variance = trained.prior.variance.numpy()
-    information = g.T @ np.linalg.solve(covariance[np.ix_(keep, keep)], g) + np.diag(1 / variance)
-    limit = np.linalg.inv(information)
+        up, down = (statistic(**{k: getattr(FIDUCIAL, k) + s * step}) for s in (1, -1))
+        slopes.append((up - down) / (2 * step))
+    # the score of the amplitude is a constant: N carries it
+    keep = table.var(0) > 1e-8
+    table, slope = table[:, keep], np.stack(slopes, 1)[..., keep]
+    variance, generator = trained.prior.variance.numpy(), np.random.default_rng(0)
+
+    def limit(rows: np.ndarray) -> np.ndarray:
+        return np.linalg.inv(information(table[rows], slope[rows]) + np.diag(1 / variance))
+
+    every = limit(np.arange(surveys))
+    # half of the surveys, without replacement: a sample with repetitions would have a covariance of too few
+    halves = [limit(generator.permutation(surveys)[: surveys // 2]) for _ in range(100)]
+    areas = [np.linalg.det(half[:2, :2]) for half in halves]
     return {
-        "sqrt_det": float(np.linalg.det(limit[:2, :2]) ** 0.5), "surveys": surveys,
-        "width": dict(zip(names, np.sqrt(np.diag(limit)).tolist(), strict=True)),
+        "sqrt_det": float(np.linalg.det(every[:2, :2]) ** 0.5), "surveys": surveys,
+        "sqrt_det_error": float(np.std(np.sqrt(np.maximum(areas, 0)))),
+        "width": dict(zip(names, np.sqrt(np.diag(every)).tolist(), strict=True)),
     }  # fmt: skip
+
+
+def information(table: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Fisher information [parameter, parameter] of a statistic, without the bias that few surveys give.
+
+    The inverse of a sample covariance of n rows of p columns is too large by (n - 1) / (n - p - 2) (Hartlap+07), and the square of a
+    noisy slope too large by its noise: slopes of one half of the surveys are multiplied by those of the other.
+
+    Args:
+        table: the statistic of surveys at one Θ [survey, column].
+        slope: its derivative in each parameter, survey by survey [survey, parameter, column].
+    """
+    count, columns = table.shape
+    inverse = np.linalg.inv(np.cov(table.T)) * (count - columns - 2) / (count - 1)
+    one, other = slope[::2].mean(0), slope[1::2].mean(0)
+    product = one @ inverse @ other.T
+    return (product + product.T) / 2
 
 
 def pulls_at(draws: np.ndarray, theta: np.ndarray, mean: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,8 @@ def hubble_diagram(posterior: Posterior) -> Table:
     r"""A row an object: posterior of its redshift, of the distance modulus there, and of its standardised magnitude.
 
     `mu` is $\mu(z_{ik}; \Theta_k)$, the model; `mu_sn` is $m_i - M_0 - \alpha x_{ik} - \beta c_{ik} - \delta M_{ik}$ of the same draw, from
-    which the dust before the supernova is not removed. `cov_z_mu` is what a Hubble diagram with redshift errors alone leaves out.
+    which the dust before the supernova is not removed; NaN where its light was hidden. `cov_z_mu` is what a Hubble diagram with redshift
+    errors alone leaves out.
     """
     z, theta = posterior["z"].astype(np.float64), posterior.parameters()
     mu = _moduli(z, theta)

@@ -76,17 +76,15 @@ def hubble_figure(posterior: Posterior) -> Figure:
     data, curve = hubble_diagram(posterior), hubble_curve(posterior)
     figure = new_figure(5.4, 3.8)
     axes = figure.subplots()
-    offset = float(np.median(data["mu_sn_mean"] - data["mu_mean"]))
-    draw_points(
-        axes,
-        np.asarray(data["z_mean"]),
-        np.asarray(data["mu_sn_mean"]) - offset,
-        xerr=np.asarray(data["z_sd"]),
-        yerr=np.asarray(data["mu_sn_sd"]),
-    )
+    seen = data[np.isfinite(data["mu_sn_mean"])]  # an object has no standardised magnitude where its light was hidden
+    offset = float(np.median(seen["mu_sn_mean"] - seen["mu_mean"])) if len(seen) else 0.0
+    if len(seen):
+        z, z_sd, mu, mu_sd = (np.asarray(seen[name]) for name in ("z_mean", "z_sd", "mu_sn_mean", "mu_sn_sd"))
+        draw_points(axes, z, mu - offset, xerr=z_sd, yerr=mu_sd)
+    said = f"median dust of {offset:+.2f} mag taken off".replace("-", "−") if len(seen) else "no supernova light"
     _bands(axes, np.asarray(curve["z"]), curve)
     axes.set(xlabel="redshift $z$ (posterior mean, bar: sd)", ylabel=r"$\mu$  [mag]")
-    axes.text(0.98, 0.05, f"median dust of {offset:+.2f} mag taken off".replace("-", "−"), transform=axes.transAxes, ha="right", fontsize=8)
+    axes.text(0.98, 0.05, said, transform=axes.transAxes, ha="right", fontsize=8)
     axes.legend(loc="upper left")
     return figure
 

@@ -7,6 +7,7 @@ from astropy.table import Table
 
 from cigars.files import FileError
 from cigars.products import brightness, dtd, hubble_curve, hubble_diagram, mass_function, products, redshift_distribution
+from cigars.report.products import FIGURES
 
 from .synthetic import synthetic
 
@@ -30,6 +31,19 @@ def test_standardised_magnitudes_take_off_what_the_model_puts_on():
     x, c = post["x_int"], post["c_int"]
     expected = 0.0 + 19.5 + 0.14 * x - 2.2 * c  # the catalogue's m is zero
     np.testing.assert_allclose(hubble_diagram(post)["mu_sn_mean"], expected.mean(0), atol=1e-4)
+
+
+def test_objects_whose_light_was_hidden_are_not_drawn():
+    for hidden, said in ((5, "median dust of"), (20, "no supernova light")):
+        post = synthetic(50, objects=20, **SHARP)
+        post._data.observed_data["m"] = post._data.observed_data["m"].where(np.arange(20) >= hidden)
+        axes = FIGURES["hubble"](post).axes[0]
+        points = [line for line in axes.lines if len(line.get_xdata()) == 20 - hidden]
+        assert len(points) == (hidden < 20)
+        assert all(np.isfinite(line.get_ydata()).all() for line in points)
+        (text,) = (t.get_text() for t in axes.texts)
+        assert text.startswith(said)
+        assert "nan" not in text
 
 
 def test_brightness_shows_the_step_where_it_is():
