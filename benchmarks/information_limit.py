@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--size", type=float, default=1.0, help="exposure of the fiducial mocks relative to the run's size")
     parser.add_argument("--surveys", type=int, default=500)
     parser.add_argument("--mocks", type=int, default=20)
-    parser.add_argument("--limit-surveys", type=int, default=64, help="per point of the linear limit; 0 leaves it out")
+    parser.add_argument("--limit-surveys", type=int, default=256, help="per point of the linear limit; 0 leaves it out")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("information_limit.json"))
     arguments = parser.parse_args()
     from cigars.runs import run_config

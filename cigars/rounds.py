@@ -18,7 +18,7 @@ from cigars.config import Config, ConfigError
 from cigars.pipeline import run_fingerprint, survey_source, train_run
 from cigars.runs import CALIBRATION, METADATA, Calibration, read_calibration, stored_fingerprint
 from cigars.scores import joint_scores
-from cigars.targets import as_survey, check_target, target_hash
+from cigars.targets import as_survey, check_exposure, check_target, target_hash
 from cigars.truncation import (
     RECORD,
     Round,
@@ -51,10 +51,12 @@ def train_rounds(
 ) -> Calibration:
     """Train for a target in rounds; their summaries go to `run`/round-1 and so on, the posteriors to `run` itself.
 
+    Under `torchrun` the first process reads and writes the record and says where the target is, for all of them.
+
     Args:
         config: what to simulate, with the prior of the first round, and how to train.
         run: run folder, new unless `resume`.
-        target: catalogue in the bands of the configuration.
+        target: catalogue in the bands of the configuration, of exposure 1.
         rounds: at least one, whose summary is learned in the configured prior.
         device: torch device of the networks.
         resume: continue with the round that was not finished.
@@ -64,19 +66,21 @@ def train_rounds(
         CatalogueError: for a target unlike what the configuration simulates, in its prior or in a later box.
         ConfigError: for no round, a folder that is not new, or on resuming another target, configuration or number of rounds.
     """
+    from inference.parallel import from_first, joined
+
     if rounds < 1:
         raise ConfigError(f"rounds: expected at least 1, got {rounds}; 3 is usual")
     run, record = Path(run), _begun(config, target, rounds)
-    kept = _kept(run, record, resume)
-    if kept is None:
-        check_target(target, survey_source(config, "training", report=report), config)
-        run.mkdir(parents=True, exist_ok=True)
-        write_rounds(run, record)
-    record = kept or record
-    for number in range(len(record.history) + 1, rounds + 1):
-        report("round", number, rounds)
-        record = _round(config, run, target, record, number, device, report)
-    calibration, _ = read_calibration(run)
+    with joined(device):
+        kept = from_first(lambda: _kept(run, record, resume))
+        if kept is None:
+            _check(target, config, report)
+            _keep(run, record)
+        record = kept or record
+        for number in range(len(record.history) + 1, rounds + 1):
+            report("round", number, rounds)
+            record = _round(config, run, target, record, number, device, report)
+        calibration, _ = from_first(lambda: read_calibration(run))
     if calibration is None:
         raise ConfigError(f"run folder {run}: expected {CALIBRATION} of a finished training, got none; train again in another folder")
     return calibration
@@ -116,6 +120,21 @@ def _kept(run: Path, record: Rounds, resume: bool) -> Rounds | None:
     return found
 
 
+def _check(target: Catalogue, config: Config, report: Reporter) -> None:
+    """Raise CatalogueError for a target unlike surveys of exposure 1, of which it is taken to be one."""
+    check_exposure(1.0, config)
+    check_target(target, survey_source(config.of_exposure(1.0), "training", report=report), config)
+
+
+def _keep(run: Path, record: Rounds) -> None:
+    """Write the record, one process for all."""
+    from inference.parallel import rank
+
+    if rank() == 0:
+        run.mkdir(parents=True, exist_ok=True)
+        write_rounds(run, record)
+
+
 def _round(config: Config, run: Path, target: Catalogue, record: Rounds, number: int, device: str, report: Reporter) -> Rounds:
     """Work on one round, keep its record, and return it with those before."""
     started, last = time.monotonic(), number == record.rounds
@@ -124,7 +143,7 @@ def _round(config: Config, run: Path, target: Catalogue, record: Rounds, number:
     chosen = chosen if last else reduced(chosen)
     folder = run / f"round-{number}"
     if record.history:
-        check_target(target, survey_source(chosen, "training", report=report), chosen)
+        _check(target, chosen, report)
     folder.mkdir(parents=True, exist_ok=True)
     found = _searched(chosen, folder, target, device, report)
     done = Round(
@@ -138,7 +157,7 @@ def _round(config: Config, run: Path, target: Catalogue, record: Rounds, number:
         steps=found.steps,
     )
     record = record.model_copy(update={"history": (*record.history, done)})
-    write_rounds(run, record)
+    _keep(run, record)
     return record
 
 
@@ -153,7 +172,7 @@ class _Searched(NamedTuple):
 def _searched(config: Config, folder: Path, target: Catalogue, device: str, report: Reporter) -> _Searched:
     """Learn the summary and cut the prior by it."""
     from inference.fit import learn_summary
-    from inference.parallel import joined
+    from inference.parallel import from_first
     from simulators.cosmology import fiducial_distance_table
 
     source, simulated = survey_source(config, "training", report=report), 0
@@ -163,27 +182,29 @@ def _searched(config: Config, folder: Path, target: Catalogue, device: str, repo
         simulated += count
         return source(first, count)
 
-    with joined(device):
-        summary = learn_summary(
-            counted,
-            config,
-            config.marginals,
-            fiducial_distance_table(),
-            folder,
-            fingerprint=run_fingerprint(config),
-            device=device,
-            report=report,
-            joint_score=joint_scores(config),
-        )
-    steps = tuple(narrowed(summary, config, target, device, report))
+    summary = learn_summary(
+        counted,
+        config,
+        config.marginals,
+        fiducial_distance_table(),
+        folder,
+        fingerprint=run_fingerprint(config),
+        device=device,
+        report=report,
+        joint_score=joint_scores(config),
+    )
+    # of one process: on other devices sums differ in their last digits, and with them the box and all that is simulated in it
+    steps = from_first(lambda: tuple(narrowed(summary, config, target, device, report)))
     return _Searched(summary, steps, simulated + sum(step.surveys for step in steps))
 
 
 def _trained(config: Config, found: _Searched, run: Path, device: str, report: Reporter) -> int:
     """Train the posteriors in the box that the last round leaves, unless the folder holds them, calibrated; how many surveys they take."""
+    from inference.parallel import from_first
+
     inside, t = truncated(config, found.steps[-1].box, found.steps[-1].region), config.training
-    whole = (run / CALIBRATION).exists() and (run / METADATA).exists()
-    if not (whole and stored_fingerprint(run) == run_fingerprint(inside)):
+    made, files = run_fingerprint(inside), (run / CALIBRATION, run / METADATA)
+    if not from_first(lambda: all(file.exists() for file in files) and stored_fingerprint(run) == made):
         train_run(inside, run, device=device, resume=True, report=report, summary=found.summary)
     return t.surveys + t.validation_surveys + t.calibration_surveys
 

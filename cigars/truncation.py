@@ -56,6 +56,7 @@ PAD = 0.15  # of the width of what is left, on either side
 SHARE, FEWEST = 0.05, 20  # share and number of the errors that fix a tail
 SMALLEST = 1e-6  # variance along a direction, of errors that depend on each other exactly
 TRIED, LEAST = 1 << 16, 1e-5  # draws of a prior at a time, and the smallest share of them inside a region
+DOUBT = 4.0  # standard errors by which a share has to be too small to be refused; of none inside, after DOUBT² / LEAST draws
 COUNTED = 400  # draws inside a region that measure its share to 5 %
 TINY = 1e-300  # mean excess of errors that are all the same beyond the largest of the others
 NEAR = 0.01  # of the width of a box: what counts as its edge, and the share of draws that may lie there
@@ -218,7 +219,7 @@ def draw_prior(config: Config, number: int, seed: int) -> Float[np.ndarray, "dra
     """Free parameters drawn from a prior, in its region.
 
     Raises:
-        ConfigError: for a region that holds less than LEAST of the prior about it.
+        ConfigError: for a region that holds less than LEAST of the prior about it, by more than chance would have it.
     """
     return _drawn(config, number, seed)[0][:number]
 
@@ -227,11 +228,12 @@ def _drawn(config: Config, number: int, seed: int) -> tuple[Float[np.ndarray, "d
     """At least so many draws in a region, and of how many of the prior without it they are."""
     found, have, tried = [], 0, 0
     generator = _generator(seed)
-    while have < number:
+    while have < number:  # ends: by a share above LEAST with enough draws, by one below with too few of them inside
         theta = _of_the_box(config, generator)
         found.append(theta[inside(theta, tuple(config.marginals), config.prior.region)])
         have, tried = have + len(found[-1]), tried + len(theta)
-        if have < LEAST * tried:
+        expected = LEAST * tried  # inside, if the share were just allowed, with a variance of as many
+        if have < expected - DOUBT * math.sqrt(expected):
             raise ConfigError(f"prior.region: expected a share of the prior above {LEAST:g}, got {have} of {tried} draws; widen its limits")
     return np.concatenate(found), tried
 

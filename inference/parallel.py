@@ -66,11 +66,18 @@ def wait_for_all() -> None:
 
 
 def from_first(make: Callable[[], Value]) -> Value:
-    """What process 0 makes, for all of them."""
+    """What process 0 makes, for all of them; where it raises a ValueError, a message for people, all do."""
     if processes() == 1:
         return make()
-    box: list[Any] = [make() if rank() == 0 else None]
+    box: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            box[0] = make()
+        except ValueError as error:
+            box[1] = error
     dist.broadcast_object_list(box)
+    if box[1] is not None:
+        raise box[1]
     return box[0]
 
 

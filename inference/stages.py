@@ -150,8 +150,9 @@ class Stages:
         t, parts, count, done = self.training, [], 0, 0
         while count < t.objects and done < t.surveys:
             packed = pack(self.source(self.at.regression + done, t.batch_surveys), self.prior.names, self.device)
-            parts.append(packed)
-            done, count = done + t.batch_surveys, count + len(packed.observations.m)
+            left = t.surveys - done  # beyond are the surveys of the first estimate
+            parts.append(packed if t.batch_surveys <= left else select(packed, range(left)))
+            done, count = done + t.batch_surveys, count + len(parts[-1].observations.m)
             self.report("objects", min(count, t.objects), t.objects)
         data = join(parts)
         bands = data.observations.mag.shape[-1]

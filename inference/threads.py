@@ -76,6 +76,7 @@ def by_surveys(function: Callable[[Packed], Tensor], packed: Packed) -> Tensor:
     if packed.lengths.device.type != "cpu" or threads < 2:
         return function(packed)
     before = packed.lengths.cumsum(0) - packed.lengths
-    owner = before * threads // max(int(packed.lengths.sum()), 1)
+    # an empty survey at the end begins behind the last object, which no thread has
+    owner = (before * threads // max(int(packed.lengths.sum()), 1)).clamp(max=threads - 1)
     runs = [rows for k in range(threads) if len(rows := (owner == k).nonzero()[:, 0])]
     return torch.cat(list(side_by_side(lambda rows: function(select(packed, rows)), runs)))

@@ -10,7 +10,7 @@ import io
 import math
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from cigars.files import replacing
 
@@ -159,7 +160,8 @@ def optimise(
         stage: name for progress and messages.
 
     Raises:
-        TrainingError: if a loss is not finite, in any process; the last good state stays in `checkpoint`.
+        TrainingError: if a loss, a gradient, a validation loss or a weight is not finite, in any process; `checkpoint` then keeps the last
+            state that was, and no step is taken by such gradients. Also for a checkpoint whose weights are not finite.
     """
     weights = [p for p in module.parameters() if p.requires_grad]
     device = weights[0].device
@@ -170,6 +172,8 @@ def optimise(
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
         history, best = History(**state["history"]), state["best"]
+        if wrong := _not_finite(module.named_parameters()):  # former versions wrote such
+            raise TrainingError(f"{checkpoint}: expected finite weights, got others in {wrong}; remove it: --resume repeats what it held")
     began, running = time.monotonic() - history.seconds, torch.zeros((), device=device)
     mean, first = mean_loss(module, loss), rank() == 0
     drawn = nullcontext() if settings.seed is None else torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
@@ -182,11 +186,12 @@ def optimise(
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate * _schedule(history, settings)
             objective, value = mean(*batches(history.step))
-            if not torch.isfinite(value):
-                raise TrainingError(_diagnosis(module, stage, history.step, float(value), checkpoint))
             optimiser.zero_grad(set_to_none=True)
             objective.backward()
-            nn.utils.clip_grad_norm_(weights, settings.clip)
+            norm = get_total_norm([p.grad for p in weights if p.grad is not None])
+            if not torch.isfinite(value + norm):  # one question of both: to ask is to wait for an accelerator
+                raise _failure(module, stage, _of_batch(module, history.step, value, norm), checkpoint, batches(history.step))
+            clip_grads_with_norm_(weights, settings.clip, norm)
             optimiser.step()
             history.step += 1
             running += value
@@ -194,6 +199,9 @@ def optimise(
                 continue
             count = history.step - (history.steps[-1] if history.steps else 0)
             improved = _evaluate(module, validate, history, settings, float(running) / count, time.monotonic() - began)
+            if not math.isfinite(history.validation[-1]) or _not_finite(module.named_parameters()):
+                what = f"finite weights and a finite validation loss, got one of {history.validation[-1]} after {history.step} steps"
+                raise _failure(module, stage, what, checkpoint)
             best = _copy(module) if improved else best
             running.zero_()
             report(stage, history.step, settings.steps, loss=history.train[-1], validation=history.validation[-1], best=history.best)
@@ -230,13 +238,37 @@ def _schedule(history: History, settings: Settings) -> float:
     return min((at + 1) / settings.warmup, 1.0) * (0.5 * (1 + math.cos(math.pi * at / settings.steps)) + 0.005)
 
 
-def _diagnosis(module: nn.Module, stage: str, step: int, value: float, checkpoint: Path | None) -> str:
-    wrong = [name for name, p in module.named_parameters() if not bool(torch.isfinite(p).all())]
+def _failure(module: nn.Module, stage: str, what: str, checkpoint: Path | None, batch: Iterable[Any] = ()) -> TrainingError:
+    """The error that says what was expected and got, of which weights or in what numbers of a batch, and where the last good state is."""
+    wrong, ranges = _not_finite(module.named_parameters()), _ranges(batch)
     kept = f"the last good state is in {checkpoint}" if checkpoint is not None and checkpoint.exists() else "no state was saved yet"
-    where = f"not finite: {', '.join(wrong[:4])}" if wrong else "all weights are finite, so look at this batch"
-    return (
-        f"{stage}: expected a finite loss, got {value} in batch {step} ({where}); {kept}; lower the learning rate or check the simulations"
-    )
+    where = f"not finite: {wrong}" if wrong else "all weights are finite" + (f", so look at this batch: {ranges}" if ranges else "")
+    return TrainingError(f"{stage}: expected {what} ({where}); {kept}; lower the learning rate or check the simulations")
+
+
+def _of_batch(module: nn.Module, step: int, loss: Tensor, norm: Tensor) -> str:
+    """What was expected of a batch and got: its loss or, where that is finite, the norm of its gradients and whose they are."""
+    if not torch.isfinite(loss):
+        return f"a finite loss, got {float(loss)} in batch {step}"
+    wrong = _not_finite((name, p.grad) for name, p in module.named_parameters() if p.grad is not None)
+    return f"finite gradients, got a norm of {float(norm)} in batch {step}" + (f" by {wrong}" if wrong else "")
+
+
+def _not_finite(named: Iterable[tuple[str, Tensor]]) -> str:
+    """Names of the first tensors with a number that is not finite; empty if there is none."""
+    wrong = [name for name, values in named if not bool(torch.isfinite(values).all())]
+    return ", ".join(wrong[:4])
+
+
+def _ranges(batch: Iterable[Any]) -> str:
+    """Finite numbers of each tensor of a batch, least and largest, and how many others; not of surveys, where NaN is what is unknown."""
+    said = []
+    for number, values in enumerate(batch, 1):
+        if isinstance(values, Tensor) and values.is_floating_point():
+            finite = values[torch.isfinite(values)]
+            span = f"{float(finite.min()):.4g} to {float(finite.max()):.4g}, " if len(finite) else ""
+            said.append(f"input {number}: {span}{values.numel() - len(finite)} of {values.numel()} not finite")
+    return "; ".join(said)
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -1,8 +1,15 @@
 """Training for one target: each round simulates where the last one pointed, resumes to the same, and knows what it was made for."""
 
+import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +17,13 @@ import torch
 
 import cigars as package
 from cigars import pipeline, rounds
-from cigars.catalogue import write_catalogue
+from cigars.catalogue import Catalogue, CatalogueError, write_catalogue
 from cigars.cli import main
 from cigars.config import ConfigError, load_config
 from cigars.runs import read_calibration, run_config, stored_fingerprint
 from cigars.schema import FIDUCIAL
 from cigars.targets import TargetWarning, target_hash
-from cigars.truncation import RECORD, TAIL, read_rounds, truncated, volume, write_rounds
+from cigars.truncation import RECORD, TAIL, Rounds, read_rounds, truncated, volume, write_rounds
 
 BANDS = tuple("ugrizy")
 
@@ -222,6 +229,19 @@ def test_rounds_that_cannot_be_are_refused(refused, workplace, tmp_path, options
     assert not (tmp_path / "run").exists()
 
 
+def test_a_target_is_a_survey_of_exposure_one(workplace, catalogue, tmp_path):
+    """Surveys of other exposures may have as many objects: against them a target of three times the number would pass."""
+    longer = load_config(workplace.config, **{"size.exposure": (2.0, 4.0)})
+    with pytest.raises(CatalogueError, match=r"exposure: expected within \[2, 4\], got 1"):
+        rounds.train_rounds(longer, tmp_path / "run", catalogue, 1, device="cpu", resume=False, report=lambda *_, **__: None)
+    assert not (tmp_path / "run").exists()
+    wide = load_config(workplace.config, **{"size.exposure": (0.5, 20.0)})
+    names = np.array([f"{name}-{k}" for k in range(12) for name in catalogue.id])
+    many = Catalogue(names, type(catalogue.observations)(*(np.concatenate([leaf] * 12) for leaf in catalogue.observations)))
+    with pytest.raises(CatalogueError, match="number of objects"):
+        rounds._check(many, wide, lambda *_, **__: None)
+
+
 def test_less_than_one_round_is_refused(workplace, catalogue, tmp_path):
     with pytest.raises(ConfigError, match="rounds: expected at least 1, got 0"):
         package.train(load_config(workplace.config), tmp_path / "run", target=catalogue, rounds=0)
@@ -245,3 +265,50 @@ def test_all_rounds_but_the_last_are_smaller_within_limits():
         assert fewer.training.objects == min(max(objects // 4, 200_000), objects)
         assert fewer.training.pilot_surveys == min(max(pilots // 2, 1_000), pilots)
         assert fewer.updated(**sizes) == config
+
+
+# Several processes
+
+
+def one_of_several(run: Path, out: Path) -> None:
+    """Rounds in which nothing is simulated nor learned, by a process that comes late unless it is the first."""
+    number, written = int(os.environ["RANK"]), []
+    began = Rounds(target="t", objects=1, rounds=2, fingerprint="f", configured={})
+
+    def late(*_):
+        end = time.monotonic() + 3 * number  # if the others wait for this process, there is nothing to see
+        while time.monotonic() < end and not (run / RECORD).exists():
+            time.sleep(0.01)
+        return began
+
+    def write(folder, record):
+        written.append(record.rounds)
+        write_rounds(folder, record)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rounds, "_begun", late)
+        patch.setattr(rounds, "write_rounds", write)
+        patch.setattr(rounds, "survey_source", lambda *_, **__: None)
+        patch.setattr(rounds, "_check", lambda *_: None)
+        patch.setattr(rounds, "_round", lambda config, run, target, record, *_: record)
+        patch.setattr(rounds, "read_calibration", lambda _: (None if number else "calibration", {}))  # the others may look too early
+        found = rounds.train_rounds(None, run, None, 2, device="cpu", resume=False, report=lambda *_: None)
+    (out / f"{number}.json").write_text(json.dumps([found, written]))
+
+
+def test_of_several_processes_the_first_reads_and_writes_the_record(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.cigars.test_rounds", str(tmp_path / "run"), str(tmp_path)]
+    root = Path(__file__).resolve().parents[2]
+    started = [subprocess.Popen(command, cwd=root, env=shared | {"RANK": str(r)}, stderr=subprocess.PIPE, text=True) for r in range(2)]
+    for process in started:
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error[-3000:]
+    assert [json.loads((tmp_path / f"{r}.json").read_text()) for r in range(2)] == [["calibration", [2]], ["calibration", []]]
+
+
+if __name__ == "__main__":
+    one_of_several(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cigars.files import FileError
 from inference import parallel
 from inference.train import Settings, optimise, shuffled
 
@@ -48,6 +49,10 @@ def train(folder: Path | None = None, batch: int = 33, stop: int | None = None, 
     return asdict(history) | {"seconds": 0.0}, net
 
 
+def refusal() -> None:
+    raise FileError(f"refused by process {parallel.rank()}")
+
+
 def main(folder: Path) -> None:
     with parallel.joined("cpu"):
         mine = folder / str(parallel.rank())
@@ -56,7 +61,12 @@ def main(folder: Path) -> None:
             train(mine / "broken", stop=53)
         except KeyboardInterrupt:
             resumed, again = train(mine / "broken")
+        try:
+            said = str(parallel.from_first(refusal))
+        except FileError as error:
+            said = str(error)
         seen = {
+            "said": said,
             "processes": parallel.processes(),
             "whole": whole,
             "resumed": resumed,

@@ -76,6 +76,11 @@ def test_the_first_process_alone_writes_and_all_resume_from_what_it_wrote(two):
         assert process["same"]
 
 
+def test_what_the_first_process_refuses_all_refuse(two):
+    """With its message, rather than a broken connection."""
+    assert [p["said"] for p in two] == ["refused by process 0"] * 2
+
+
 def test_one_process_has_everything():
     assert (parallel.rank(), parallel.processes(), parallel.span(7)) == (0, 1, (0, 7))
     with parallel.joined("cpu"):

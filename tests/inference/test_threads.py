@@ -29,7 +29,7 @@ def packed(lengths):
     )
 
 
-@pytest.mark.parametrize("lengths", [[30, 0, 200, 5], [0, 0], [7], [3] * 40])
+@pytest.mark.parametrize("lengths", [[30, 0, 200, 5], [0, 0], [7], [3] * 40, [5, 0], [0, 9, 0, 0]])
 def test_each_survey_has_its_row_whichever_thread_took_it(threads, lengths):
     surveys = packed(lengths)
 

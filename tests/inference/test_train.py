@@ -110,11 +110,64 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(tmp_path)
     def batches(step):
         return (torch.full((4, 4), torch.nan) if step == 30 else DATA[:4],)
 
-    with pytest.raises(TrainingError, match=r"head: expected a finite loss, got nan in batch 30 .*last good state is in"):
+    said = r"head: expected a finite loss, got nan in batch 30 \(.* this batch: input 1: 16 of 16 not finite\); the last good state is in"
+    with pytest.raises(TrainingError, match=said):
         optimise(net, lambda x: net(x).square(), batches, lambda: 1.0, Settings(100, 10), path, stage="head")
     state = load_checkpoint(path)
     assert state["history"]["step"] == 30
     assert all(bool(torch.isfinite(v).all()) for v in state["module"].values())
+
+
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_a_validation_loss_that_is_not_finite_stops_like_a_training_loss(tmp_path, wrong):
+    """It used to go on until patience ran out, and to give back the weights it began with."""
+    net, path, values = network(), tmp_path / "a.pt", iter([1.0, wrong])
+    said = rf"head: expected .* a finite validation loss, got one of {wrong} after 20 steps \(all weights are finite\); the last good state"
+    with pytest.raises(TrainingError, match=said):
+        optimise(net, lambda x: net(x).square(), lambda s: (DATA[:8],), lambda: next(values), Settings(100, 10), path, stage="head")
+    assert load_checkpoint(path)["history"]["step"] == 10
+    with pytest.raises(TrainingError, match=r"got one of .* after 10 steps .*; no state was saved yet; lower the learning rate"):
+        optimise(net, lambda x: net(x).square(), lambda s: (DATA[:8],), lambda: wrong, Settings(100, 10))
+
+
+def test_a_gradient_that_is_not_finite_is_not_followed_and_training_goes_on_from_the_last_good_state(tmp_path):
+    """The loss is finite, at the step before an evaluation: its weights used to be saved as the last good state."""
+    net, path, bad = network(), tmp_path / "a.pt", 29
+
+    def loss(x, step):
+        each = net(x).square()
+        return each + torch.sqrt(0 * each) if step == bad else each  # 0, whose derivative is 0 times infinity
+
+    def train():
+        return optimise(net, loss, lambda s: (DATA[:8], s), lambda: float(net(DATA).square().mean()), Settings(60, 10), path, stage="head")
+
+    said = r"head: expected finite gradients, got a norm of nan in batch 29 by 0\.weight, 0\.bias, .* batch: input 1: -.* to .*, 0 of 32"
+    with pytest.raises(TrainingError, match=said):
+        train()
+    assert all(bool(torch.isfinite(p).all()) for p in net.parameters())
+    state = load_checkpoint(path)
+    assert state["history"]["step"] == 20
+    assert all(bool(torch.isfinite(v).all()) for kept in (state["module"], state["best"]) for v in kept.values())
+    bad = None
+    assert train().steps == [10, 20, 30, 40, 50, 60]
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    """Here loss, gradients and validation are finite, but the step overflows."""
+    net, path = network(), tmp_path / "a.pt"
+    with pytest.raises(TrainingError, match=r"got one of 1\.0 after 1 steps \(not finite: 0\.weight, .*\); no state was saved yet"):
+        optimise(net, lambda x: net(x).square(), lambda s: (DATA[:8],), lambda: 1.0, Settings(10, 1, learning_rate=1e39), path)
+    assert not path.exists()
+
+
+def test_a_checkpoint_of_weights_that_are_not_finite_is_refused_with_what_to_do(tmp_path):
+    path = tmp_path / "a.pt"
+    training(network(), path, steps=12)
+    state = load_checkpoint(path)
+    state["module"]["3.bias"][:] = torch.nan
+    save_checkpoint(path, state)
+    with pytest.raises(TrainingError, match=r"a\.pt: expected finite weights, got others in 3\.bias; remove it"):
+        training(network(), path)
 
 
 def test_every_epoch_goes_once_through_all_rows():
