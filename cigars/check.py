@@ -7,6 +7,7 @@ compared. `cigars validate` asks whether a posterior is right where the model is
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -94,8 +95,11 @@ def check(
     config = run_config(run)
     check_exposure(exposure, config)
     trained, started = load_run(Path(run), device), time.monotonic()
-    if surveys <= (fewest := _fewest(trained, config)) or not 0 < level < 1:
-        raise ConfigError(f"check: expected more than {fewest} surveys and a level between 0 and 1, got {surveys} and {level:g}")
+    if surveys < (fewest := _fewest(trained, config)) or not 0 < level < 1:
+        raise ConfigError(
+            f"check: expected at least {fewest} surveys, with which all statistics can be judged, and a level between 0 and 1, "
+            f"got {surveys} and {level:g}; simulate more"
+        )
     within, outside = inside(trained, catalogue, config)
     if len(within.id) < 2:
         raise CatalogueError("check: expected objects in the range of the training, got none; train a configuration that covers them")
@@ -230,12 +234,15 @@ def _objects_checks(simulated: Sequence[Seen], known: np.ndarray, observed: Sequ
 
 
 def _fewest(trained: Any, config: Config) -> int:
-    """Surveys that are too few to judge all statistics, or all components of the summary, by regression on the parameters."""
-    from inference.misspecification import QUANTILES
+    """Surveys with which all statistics, and all components of the summary, can be judged by regression on the parameters.
+
+    A share 1/FAR of them and more cannot have FAR times the mean leverage: so many remain after `comparable`.
+    """
+    from inference.misspecification import FAR, QUANTILES
 
     statistics = 1 + (len(input_names(config)) + 1) * (2 + len(QUANTILES)) + REDSHIFT_BINS
     summary = trained.estimators[0].whitening.projection.shape[1]
-    return max(statistics, summary) + len(trained.names) + 3
+    return math.ceil((max(statistics, summary) + len(trained.names) + 3) / (1 - 1 / FAR))
 
 
 def _simulated(trained: Any, theta: np.ndarray, config: Config, exposure: float, seed: int, report: Reporter) -> list[Seen]:
@@ -281,7 +288,7 @@ def read_check(path: str | Path) -> dict[str, Any]:
 def write_odd_objects(path: str | Path, checked: Checked, overwrite: bool = False) -> None:
     """Write a row for each object of the catalogue, in its order; raises FileError where the file exists."""
     about = {
-        "p_value": "share of simulated objects as far from their neighbours", "reason": "input without which it is most ordinary",
+        "p_value": "chance that a simulated object is as far from its neighbours", "reason": "input without which it is most ordinary",
         "p_without": "p_value without that input", "odd": f"among odd objects, of which {SHARE:.0%} are expected to be ordinary",
     }  # fmt: skip
     columns: dict[str, tuple[Any, Column]] = {"id": (checked.ids.astype(np.str_), column("id"))}

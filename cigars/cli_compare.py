@@ -19,6 +19,7 @@ from cigars.progress import progress_bars
 from cigars.terminal import check_outputs, console, duration, errors, stopped
 
 if TYPE_CHECKING:
+    from cigars.catalogue import Catalogue
     from cigars.compare import Comparison
     from cigars.config import Config
     from cigars.posterior import Posterior
@@ -67,7 +68,7 @@ def compare(
             raise ConfigError(f"--against: expected different models, got {changes!r} twice")
         models[changes] = alternative(config, changes, settings or ())
     table = read_catalogue(catalogue, first.band_names)
-    joint = load_posterior(posterior) if posterior else None
+    ratios = _ratios(load_posterior(posterior), models, table, exposure, seed) if posterior else {}
     torch_device = use_device(device)
     try:
         with progress_bars(errors) as bars:
@@ -79,20 +80,20 @@ def compare(
         words = [w for w in sys.argv[1:] if w != "--resume"]
         stopped(shlex.join(["cigars", *words, "--resume"]))
         raise typer.Exit(130) from None
-    ratios = _ratios(joint, models, seed) if joint else {}
     found = found._replace(record={**found.record, "savage_dickey": {k: v._asdict() for k, v in ratios.items()}})
     write_comparison(result, found, overwrite)
     _print(found, ratios)
     console.print(f"{duration(time.monotonic() - started)}; every number in {result}")
 
 
-def _ratios(joint: Posterior, models: Mapping[str, Config], seed: int) -> dict[str, Ratio]:
-    """Savage-Dickey ratios of the models that are nested in the first."""
-    from cigars.savage_dickey import nested_values, savage_dickey
+def _ratios(joint: Posterior, models: Mapping[str, Config], catalogue: Catalogue, exposure: float, seed: int) -> dict[str, Ratio]:
+    """Savage-Dickey ratios of the models that are nested in the first, from its posterior of this catalogue and no other."""
+    from cigars.savage_dickey import check_posterior, nested_values, savage_dickey
 
     first, *_ = models.values()
+    check_posterior(joint, first, catalogue, exposure)
     values = {name: nested_values(first, config) for name, config in models.items()}
-    return {name: savage_dickey(joint, at, seed=seed) for name, at in values.items() if at}
+    return {name: savage_dickey(joint, at, wide=first, seed=seed) for name, at in values.items() if at}
 
 
 def _print(found: Comparison, ratios: Mapping[str, Ratio]) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import arviz
 
+    from simulators.exact import ExactPosterior
+
 __all__ = ["R_HAT", "Convergence", "convergence"]
 
 R_HAT = 1.05
@@ -23,10 +25,21 @@ class Convergence(NamedTuple):
     divergences: int
     hosts_per_object: float = math.inf  # that share the probability of the median object
 
+    @classmethod
+    def of(cls, posterior: ExactPosterior, hosts_per_object: float = math.inf) -> Convergence:
+        """Of draws as the sampler gives them."""
+        r_hat, n_eff = (dict(zip(posterior.names, map(float, values), strict=True)) for values in (posterior.r_hat, posterior.n_eff))
+        return cls(r_hat, n_eff, posterior.divergences, hosts_per_object)
+
     @property
     def caveats(self) -> list[str]:
         """What a reader must know, each with its remedy."""
-        said = [f"the chains have not converged ({self.complaint}); raise --warmup and --draws"] if self.complaint else []
+        said = [f"the chains have not converged ({self.apart}); raise --warmup and --draws"] if self.apart else []
+        if self.divergences:
+            said.append(
+                f"{self._diverged} of the sampler, whose steps were too long where the posterior is sharply bent, often at an edge of the "
+                "prior: draws may be missing there; raise --warmup, as more --draws are no cure, and see whether another --seed agrees"
+            )
         if self.hosts_per_object < FEWEST_HOSTS:
             said.append(
                 f"half of the objects have at most {self.hosts_per_object:.1f} likely hosts in the bank, which recognises single ones: the "
@@ -41,11 +54,15 @@ class Convergence(NamedTuple):
         return f"R̂ at most {largest:.3f}, at least {fewest:.0f} effective draws, {self._diverged}"
 
     @property
+    def apart(self) -> str:
+        """In which parameters the chains disagree; empty if in none."""
+        apart = [f"{name} {value:.2f}" for name, value in self.r_hat.items() if not value <= R_HAT]
+        return f"R̂ above {R_HAT}: {', '.join(apart)}" if apart else ""
+
+    @property
     def complaint(self) -> str:
         """What is wrong with them; empty if nothing is."""
-        apart = [f"{name} {value:.2f}" for name, value in self.r_hat.items() if not value <= R_HAT]
-        parts = [f"R̂ above {R_HAT}: {', '.join(apart)}"] * bool(apart) + [self._diverged] * (self.divergences > 0)
-        return "; ".join(parts)
+        return "; ".join([self.apart] * bool(self.apart) + [self._diverged] * (self.divergences > 0))
 
     @property
     def _diverged(self) -> str:

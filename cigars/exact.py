@@ -67,7 +67,8 @@ def infer_exact(
         warmup: steps of each chain before its draws.
         seed: of the draws.
         hidden: "z_spec", to leave out spectroscopic redshifts.
-        drop_outside: leave out objects that no host of the bank is like, and record how many, in place of refusing.
+        drop_outside: leave out objects that no host of the bank is like, and record how many, in place of refusing. Those that are left
+            are taken as a random share of all, which the rates count: their likelihood is that of this share of the exposure.
         exposure: area × time of the survey relative to the configured size; the rates scale with it.
         max_pairs: most pairs of object and host that are attempted.
         output: NetCDF file to write.
@@ -82,7 +83,7 @@ def infer_exact(
         FileError: where the draws do not fit into memory or on the disk, or a file exists.
 
     Warns:
-        TargetWarning: where the chains have not converged, or the bank is too sparse for the photometry.
+        TargetWarning: where the chains have not converged, the bank is too sparse for the photometry, or objects are left out.
     """
     for path in (output, hosts):
         if path is not None:
@@ -98,7 +99,7 @@ def infer_exact(
 
     started = time.monotonic()
     found, kept, dropped = _sampled(config, catalogue, each, chains, warmup, seed, exposure, drop_outside, max_pairs, report)
-    chainwise = _convergence(found.staged)
+    chainwise = Convergence.of(found.staged.posterior, found.staged.hosts_per_object)
     record = _record(config, chainwise, found.staged) | {
         "seed": seed,
         "command": command,
@@ -108,7 +109,7 @@ def infer_exact(
         "warmup": warmup,
         "seconds": time.monotonic() - started,
     }
-    _warn(chainwise, found.staged.pruning_error)
+    _warn(chainwise, found.staged.pruning_error, dropped, len(catalogue.id))
     theta, names = found.staged.posterior.theta, found.staged.posterior.names
     data = assemble(names, theta, found.local.reshape(chains, each, *found.local.shape[1:]), kept, config, record)
     if output is not None:
@@ -150,18 +151,15 @@ def _sampled(
     order = np.argsort(kept.id)
     matches = candidates(select(kept, order).observations, simulator, config, sigmas=SIGMAS)
     sample = min(max(_power_of_two(COUNT_PER_OBJECT * len(kept.id)), COUNT[0]), COUNT[1])
+    # all objects are expected and some are looked at: with the whole exposure log A would be low by log10 of their share
+    share = len(kept.id) / len(catalogue.id)
     staged = sample_staged(
-        matches, simulator, config, draws=draws, warmup=warmup, chains=chains, seed=seed, exposure=exposure, sample=sample, report=report
-    )
+        matches, simulator, config, draws=draws, warmup=warmup, chains=chains, seed=seed, exposure=share * exposure, sample=sample,
+        report=report,
+    )  # fmt: skip
     theta, rows = stacked(staged.posterior.theta, config), jax.numpy.asarray(staged.posterior.hosts)
     local = draw_latents(jax.random.fold_in(jax.random.key(seed), LATENTS), theta, rows, staged.matches, simulator, config)
     return _Sampled(staged, np.asarray(local)[:, np.argsort(order)]), kept, dropped
-
-
-def _convergence(staged: Any) -> Convergence:
-    posterior = staged.posterior
-    r_hat, n_eff = (dict(zip(posterior.names, map(float, values), strict=True)) for values in (posterior.r_hat, posterior.n_eff))
-    return Convergence(r_hat, n_eff, posterior.divergences, staged.hosts_per_object)
 
 
 def _power_of_two(number: float) -> int:
@@ -183,10 +181,15 @@ def _record(config: Config, found: Convergence, staged: Any) -> dict[str, Any]:
     }
 
 
-def _warn(found: Convergence, pruning_error: float) -> None:
+def _warn(found: Convergence, pruning_error: float, dropped: int, objects: int) -> None:
     from simulators.staged import TOLERANCE
 
     said = found.caveats
+    if dropped:
+        said.append(
+            f"{dropped} of {objects} objects are left out, which count in the rates as if left out at random; if they are no supernovae "
+            f"of the model, log A is {np.log10(objects / (objects - dropped)):.2g} too high: take them out of the catalogue"
+        )
     if pruning_error > TOLERANCE:
         said.append(
             f"the pairs that were left out change ln L by up to {pruning_error:.2f} over the posterior; expect errors of that order"

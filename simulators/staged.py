@@ -2,7 +2,7 @@
 
 A short chain on a coarse cut shows where the posterior is; the pairs that hold all but 1e-4 of each object's probability at its draws
 make the chain that counts. How far ln L is off by that cut is measured at draws that it was not made at, and the cut is repeated until
-that is small.
+that is small. The first chains begin at points of the prior: chains that begin together end in one mode of several, and agree.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Array, Bool, Key
 
 from cigars.schema import Globals
 from simulators.candidates import Matches
 from simulators.counts import SAMPLE
-from simulators.exact import ExactPosterior, sample_exact, stacked
+from simulators.exact import ExactPosterior, _start, sample_exact, stacked
 from simulators.likelihood import host_probabilities
 from simulators.priors import sample_globals
 from simulators.pruning import kept, lowered, pair_count, subset
@@ -28,7 +27,7 @@ from simulators.simulator import Simulator
 if TYPE_CHECKING:
     from cigars.config import Config
 
-__all__ = ["Staged", "sample_staged"]
+__all__ = ["Staged", "dispersed", "sample_staged"]
 
 FEW = 20_000  # pairs that are worth no cut
 COARSE, COARSE_AT = 0.05, 16  # share of an object's probability that the pilot may lose, and draws of the prior that it is cut at
@@ -37,6 +36,7 @@ FINE, FINE_AT = 1e-4, 24
 CHECKED = 12  # draws at which the cut is judged
 TOLERANCE = 0.1  # nats of ln L
 ROUNDS = 3
+STARTS = 64  # of which each chain takes another
 
 Reporter = Callable[..., None]
 
@@ -78,12 +78,12 @@ def sample_staged(
     run = functools.partial(sample_exact, simulator=simulator, config=config, exposure=exposure, sample=sample)
     if total <= FEW:
         report("exact", 0, 1)
-        found = run(matches, draws=draws, warmup=warmup, chains=chains, seed=seed)
+        found = run(matches, draws=draws, warmup=warmup, chains=chains, seed=seed, pilot=dispersed(config, chains, seed))
         report("exact", 1, 1)
         return Staged(found, matches, (total, total), 0.0, _hosts_per_object(found, matches, config))
     report("warm-up", 0, 1)
-    keep = kept(matches, _of_the_prior(seed, config), config, COARSE)
-    found = run(subset(matches, keep), draws=PILOT[1], warmup=PILOT[0], chains=2, seed=seed)
+    keep = kept(matches, _of_the_prior(jax.random.key(seed), config, COARSE_AT), config, COARSE)
+    found = run(subset(matches, keep), draws=PILOT[1], warmup=PILOT[0], chains=2, seed=seed, pilot=dispersed(config, 2, seed))
     report("warm-up", 1, 1)
     keep = np.zeros_like(keep)
     for turn in range(1, ROUNDS + 1):
@@ -98,10 +98,22 @@ def sample_staged(
     return Staged(found, fewer, (total, pair_count(fewer)), error, _hosts_per_object(found, fewer, config))
 
 
-def _of_the_prior(seed: int, config: Config) -> Globals:
+def dispersed(config: Config, chains: int, seed: int = 0) -> ExactPosterior:
+    """Where chains can begin, in the form of a pilot: draws of the prior, moved halfway to the Θ that one chain would begin at.
+
+    They span half of the prior's width, wide enough to find other modes, and leave out its corners, where a chain would need long.
+    """
+    number = max(STARTS, chains)
+    drawn = _of_the_prior(jax.random.fold_in(jax.random.key(seed), STARTS), config, number)
+    names, start = tuple(config.marginals), _start(config)
+    theta = np.array([0.5 * (np.asarray(getattr(drawn, name)) + np.asarray(start[name])) for name in names]).T
+    one = np.ones(len(names))
+    return ExactPosterior(theta[None], names, one, number * one, 0, np.empty((number, 0), np.int32))
+
+
+def _of_the_prior(key: Key[Array, ""], config: Config, number: int) -> Globals:
     draw = lambda key: sample_globals(key, config.marginals, config.fixed, config.supernovae.cosmology)  # noqa: E731
-    drawn = [draw(key) for key in jax.random.split(jax.random.key(seed), COARSE_AT)]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
+    return jax.vmap(draw)(jax.random.split(key, number))
 
 
 def _some(posterior: ExactPosterior, number: int, config: Config, seed: int) -> Globals:

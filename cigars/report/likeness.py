@@ -129,7 +129,7 @@ def _statistics(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _odd_sentence(found: Mapping[str, Any]) -> Markup:
     odd = found["odd_objects"]
     if not odd:
-        return Markup(" No object is unlike all simulated ones.")
+        return Markup(" No object is unlike simulated ones by more than chance explains among so many.")
     reason, times = Counter(o["reason"] for o in odd).most_common(1)[0]
     return Markup(" {:,} of {:,} objects are unlike simulated ones, {:,} of them for {}.").format(
         len(odd), found["objects"], times, _name(reason)

@@ -1,15 +1,17 @@
 """`check` passes a mock of the model, rejects one that is not, and names the objects that are odd."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from astropy.table import Table
 
 from cigars.catalogue import CatalogueError, read_catalogue, write_catalogue
-from cigars.check import check, read_check, write_check
-from cigars.config import ConfigError
-from cigars.seen import REDSHIFT_BINS
+from cigars.check import _fewest, check, read_check, write_check
+from cigars.config import Config, ConfigError
+from cigars.seen import REDSHIFT_BINS, Seen, input_names, statistics_of
+from inference.misspecification import column_statistics, comparable, predictive_checks
 
 SURVEYS = 112
 SEED = 2  # of references: by seeds 0 to 4 the least corrected p-value of this very mock is .008, .005, .32, .02, .13, where .01 rejects
@@ -105,9 +107,37 @@ def test_n_of_z_is_compared(found):
     assert all(np.isfinite(c.value) for c in shares)
 
 
+def test_the_fewest_surveys_are_enough_where_estimates_run_away():
+    """A quarter of them less one, in all directions, is left out; those that remain can still be judged."""
+    names, parameters = input_names(Config()), 11  # 22 of 95 run away, two in each direction
+    whitening = SimpleNamespace(projection=np.empty((269, 40)))
+    fewest = _fewest(SimpleNamespace(estimators=[SimpleNamespace(whitening=whitening)], names=range(parameters)), Config())
+    rng, away = np.random.default_rng(1), fewest // 4 - 1
+    known = 1e-3 * rng.normal(size=(fewest, parameters))
+    known[range(away), np.arange(away) % parameters] += 1.0 - 2 * (np.arange(away) // parameters % 2)
+    near = comparable(known, known.mean(0))
+    assert near.sum() == fewest - away
+    columns = list(statistics_of(*_as_seen(rng, fewest, names))[1])
+    assert len(columns) == 1 + 5 * (len(names) + 1) + REDSHIFT_BINS
+    simulated = rng.normal(size=(fewest, len(columns)))
+    each, together = predictive_checks(columns, simulated[near], known[near], simulated[0], known.mean(0))
+    assert np.isfinite([check.p_value for check in (*each.checks, *together.checks)]).all()
+
+
+def _as_seen(rng, surveys, names):
+    """Surveys of 30 objects at random, and one more of them."""
+    seen = []
+    for _ in range(surveys + 1):
+        objects = rng.normal(size=(30, len(names) + 1))
+        statistics = {"ln number": 3.4} | column_statistics(objects, [*names, "photo-z"])
+        seen.append(Seen(statistics, np.empty(0), np.empty(0), objects, objects[:, -1]))
+    return seen[1:], seen[0]
+
+
 def test_bad_input_is_refused(workplace, catalogue, refused):
-    with pytest.raises(ConfigError, match="expected more than"):
+    with pytest.raises(ConfigError, match=r"expected at least \d+ surveys, with which all statistics can be judged"):
         check(workplace.run, catalogue, surveys=20)
+    assert "got 50 and 0.01; simulate more" in refused("check", workplace.mock, "--run", workplace.run, "--surveys", 50, "--device", "cpu")
     with pytest.raises(CatalogueError, match="in the range of the training, got none"):
         check(workplace.run, changed(catalogue, mag=catalogue.observations.mag + 50), surveys=SURVEYS)
     assert "expected --run FOLDER or --pretrained NAME, got neither" in refused("check", workplace.mock)

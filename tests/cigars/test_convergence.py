@@ -29,6 +29,17 @@ def test_a_bank_that_recognises_hosts_is_a_caveat():
     assert len(Convergence(bad, {"Om0": 4.0}, 0, 1.2).caveats) == 2
 
 
+def test_each_complaint_has_its_own_remedy():
+    """More draws cure chains that have not met; they bring as many more divergences."""
+    (apart,) = Convergence({"Om0": 1.3}, {"Om0": 4.0}, 0).caveats
+    assert "not converged (R̂ above 1.05: Om0 1.30); raise --warmup and --draws" in apart
+    (diverged,) = Convergence({"Om0": 1.0}, {"Om0": 400.0}, 4).caveats
+    assert "4 divergences of the sampler" in diverged
+    assert "raise --warmup, as more --draws are no cure" in diverged
+    assert "converged" not in diverged
+    assert len(Convergence({"Om0": 1.3}, {"Om0": 4.0}, 4).caveats) == 2
+
+
 def test_posteriors_of_networks_have_no_chains():
     data = arviz.from_dict(posterior={"Om0": np.zeros((1, 4))})
     assert convergence(data) is None

@@ -9,8 +9,9 @@ from scipy.special import logsumexp
 from cigars.config import Config
 from cigars.evidence import exact_evidence
 from cigars.schema import FIDUCIAL, Observations
+from cigars.targets import TargetWarning
 from simulators.candidates import candidates
-from simulators.exact import stacked
+from simulators.exact import ExactPosterior, stacked
 from simulators.likelihood import ln_likelihood
 from simulators.survey import draw_surveys, prepare
 from tests.simulators import banks
@@ -42,3 +43,30 @@ def test_the_bayes_factor_is_that_of_a_grid(key):
     assert error < 0.1
     assert abs(exact) > 0.3
     assert abs(one.ln_z - two.ln_z - exact) > 5 * error + 0.02
+
+
+def test_chains_in_different_modes_give_no_evidence(monkeypatch):
+    """The mean over draws of one mode or the other would have a small error and a wrong value."""
+    config = Config().updated(**FIXED, **FREE)
+    rng, made = np.random.default_rng(1), {}
+
+    def sampled(*_, chains, draws, **given):
+        made.update(given)
+        theta = np.stack([rng.normal(-19.5, 0.02, (chains, draws)), rng.normal(0.1, 0.01, (chains, draws))], -1)
+        return ExactPosterior(theta, tuple(config.marginals), np.array([r_hat, 1.0]), np.full(2, 300.0), diverged, np.empty((0, 0)))
+
+    monkeypatch.setattr("simulators.exact.sample_exact", sampled)
+    monkeypatch.setattr("simulators.candidates.candidates", lambda *_: None)
+    monkeypatch.setattr("simulators.likelihood.ln_likelihood", lambda theta, *_: -0.5 * ((theta.M0 + 19.5) / 0.02) ** 2)
+    r_hat, diverged = 1.4, 0
+    with pytest.raises(ValueError, match=r"expected chains that agree, got R̂ above 1\.05: M0 1\.40; raise warmup and draws"):
+        exact_evidence(config, None, object())
+    assert len(np.unique(made["pilot"].theta[..., 0])) >= 2  # they begin apart
+    r_hat = float("nan")
+    with pytest.raises(ValueError, match="M0 nan"):
+        exact_evidence(config, None, object())
+    with pytest.raises(ValueError, match="at least two chains"):
+        exact_evidence(config, None, object(), chains=1)
+    r_hat, diverged = 1.01, 3
+    with pytest.warns(TargetWarning, match="evidence: 3 divergences of the sampler"):
+        assert np.isfinite(exact_evidence(config, None, object()).ln_z)

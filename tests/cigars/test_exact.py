@@ -201,9 +201,10 @@ def test_draws_agree_with_brute_force(setting, files, cigars, tmp_path):
 
 @pytest.fixture
 def given(setting, monkeypatch):
-    """Θ near the fiducial and hosts at random, as a sampler would return them: 2 chains of 30 draws."""
+    """Θ near the fiducial and hosts at random, as a sampler would return them: 2 chains of 30 draws; what it was given."""
 
-    def sampled(matches, simulator, config, *, draws, chains, **_):
+    def sampled(matches, simulator, config, *, draws, chains, exposure, **_):
+        exposures.append(exposure)
         rng, objects = np.random.default_rng(0), len(matches.m)
         theta = np.stack([rng.normal(0.3, 0.03, (chains, draws)), rng.normal(-19.5, 0.03, (chains, draws))], -1).astype(np.float32)
         hosts = np.asarray(matches.row)[
@@ -212,9 +213,9 @@ def given(setting, monkeypatch):
         found = ExactPosterior(theta, tuple(config.marginals), np.array([1.01, r_hat[0]]), np.array([50.0, 60.0]), diverged[0], hosts)
         return Staged(found, matches, (900, 800), 0.01, 30.0)
 
-    r_hat, diverged = [1.02], [0]
+    r_hat, diverged, exposures = [1.02], [0], []
     monkeypatch.setattr("simulators.staged.sample_staged", sampled)
-    return r_hat, diverged
+    return r_hat, diverged, exposures
 
 
 def test_the_file_is_that_of_infer_with_chains(setting, given, cigars, tmp_path):
@@ -269,8 +270,9 @@ def test_chains_that_disagree_are_said(setting, given, files, cigars, tmp_path):
     given[0][0], given[1][0] = 1.3, 4
     said = cigars("infer", "--method", "exact", *files, "-o", tmp_path / "q.nc", "--draws", 60, "--device", "cpu")
     assert said.code == 0
-    assert "warning: exact: the chains have not converged (R̂ above 1.05: M0 1.30; 4 divergences); raise" in said.err
-    with pytest.warns(TargetWarning, match="not converged"):
+    assert "warning: exact: the chains have not converged (R̂ above 1.05: M0 1.30); raise" in said.err
+    assert "warning: exact: 4 divergences of the sampler" in said.err
+    with pytest.warns(TargetWarning, match="not converged"), pytest.warns(TargetWarning, match="4 divergences"):
         infer_exact(setting.config, setting.catalogue, draws=60)
 
 
@@ -296,9 +298,14 @@ def test_objects_unlike_any_host_are_named_or_left_out(setting, given):
     odd, name = changed(setting.catalogue, mag=mag), str(setting.catalogue.id[3])
     with pytest.raises(CatalogueError, match=rf"within 6 σ of a host of the bank, got none for 1 of \d+: '{name}'; leave them out"):
         infer_exact(setting.config, odd, draws=60)
-    data = infer_exact(setting.config, odd, draws=60, drop_outside=True)
+    number = len(odd.id)
+    with pytest.warns(TargetWarning, match=rf"1 of {number} objects are left out, which count in the rates .* log A is 0\.0\d+ too high"):
+        data = infer_exact(setting.config, odd, draws=60, drop_outside=True, exposure=2.0)
     assert name not in data["posterior"]["object"].values
     assert data["posterior"].attrs["dropped"] == 1
+    assert data["posterior"].attrs["exposure"] == 2.0
+    # the rates that N − 1 objects of a share (N − 1) / N of the exposure give are those of N in all of it
+    assert given[2] == [pytest.approx(2.0 * (number - 1) / number)]
     far = setting.catalogue.observations.m + 15  # too faint to be detected anywhere: exp(-400) of a chance
     with pytest.raises(CatalogueError, match=rf"got none for {len(far)} of \d+: "):
         infer_exact(setting.config, changed(setting.catalogue, m=far), draws=60, drop_outside=True)

@@ -1,12 +1,20 @@
 """The Savage-Dickey ratio is the exact one of normal posteriors, by kernels, and agrees with the flow's own on a run."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, norm
 
-from cigars.config import load_config
+from cigars.catalogue import Catalogue, select, write_catalogue
+from cigars.cli_compare import _ratios
+from cigars.config import Config, load_config
 from cigars.posterior import load_posterior
-from cigars.savage_dickey import kernel_ln_density, nested_values, savage_dickey
+from cigars.savage_dickey import check_posterior, kernel_ln_density, nested_values, savage_dickey
+from cigars.targets import target_hash
+from cigars.truncation import truncated
+
+NO_STEP = "prior.mass_step={fixed=0}"
 
 
 @pytest.mark.parametrize("at", [0.0, 1.0, 2.5])
@@ -81,3 +89,89 @@ def test_nested_models_are_recognised():
     flat = load_config("demo", ["supernovae.cosmology=flat-w0waCDM"])
     constant = load_config("demo", ["supernovae.cosmology=flat-w0waCDM", "prior.w0={fixed=-1}", "prior.wa={fixed=0}"])
     assert nested_values(flat, constant) == {"w0": -1.0, "wa": 0.0}
+
+
+class Given:
+    """A posterior of whose mass step there are normal draws, as of a run that was truncated for its catalogue where there is a box."""
+
+    names = ("mass_step",)
+
+    def __init__(self, box=None):
+        self.config = truncated(Config(), {"mass_step": box}) if box else Config()
+        self.attributes = {"truncated_for": "0123"} if box else {}
+
+    def marginal(self, *_):
+        return 0.02 + 0.02 * np.random.default_rng(4).normal(size=(6000, 1))
+
+
+def test_the_prior_of_a_truncated_run_is_the_configured_one():
+    """A box of 0.16 in 0.4 mag holds all of the posterior, which is then the same; by its own width ln K would be off by ln 2.5."""
+    exact = norm(0.02, 0.02).logpdf(0) + np.log(0.4)
+    for posterior, wide in ((Given(), None), (Given(), Config()), (Given(box=(-0.06, 0.1)), Config())):
+        found = savage_dickey(posterior, {"mass_step": 0.0}, wide=wide, method="kernel")
+        assert abs(found.ln_k - exact) < 5 * found.error + 0.02
+        assert abs(found.ln_k - exact - np.log(0.4 / 0.16)) > 5 * found.error + 0.02
+    with pytest.raises(ValueError, match="expected the configuration before truncation"):
+        savage_dickey(Given(box=(-0.06, 0.1)), {"mass_step": 0.0})
+    with pytest.raises(ValueError, match=r"within 3 standard deviations of a posterior that was truncated, got 4\.\d"):
+        savage_dickey(Given(box=(-0.06, 0.1)), {"mass_step": -0.05}, wide=Config())
+    with pytest.raises(ValueError, match="within the prior as truncated"):
+        savage_dickey(Given(box=(-0.06, 0.1)), {"mass_step": -0.1}, wide=Config())
+    region = {"names": ["mass_step"], "centre": [0.0], "directions": [[1.0]], "limits": [[-0.1, 0.1]]}
+    with pytest.raises(ValueError, match=r"priors that are independent, got prior\.region"):
+        savage_dickey(Given(), {"mass_step": 0.0}, wide=Config().updated(**{"prior.region": region}))
+
+
+def test_only_the_posterior_of_this_catalogue_under_the_first_model_is_taken(posterior, catalogue, workplace):
+    joint, config = load_posterior(posterior), load_config(workplace.config)
+    check_posterior(joint, config, catalogue)
+    check_posterior(joint, config.updated(**{"name": "other", "seed": 5, "training.surveys": 20, "size.capacity": 99}), catalogue)
+    check_posterior(joint, config, select(catalogue, np.arange(len(catalogue.id))[::-1]))
+    for changes, part in (
+        ({"prior.M0": {"uniform": [-20, -19.1]}}, "prior"), ({"prior.mass_step": {"fixed": 0}}, "prior"),
+        ({"supernovae.dust": "host"}, "supernovae"), ({"size.expected_supernovae": 61}, "size"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=rf"of the configuration of the first model, tiny, got one that differs in {part};"):
+            check_posterior(joint, config.updated(**changes), catalogue)
+    with pytest.raises(ValueError, match=r"its \d+ objects whole, got one of \d+ objects"):
+        check_posterior(joint, config, select(catalogue, np.arange(len(catalogue.id) - 1)))
+    shifted = catalogue.observations._replace(m=catalogue.observations.m + np.float32(0.01))
+    with pytest.raises(ValueError, match="expected a posterior of the catalogue"):
+        check_posterior(joint, config, Catalogue(catalogue.id, shifted))
+    with pytest.raises(ValueError, match="exposure 2, got 1; infer with --exposure 2"):
+        check_posterior(joint, config, catalogue, 2.0)
+    with pytest.raises(ValueError, match="got one weighted since"):
+        check_posterior(joint.reweight({"M0": {"uniform": [-20, -19]}}), config, catalogue)
+
+
+def test_a_truncated_posterior_is_one_of_what_was_truncated(posterior, catalogue, workplace):
+    joint, config = load_posterior(posterior), load_config(workplace.config)
+    cut = truncated(config, {"M0": (-19.8, -19.2), "dtd_logA": (-12.3, -12.0)})
+
+    def made(config, target):
+        return SimpleNamespace(config=config, attributes={"truncated_for": target}, ids=joint.ids, observations=joint.observations)
+
+    check_posterior(made(cut, target_hash(catalogue)), config, catalogue)
+    with pytest.raises(ValueError, match="differs in prior"):
+        check_posterior(made(cut, ""), config, catalogue)
+    with pytest.raises(ValueError, match="differs in prior"):
+        check_posterior(made(cut, target_hash(catalogue)), config.updated(**{"prior.M0": {"uniform": [-19.7, -19.1]}}), catalogue)
+    with pytest.raises(ValueError, match="truncated for this catalogue"):
+        check_posterior(made(cut, "0123"), config, catalogue)
+
+
+def test_the_command_refuses_another_posterior_before_it_simulates(posterior, catalogue, workplace, refused, tmp_path):
+    joint, config = load_posterior(posterior), load_config(workplace.config)
+    joint.save(tmp_path / "p.nc")
+    (name, ratio), *others = _ratios(
+        load_posterior(tmp_path / "p.nc"), {"tiny": config, NO_STEP: load_config(workplace.config, [NO_STEP])}, catalogue, 1.0, 0
+    ).items()
+    assert (name, others) == (NO_STEP, [])
+    assert ratio == savage_dickey(joint, {"mass_step": 0.0})
+    write_catalogue(tmp_path / "fewer.fits", select(catalogue, np.arange(20)), tuple("ugrizy"), {})
+    base = ["--against", NO_STEP, "-o", tmp_path / "x", "--posterior", tmp_path / "p.nc", "--device", "cpu"]
+    assert "its 20 objects whole" in refused("compare", workplace.config, tmp_path / "fewer.fits", *base)
+    assert "got one that differs in prior" in refused(
+        "compare", workplace.config, workplace.mock, *base, "--set", "prior.M0={uniform=[-20,-19.1]}"
+    )
+    assert not (tmp_path / "x").exists()

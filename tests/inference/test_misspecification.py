@@ -8,6 +8,7 @@ from inference.checks import judge, judge_among
 from inference.misspecification import (
     column_statistics,
     comparable,
+    distance_p_values,
     false_discoveries,
     odd_share,
     predictive_checks,
@@ -216,6 +217,60 @@ def test_a_share_of_odd_objects_is_found(pools):
 
 def test_no_object_is_called_where_none_is_odd():
     assert not false_discoveries(np.linspace(0.01, 1, 100), 0.1).any()
+
+
+TAILS = {
+    "normal in eight directions": lambda rng, size: np.sqrt(rng.chisquare(8, size)),
+    "exponential": lambda rng, size: rng.exponential(size=size),
+    "power law": lambda rng, size: 1 + rng.pareto(3, size),
+}
+
+
+@pytest.mark.parametrize("law", TAILS)
+@pytest.mark.parametrize("number", [1600, 16_000])
+def test_ordinary_objects_are_not_called_odd_beyond_all_simulated_ones(law, number):
+    """All are ordinary, so that calls in a share of the catalogues are that share of false ones; binomial, 5 standard errors."""
+    rng, repeats, share, draw = np.random.default_rng(17), 100, 0.1, TAILS[law]
+    called = [false_discoveries(distance_p_values(draw(rng, number), draw(rng, 40_000)), share).any() for _ in range(repeats)]
+    assert np.mean(called) < share + 5 * (share * (1 - share) / repeats) ** 0.5
+
+
+@pytest.mark.parametrize("law", TAILS)
+@pytest.mark.parametrize("gross", [1, 3])
+def test_a_few_gross_outliers_among_many_are_called_and_no_others(law, gross):
+    """At ten times the largest of 10 million; by rank among 40,000 fewer than four in 16,000 never could be."""
+    rng, draw, found = np.random.default_rng(18), TAILS[law], []
+    far = {"power law": 2000.0, "exponential": 160.0}.get(law, 70.0)
+    for _ in range(20):
+        distance = draw(rng, 16_000)
+        distance[:gross] = far
+        found.append(false_discoveries(distance_p_values(distance, draw(rng, 40_000)), 0.1))
+    assert np.all(found, 0)[:gross].all()
+    assert np.sum(found) - 20 * gross < 20 * gross * 0.1 / 0.9 + 5 * (20 * gross * 0.1) ** 0.5
+
+
+def test_p_values_beyond_all_simulated_distances_are_those_of_a_power_law():
+    """Below 1 / 40,001, which no rank among 40,000 is, they are uniform: binomial, 5 standard errors; a threefold distance is not."""
+    rng, limit, size, tries = np.random.default_rng(19), 1e-5, 200_000, 40
+    below, wrong = 0, 0
+    for _ in range(tries):
+        judged, new = 1 + rng.pareto(3, 40_000), 1 + rng.pareto(3, size)
+        below += (distance_p_values(new, judged) < limit).sum()
+        wrong += (distance_p_values(3 * new, judged) < limit).sum()
+    expected = limit * size * tries
+    # where the largest simulated distance is far out, ranks stand for the tail
+    assert 0.5 * expected < below < expected + 5 * expected**0.5
+    assert wrong > expected + 5 * expected**0.5
+
+
+def test_p_values_within_the_simulated_distances_are_ranks():
+    judged = np.random.default_rng(20).exponential(size=999)
+    inner = np.quantile(judged, [0.1, 0.9, 0.999])
+    assert distance_p_values(inner, judged) == pytest.approx([(1 + (judged >= v).sum()) / 1000 for v in inner])
+    far = distance_p_values(judged.max() * np.array([1.0001, 2, 4, 1e6]), judged)
+    assert far[0] <= 1 / 1000
+    assert (np.diff(far) < 0).all()
+    assert distance_p_values(np.array([1.0, 3.0]), np.zeros(50)) == pytest.approx(1 / 51)  # nothing to continue
 
 
 def test_statistics_of_a_column_ignore_what_is_missing():

@@ -306,7 +306,7 @@ def test_a_catalogue_like_the_simulations_is_not_accused():
     right = sections.build(fake_inputs(objects=25, draws=50, check=fake_check()))[7]
     words = " ".join(map(str, right.paragraphs))
     assert "the catalogue looks like what the model simulates" in words
-    assert "No object is unlike" in words
+    assert "No object is unlike simulated ones by more than chance explains" in words
     assert len(right.listings) == 1
     assert {row[-1] for row in right.listings[0].rows} == {"passed"}
 
