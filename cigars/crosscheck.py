@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +29,7 @@ from cigars.files import replacing
 from cigars.infer import hide
 from cigars.runs import run_config
 from cigars.schema import Globals
-from cigars.targets import as_survey, check_exposure, inside, target_hash
+from cigars.targets import TargetWarning, as_survey, check_exposure, inside, target_hash
 
 if TYPE_CHECKING:
     from inference.object_likelihood import ObjectLikelihood
@@ -155,6 +156,9 @@ def crosscheck(
     Raises:
         CatalogueError: for an empty catalogue, objects outside the range of the training, or with a band or light missing.
         ConfigError: for an exposure that the run was not trained for, or numbers that make no chain.
+
+    Warns:
+        TargetWarning: where the run was trained with spectroscopic redshifts.
     """
     from inference.batches import pack
     from inference.model import load_run, versions
@@ -166,7 +170,7 @@ def crosscheck(
     if min(surveys, objects, chains, warmup) < 1 or draws < 2 * chains:
         raise ConfigError(f"crosscheck: expected positive numbers and at least two draws a chain, got {draws} draws of {chains} chains")
     trained = load_run(Path(run))
-    within, outside = inside(trained, catalogue._replace(observations=hide(catalogue.observations, ["z_spec"])), config)
+    within, outside = inside(trained, catalogue._replace(observations=hide(catalogue.observations, ["z_spec"])), None)
     if outside or not len(catalogue.id):
         raise CatalogueError(
             f"crosscheck: expected objects in the range of the training, got {outside} of {len(catalogue.id)} outside; leave them out"
@@ -177,6 +181,9 @@ def crosscheck(
         data = object_data(packed.observations)
     except ValueError as error:
         raise CatalogueError(f"crosscheck: {error}") from None
+    if config.observation.spectroscopic_fraction > 0:
+        said = "the networks of Θ saw no survey without spectroscopic redshifts, which both routes do without"
+        warnings.warn(f"{said}; theirs may be wrong", TargetWarning, stacklevel=2)
     folder, catalogue_hash = Path(folder) if folder is not None else Path(run) / "crosscheck", target_hash(catalogue)
     networks = GlobalPosterior(trained).sample(NETWORK_DRAWS, survey, seed)[:, 0].cpu()
     begin = trained.prior.transform.inv(networks).clamp(-EDGE, EDGE).double().numpy()
