@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import binom
 
-from cigars.catalogue import Catalogue, select
+from cigars.catalogue import Catalogue, CatalogueError, select
 from cigars.config import Config, ConfigError
 from cigars.files import refuse_existing
 from cigars.host_summaries import Summaries, write_summaries
@@ -134,6 +134,8 @@ def infer(
     catalogue = catalogue._replace(observations=hide(catalogue.observations, hidden))
     if drop_outside:
         catalogue, _ = inside(trained, catalogue, None if blind else config)
+        if not len(catalogue.id):
+            raise CatalogueError(f"catalogue: expected objects like those of the training, got none of {number}; train for such objects")
     by_id = select(catalogue, np.argsort(catalogue.id))
     survey = as_survey(by_id.observations, exposure, number)
     check_trained(trained, survey, config, complete=not blind, remedy="leave these objects out with --drop-outside")

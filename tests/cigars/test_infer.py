@@ -124,6 +124,9 @@ def test_objects_that_lack_what_none_lacked_in_the_training_are_refused(workplac
     with pytest.warns(TargetWarning, match="2 of 58 objects are left out"):
         left = infer(workplace.run, lacking, draws=5, drop_outside=True)
     assert list(left["posterior"]["object"].values) == [name for k, name in enumerate(catalogue.id) if k not in (1, 2)]
+    mag[:, 0] = mag_err[:, 0] = np.nan
+    with pytest.raises(CatalogueError, match="got none of 58"):
+        infer(workplace.run, catalogue._replace(observations=o._replace(mag=mag, mag_err=mag_err)), drop_outside=True)
     with pytest.warns(TargetWarning):  # each object on its own is known without bands
         assert len(infer(workplace.run, lacking, draws=5, hidden=["sn"])["posterior"]["object"]) == len(catalogue.id)
 
