@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 import shlex
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -15,8 +16,9 @@ from rich.table import Table
 from cigars.compare import COMPARISON, LIKELY
 from cigars.config import ConfigError
 from cigars.devices import Device, use_device
+from cigars.exact_checks import MAX_PAIRS
 from cigars.progress import progress_bars
-from cigars.terminal import check_outputs, console, duration, errors, stopped
+from cigars.terminal import check_outputs, console, duration, errors, one_line_warnings, stopped
 
 if TYPE_CHECKING:
     from cigars.catalogue import Catalogue
@@ -26,6 +28,13 @@ if TYPE_CHECKING:
     from cigars.savage_dickey import Ratio
 
 __all__ = ["compare"]
+
+
+class Method(enum.StrEnum):
+    """How a Bayes factor is found."""
+
+    networks = "networks"
+    exact = "exact"
 
 
 def compare(
@@ -38,18 +47,30 @@ def compare(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make, for checkpoints and the result.")],
     result: Annotated[Path | None, typer.Option("--json", help="JSON to write; comparison.json in the folder by default.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of every model.")] = None,
-    surveys: Annotated[int, typer.Option(min=40, help="Surveys of each model to learn from.")] = 2000,
+    method: Annotated[
+        Method,
+        typer.Option(help="networks: classifiers; exact: the likelihood itself and the harmonic mean of its draws, for small catalogues."),
+    ] = Method.networks,
+    surveys: Annotated[int | None, typer.Option(min=40, help="Surveys of each model to learn from; 2,000 unless given.")] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder whose summary to use; by default moments, in minutes.")] = None,
     posterior: Annotated[
         Path | None, typer.Option(help="Posterior of the catalogue under the first model, for Savage-Dickey ratios of nested models.")
     ] = None,
     exposure: Annotated[float, typer.Option(min=0, help="Of the catalogue, relative to the configured size.")] = 1.0,
+    draws: Annotated[int | None, typer.Option(min=400, max=1_000_000, help="exact: draws of each model; 1,000 unless given.")] = None,
+    chains: Annotated[int | None, typer.Option(min=2, max=64, help="exact: chains; 2 unless given.")] = None,
+    warmup: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help="exact: steps of each chain before its draws; 300 unless given.")
+    ] = None,
+    max_pairs: Annotated[
+        int | None, typer.Option(min=1, help=f"exact: most pairs of object and host to attempt; {MAX_PAIRS:,} unless given.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue, or ask a finished comparison about another catalogue.")] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**31 - 1, help="Seed of surveys and networks.")] = 0,
     device: Annotated[Device, typer.Option("--device", help="cpu, cuda, or auto: cuda where there is one.")] = Device.auto,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the JSON if it exists.")] = False,
 ) -> None:
-    """Bayes factors of other models against the first, by classification of simulated surveys, for equal prior odds.
+    """Bayes factors of other models against the first, by classification of simulated surveys or exactly, for equal prior odds.
 
     Each model is averaged over its own prior. ln K > 0 favours the other model; about 1 is hardly worth mentioning, 5 is strong.
     """
@@ -58,6 +79,12 @@ def compare(
     from cigars.config import load_config
     from cigars.posterior import load_posterior
 
+    exactly = _given(draws=draws, chains=chains, warmup=warmup, max_pairs=max_pairs)
+    learned = _given(surveys=surveys, run=run, resume=resume or None)
+    if wrong := learned if method is Method.exact else exactly:
+        other = Method.networks if method is Method.exact else Method.exact
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
+        raise ConfigError(f"compare: expected --method {other} with {options}, got {method}; leave them out or change it")
     result, started = result or output / COMPARISON, time.monotonic()
     if result.parent != output or result.exists():  # the folder itself is made later
         check_outputs([result], overwrite)
@@ -70,20 +97,30 @@ def compare(
     table = read_catalogue(catalogue, first.band_names)
     ratios = _ratios(load_posterior(posterior), models, table, exposure, seed) if posterior else {}
     torch_device = use_device(device)
+    common: dict[str, Any] = {"exposure": exposure, "seed": seed}
     try:
-        with progress_bars(errors) as bars:
-            found = compare(
-                models, table, output, surveys=surveys, run=run, exposure=exposure, seed=seed, device=torch_device, resume=resume,
-                report=bars,
-            )  # fmt: skip
+        with one_line_warnings(), progress_bars(errors) as bars:
+            if method is Method.exact:
+                from cigars.evidence import compare_exactly
+
+                found = compare_exactly(models, table, report=bars, **common, **exactly)
+            else:
+                found = compare(models, table, output, device=torch_device, report=bars, **common, **learned)
     except KeyboardInterrupt:
+        if method is Method.exact:
+            raise
         words = [w for w in sys.argv[1:] if w != "--resume"]
         stopped(shlex.join(["cigars", *words, "--resume"]))
         raise typer.Exit(130) from None
     found = found._replace(record={**found.record, "savage_dickey": {k: v._asdict() for k, v in ratios.items()}})
+    result.parent.mkdir(parents=True, exist_ok=True)
     write_comparison(result, found, overwrite)
     _print(found, ratios)
     console.print(f"{duration(time.monotonic() - started)}; every number in {result}")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _ratios(joint: Posterior, models: Mapping[str, Config], catalogue: Catalogue, exposure: float, seed: int) -> dict[str, Ratio]:
@@ -97,18 +134,22 @@ def _ratios(joint: Posterior, models: Mapping[str, Config], catalogue: Catalogue
 
 
 def _print(found: Comparison, ratios: Mapping[str, Ratio]) -> None:
-    table = Table("model", "ln K", "±", "probability", "calibration slope", *(["Savage-Dickey"] if ratios else []))
-    for row in found.rows:
-        ratio = [f"{r.ln_k:+.2f} ± {r.error:.2f}" if (r := ratios.get(row.model)) else ""] if ratios else []
-        if row.calibration is None:
-            table.add_row(row.model, "0", "", f"{row.probability:.3f}", "", *ratio)
-            continue
+    learned = found.likely is not None
+    more = [*(["calibration slope"] if learned else []), *(["Savage-Dickey"] if ratios else [])]
+    table = Table("model", "ln K", "±", "probability", *more)
+    first, *others = found.rows
+    table.add_row(first.model, "0", "", f"{first.probability:.3f}")
+    for row in others:
+        cells = []
+        if row.calibration is not None:
+            cells = [f"{row.calibration.slope:.2f} ± {row.calibration.slope_error:.2f}"]
+        if ratios:
+            cells += [f"{r.ln_k:+.2f} ± {r.error:.2f}" if (r := ratios.get(row.model)) else ""]
         beyond = "" if abs(row.ln_k) < row.tested else " beyond what was tested"
-        slope = f"{row.calibration.slope:.2f} ± {row.calibration.slope_error:.2f}"
-        table.add_row(row.model, f"{row.ln_k:+.2f}{beyond}", f"{row.error:.2f}", f"{row.probability:.3f}", slope, *ratio)
+        table.add_row(row.model, f"{row.ln_k:+.2f}{beyond}", f"{row.error:.2f}", f"{row.probability:.3f}", *cells)
     console.print(table)
-    console.print(f"ln K against {found.rows[0].model}, above zero for the other model; probabilities for equal prior odds of all of them")
-    if wrong := [row.model for row in found.rows if row.calibration and not row.calibration.passed]:
+    console.print(f"ln K against {first.model}, above zero for the other model; probabilities for equal prior odds of all of them")
+    if wrong := [row.model for row in others if row.calibration and not row.calibration.passed]:
         console.print(f"[yellow]not calibrated within 3 standard errors: {', '.join(wrong)}; simulate more --surveys[/yellow]")
-    if found.likely < LIKELY:
+    if found.likely is not None and found.likely < LIKELY:
         console.print(f"[yellow]the catalogue is unlike the surveys of every model (p = {found.likely:.2g}); see `cigars check`[/yellow]")

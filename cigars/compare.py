@@ -43,8 +43,8 @@ Source = Callable[[int, int], Survey]
 class Row(NamedTuple):
     """One model against the first: ln K and its standard error, probability among all models, calibration on fresh surveys.
 
-    `error` is the spread of the classifiers and, times ln K, the error of the calibration's slope. `tested` is the largest |ln K| that the
-    fresh surveys can say anything of.
+    Of classifiers, `error` is their spread and, times ln K, the error of the calibration's slope; `tested` is the largest |ln K| that the
+    fresh surveys can say anything of. Exact evidences have no calibration and no such limit.
     """
 
     model: str
@@ -56,10 +56,11 @@ class Row(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What `compare` found; `likely` is the share of simulated surveys of the likeliest model that are as unusual as the catalogue."""
+    """What was found; `likely` is the share of simulated surveys of the likeliest model that are as unusual as the catalogue, if any were
+    simulated."""
 
     rows: list[Row]
-    likely: float
+    likely: float | None
     record: Mapping[str, Any]
 
 
@@ -320,7 +321,8 @@ def _likely(net: ModelClassifier, test: Labelled, observed: Any, rows: Sequence[
 def write_comparison(path: str | Path, found: Comparison, overwrite: bool = False) -> None:
     """Write a comparison as JSON; raises FileError where the file exists."""
     rows = [row._asdict() | {"calibration": row.calibration and row.calibration._asdict()} for row in found.rows]
-    rows[0]["tested"] = None
+    for row in rows:
+        row["tested"] = row["tested"] if math.isfinite(row["tested"]) else None
     content = {"meaning": "ln_k > 0 favours the model over the first", "rows": rows, "likely": found.likely, **found.record}
     with replacing(path, overwrite) as temporary:
         temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")

@@ -11,20 +11,116 @@ differ in priors or cosmology alone have the same, as the number is that of the 
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cigars.catalogue import Catalogue, select
+from cigars.compare import Comparison, Row, on_one_survey
+from cigars.config import Config, ConfigError, TrainingConfig
 from cigars.convergence import Convergence
+from cigars.exact import count_sample
+from cigars.exact_checks import MAX_PAIRS, SIGMAS, check_light, check_numbers, covered
 from cigars.schema import Observations
-from cigars.targets import TargetWarning
+from cigars.targets import TargetWarning, target_hash
+from cigars.validation import check_ids
 
 if TYPE_CHECKING:
-    from cigars.config import Config
     from inference.harmonic import Evidence
 
-__all__ = ["exact_evidence"]
+__all__ = ["compare_exactly", "exact_evidence"]
+
+RESTORED_AT = 48  # draws at which what pruning took from L is put back
+Reporter = Callable[..., None]
+
+
+def compare_exactly(
+    models: Mapping[str, Config],
+    catalogue: Catalogue,
+    *,
+    draws: int = 1000,
+    chains: int = 2,
+    warmup: int = 300,
+    seed: int = 0,
+    exposure: float = 1.0,
+    max_pairs: int = MAX_PAIRS,
+    report: Reporter = lambda *_, **__: None,
+) -> Comparison:
+    """Bayes factors of models against the first of them for a small catalogue, by the exact evidence of each.
+
+    Args:
+        models: configuration by name, of the same hosts, observations and selection; the size of the survey is that of the first.
+        catalogue: objects in the bands of the models.
+        draws, chains, warmup: draws in all, chains and steps of each before its draws, for every model.
+        seed: of samplers and targets.
+        exposure: of the catalogue, relative to the configured size.
+        max_pairs: most pairs of object and host that are attempted.
+        report: progress.
+
+    Raises:
+        ConfigError: for models that cannot be compared in this way, or numbers that make no chain.
+        CatalogueError: for a catalogue that is too large, or objects without light or unlike any host of the bank.
+        ValueError, HeavyTail: as `exact_evidence`.
+    """
+    from inference.model import versions
+    from simulators.candidates import check_covered
+    from simulators.hosts import load_bank
+    from simulators.survey import prepare
+
+    first = next(iter(models.values()))
+    for name, config in models.items():
+        check_covered(config)
+        check_numbers(config, draws, chains, warmup, exposure, ())
+        if config.prior.region is not None:
+            raise ConfigError(f"{name}: expected a prior without a region, got one, whose volume no evidence knows; compare by networks")
+        for part in ("hosts", "observation", "selection"):
+            if getattr(config, part) != getattr(first, part):
+                raise ConfigError(
+                    f"{name}: expected the {part} of the first model, got others, whose likelihood has other constants; compare by networks"
+                )
+    sized = on_one_survey(models)
+    check_ids(np.asarray(catalogue.id).astype(np.str_))
+    check_light(catalogue)
+    bank = load_bank(first.hosts, progress=lambda done, total: report("hosts", done, total))
+    observations = select(catalogue, np.argsort(catalogue.id)).observations
+    found: list[Evidence] = []
+    for name, config in sized.items():
+        plain = config.model_copy(update={"name": "", "seed": 0, "training": TrainingConfig()})  # nothing else compiles anew
+        simulator = prepare(plain, bank)
+        covered(catalogue, simulator, plain, drop_outside=False, max_pairs=max_pairs, report=report)
+        said = _of_model(report, name)
+        each = -(-draws // chains)
+        found.append(
+            exact_evidence(
+                plain, observations, simulator, draws=each, warmup=warmup, chains=chains, seed=seed, exposure=exposure, report=said
+            )
+        )
+    record = {
+        "method": "exact",
+        "models": {name: config.model_dump(mode="json") for name, config in sized.items()},
+        "expected_supernovae": {name: config.size.expected_supernovae for name, config in sized.items()},
+        "evidence": {name: evidence._asdict() for name, evidence in zip(sized, found, strict=True)},
+        "draws": draws, "chains": chains, "warmup": warmup, "seed": seed, "exposure": exposure,
+        "catalogue": target_hash(catalogue), "objects": len(catalogue.id), "versions": versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    return Comparison(_rows(list(sized), found), None, record)
+
+
+def _of_model(report: Reporter, name: str) -> Reporter:
+    """Progress under the name of the model."""
+    return lambda stage, done, total, **metrics: report(f"{name}: {stage}", done, total, **metrics)
+
+
+def _rows(names: list[str], found: list[Evidence]) -> list[Row]:
+    ln_z = np.array([evidence.ln_z for evidence in found])
+    share = np.exp(ln_z - ln_z.max())
+    errors = [0.0, *(math.hypot(evidence.error, found[0].error) for evidence in found[1:])]
+    return [Row(name, float(ln_z[k] - ln_z[0]), errors[k], float(share[k] / share.sum()), None, math.inf) for k, name in enumerate(names)]
 
 
 def exact_evidence(
@@ -37,7 +133,7 @@ def exact_evidence(
     chains: int = 2,
     seed: int = 0,
     exposure: float = 1.0,
-    sample: int | None = None,
+    report: Reporter = lambda *_, **__: None,
 ) -> Evidence:
     """ln evidence of a model up to a constant of the catalogue.
 
@@ -48,7 +144,7 @@ def exact_evidence(
         draws, warmup, chains: of the sampler; at least two chains, which start apart and must end together.
         seed: of sampler and target.
         exposure: of the catalogue, relative to the configured size.
-        sample: size of the fixed sample behind the expected count.
+        report: progress of the sampler.
 
     Raises:
         ValueError: for a variant of the model without this likelihood, such as dust = "local", too few draws or chains, or chains that
@@ -64,29 +160,37 @@ def exact_evidence(
     from inference.harmonic import harmonic_mean
     from inference.priors import Prior
     from simulators.candidates import candidates
-    from simulators.counts import SAMPLE
-    from simulators.exact import sample_exact, stacked
+    from simulators.exact import stacked
     from simulators.likelihood import ln_likelihood
-    from simulators.staged import dispersed
+    from simulators.staged import sample_staged
     from simulators.survey import load_simulator
 
     if chains < 2:
         raise ValueError(f"evidence: expected at least two chains, which show whether they have converged, got {chains}; raise chains")
-    simulator, sample = simulator or load_simulator(config), sample or SAMPLE
-    matches = candidates(observations, simulator, config)
-    found = sample_exact(
-        matches, simulator, config, draws=draws, warmup=warmup, chains=chains, seed=seed, exposure=exposure, sample=sample,
-        pilot=dispersed(config, chains, seed),
-    )  # fmt: skip
-    _check(Convergence.of(found))
-    theta = found.theta.reshape(-1, len(found.names))
+    simulator, sample = simulator or load_simulator(config), count_sample(len(observations.m))
+    every = candidates(observations, simulator, config, sigmas=SIGMAS)
+    staged = sample_staged(
+        every, simulator, config, draws=draws, warmup=warmup, chains=chains, seed=seed, exposure=exposure, sample=sample, report=report
+    )
+    _check(Convergence.of(staged.posterior))
+    theta = staged.posterior.theta.reshape(-1, len(staged.posterior.names))
 
-    at = jax.jit(lambda every: jax.lax.map(lambda one: ln_likelihood(one, matches, simulator, config, exposure, sample), every))
-    ln_likelihoods = np.asarray(at(stacked(theta, config)), np.float64)
+    @jax.jit
+    def at(nodes: Any, matches: Any) -> Any:
+        return jax.lax.map(lambda one: ln_likelihood(one, matches, simulator, config, exposure, sample), nodes)
+
+    ln_likelihoods = np.asarray(at(stacked(theta, config), staged.matches), np.float64)
+    restored, restored_error = 0.0, 0.0
+    if staged.pairs[0] > staged.pairs[1]:
+        some = np.random.default_rng(seed).choice(len(theta), min(RESTORED_AT, len(theta)), replace=False)
+        gained = np.asarray(at(stacked(theta[some], config), every), np.float64) - ln_likelihoods[some]
+        # E[L of all pairs / L of those kept], over draws of the posterior of those kept, is the ratio of the two evidences
+        restored, restored_error = float(np.log(np.mean(np.exp(gained)))), float(np.std(gained, ddof=1) / len(gained) ** 0.5)
     prior = Prior(config.marginals)
     eta = prior.transform.inv(torch.as_tensor(np.array(theta), dtype=torch.float32)).double().numpy()
     ln_prior = -0.5 * (eta**2).sum(1) - 0.5 * eta.shape[1] * np.log(2 * np.pi)
-    return harmonic_mean(eta, ln_likelihoods + ln_prior, seed=seed)
+    found = harmonic_mean(eta, ln_likelihoods + ln_prior, seed=seed)
+    return found._replace(ln_z=found.ln_z + restored, error=math.hypot(found.error, restored_error))
 
 
 def _check(found: Convergence) -> None:

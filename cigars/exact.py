@@ -30,7 +30,7 @@ from cigars.validation import check_ids
 if TYPE_CHECKING:
     import arviz
 
-__all__ = ["infer_exact"]
+__all__ = ["count_sample", "infer_exact"]
 
 COUNT_PER_OBJECT = 1 << 8  # of the sample behind the expected count: its error stays below 0.1 of the Poisson error
 COUNT = 1 << 13, 1 << 18  # least and most
@@ -150,7 +150,7 @@ def _sampled(
     kept, dropped = covered(catalogue, simulator, config, drop_outside, max_pairs, report)
     order = np.argsort(kept.id)
     matches = candidates(select(kept, order).observations, simulator, config, sigmas=SIGMAS)
-    sample = min(max(_power_of_two(COUNT_PER_OBJECT * len(kept.id)), COUNT[0]), COUNT[1])
+    sample = count_sample(len(kept.id))
     # all objects are expected and some are looked at: with the whole exposure log A would be low by log10 of their share
     share = len(kept.id) / len(catalogue.id)
     staged = sample_staged(
@@ -162,8 +162,9 @@ def _sampled(
     return _Sampled(staged, np.asarray(local)[:, np.argsort(order)]), kept, dropped
 
 
-def _power_of_two(number: float) -> int:
-    return 1 << int(np.ceil(np.log2(number)))
+def count_sample(objects: int) -> int:
+    """Size of the sample behind the expected count of a catalogue: a power of two, so that little compiles anew."""
+    return min(max(1 << int(np.ceil(np.log2(COUNT_PER_OBJECT * objects))), COUNT[0]), COUNT[1])
 
 
 def _record(config: Config, found: Convergence, staged: Any) -> dict[str, Any]:
