@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from cigars.runs import run_config
 from cigars.schema import Column, Survey, column
 from cigars.seen import REDSHIFT_BINS, Seen, input_names, pool, see, statistics_of
 from cigars.tables import write_table
-from cigars.targets import as_survey, check_exposure, inside, target_hash
+from cigars.targets import TargetWarning, as_survey, check_exposure, in_words, inside, lacking, target_hash
 
 if TYPE_CHECKING:
     from inference.checks import Check, Family, Judged
@@ -47,7 +48,8 @@ class Checked(NamedTuple):
         checks: the numbers behind them.
         passed: whether no test rejects.
         level: family-wise.
-        objects: p-value, reason, p-value without that input, and whether an object is called odd, by column [object].
+        objects: p-value, reason, p-value without that input, and whether an object is called odd, by column [object]; of those that lack
+            what every simulated one has, NaN and what that is.
         ids: of the objects.
         record: of how it was done.
     """
@@ -76,7 +78,8 @@ def check(
 
     Args:
         run: folder that `train` made.
-        catalogue: objects in the bands of the run; those beyond the range of its training count as odd and take no further part.
+        catalogue: objects in the bands of the run. Those beyond the range of its training count as odd, those that lack what every object
+            had there are not judged; both count in the number of objects and take no further part.
         surveys: to simulate, rounded up to a multiple of 16.
         exposure: of the catalogue, relative to the configured size.
         level: chance that a catalogue that the model describes is rejected.
@@ -87,6 +90,9 @@ def check(
     Raises:
         CatalogueError: for an exposure that the run was not trained for, or a catalogue without objects in its range.
         ConfigError: for too few surveys or a level outside (0, 1).
+
+    Warns:
+        TargetWarning: of objects that are not judged.
     """
     from inference.checks import judge_among
     from inference.misspecification import false_discoveries
@@ -100,11 +106,16 @@ def check(
             f"check: expected at least {fewest} surveys, with which all statistics can be judged, and a level between 0 and 1, "
             f"got {surveys} and {level:g}; simulate more"
         )
-    within, outside = inside(trained, catalogue, config)
+    absent = lacking(catalogue.observations, config)
+    incomplete = np.any([np.zeros(len(catalogue.id), bool), *absent.values()], 0)
+    within, outside = inside(trained, select(catalogue, ~incomplete), None)
     if len(within.id) < 2:
         raise CatalogueError("check: expected objects in the range of the training, got none; train a configuration that covers them")
     ordered = select(within, np.argsort(within.id))
-    survey = as_survey(ordered.observations, exposure)
+    if absent:
+        said = f"check: {in_words(absent)}, which every simulated object has; these are not judged"
+        warnings.warn(said, TargetWarning, stacklevel=2)
+    survey = as_survey(ordered.observations, exposure, len(catalogue.id))
     found = references(trained, survey, config, exposure, surveys, seed, report)
     tests, objects = compared(found, see(trained, [survey], config, seed), [outside], trained, config)[0]
     rows, checks = judge_among(tests, level), [check for test in tests for check in test.checks]
@@ -112,16 +123,20 @@ def check(
     odd = false_discoveries(objects.p_value, SHARE)
     by_id = {name: i for i, name in enumerate(ordered.id)}
     place = np.array([by_id.get(name, -1) for name in catalogue.id])
+    beyond = np.where(incomplete, np.nan, 0.0)  # of those that took no part
+    why = np.full(len(catalogue.id), "outside the range of the training", object)
+    for name, which in absent.items():
+        why[which] = f"lacks {name}"
     of_objects = {
-        "p_value": np.where(place < 0, 0.0, objects.p_value[place]),
-        "reason": np.where(place < 0, "outside the range of the training", objects.reason[place].astype(object)).astype(str),
-        "p_without": np.where(place < 0, 0.0, objects.relief[place]),
-        "odd": np.where(place < 0, True, odd[place]),
+        "p_value": np.where(place < 0, beyond, objects.p_value[place]),
+        "reason": np.where(place < 0, why, objects.reason[place].astype(object)).astype(str),
+        "p_without": np.where(place < 0, beyond, objects.relief[place]),
+        "odd": np.where(place < 0, ~incomplete, odd[place]),
     }
     record = {
         "run": str(run), "name": config.name, "fingerprint": trained.meta["fingerprint"], "catalogue": target_hash(catalogue),
-        "objects": len(catalogue.id), "outside": outside, "odd": int(of_objects["odd"].sum()), "surveys": surveys, "exposure": exposure,
-        "seed": seed, "seconds": time.monotonic() - started, "versions": versions(),
+        "objects": len(catalogue.id), "outside": outside, "incomplete": int(incomplete.sum()), "odd": int(of_objects["odd"].sum()),
+        "surveys": surveys, "exposure": exposure, "seed": seed, "seconds": time.monotonic() - started, "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     return Checked(rows, checks, all(row.passed for row in rows), level, of_objects, np.asarray(catalogue.id), record)

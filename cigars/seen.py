@@ -63,8 +63,8 @@ def _without_mean(trained: Any, packed: Any, config: Config) -> list[Seen]:
     columns = np.concatenate([mag[:, middle : middle + 1], mag[:, :-1] - mag[:, 1:], *light, redshift], 1)
     names, edges = [*names, *(["photo-z"] * redshift.shape[1])], np.cumsum([0, *packed.lengths.tolist()])
     out = []
-    for k, (a, b) in enumerate(itertools.pairwise(edges)):
-        statistics = {"ln number": float(np.log(max(b - a, 1)))} | column_statistics(columns[a:b], names)
+    for k, ((a, b), number) in enumerate(zip(itertools.pairwise(edges), packed.number.tolist(), strict=True)):
+        statistics = {"ln number": float(np.log(max(number, 1)))} | column_statistics(columns[a:b], names)
         out.append(Seen(statistics, summary[k], np.empty(0), inputs[a:b], redshift[a:b].ravel()))
     return out
 

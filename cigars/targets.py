@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,9 @@ __all__ = [
     "check_exposure",
     "check_target",
     "check_trained",
+    "in_words",
     "inside",
+    "lacking",
     "never_missing",
     "target_hash",
 ]
@@ -74,7 +76,7 @@ def never_missing(config: Config) -> tuple[str, ...]:
     return (*bands, "m", "x", "c", "var_m", "var_x", "var_c", *redshifts)
 
 
-def _lacking(observations: Observations, config: Config) -> dict[str, np.ndarray]:
+def lacking(observations: Observations, config: Config) -> dict[str, np.ndarray]:
     """Which objects lack a column of `never_missing`, [object]; the bands one by one, and of columns only those that some lack."""
     found: dict[str, np.ndarray] = {}
     for name in never_missing(config):
@@ -82,6 +84,11 @@ def _lacking(observations: Observations, config: Config) -> dict[str, np.ndarray
         columns = zip(config.band_names, absent.T, strict=True) if name == "mag" else [("", absent)]
         found |= {f"{name}_{band}" if band else name: which for band, which in columns if which.any()}
     return found
+
+
+def in_words(absent: Mapping[str, np.ndarray]) -> str:
+    """What `lacking` found."""
+    return ", ".join(f"{int(which.sum())} without {name}" for name, which in absent.items())
 
 
 def inside(trained: Any, catalogue: Catalogue, config: Config | None) -> tuple[Catalogue, int]:
@@ -95,7 +102,7 @@ def inside(trained: Any, catalogue: Catalogue, config: Config | None) -> tuple[C
     from inference.posterior import outside_objects
 
     outside = outside_objects(trained, as_survey(catalogue.observations)).cpu().numpy()
-    for absent in _lacking(catalogue.observations, config).values() if config else ():
+    for absent in lacking(catalogue.observations, config).values() if config else ():
         outside |= absent
     return select(catalogue, ~outside), int(outside.sum())
 
@@ -125,10 +132,9 @@ def check_trained(trained: Any, survey: Survey, config: Config, *, complete: boo
 
 def _refuse_lacking(observations: Observations, config: Config, remedy: str) -> None:
     """Raise CatalogueError where an object lacks a column of `never_missing`."""
-    if lacking := _lacking(observations, config):
-        said = ", ".join(f"{int(absent.sum())} without {name}" for name, absent in lacking.items())
+    if absent := lacking(observations, config):
         raise CatalogueError(
-            f"catalogue: expected {len(observations.m)} objects that lack nothing, as in the training, got {said}; {remedy}, "
+            f"catalogue: expected {len(observations.m)} objects that lack nothing, as in the training, got {in_words(absent)}; {remedy}, "
             "or train with observation.missing_probability above 0 where bands are missing"
         )
 

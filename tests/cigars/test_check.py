@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from cigars.catalogue import CatalogueError, read_catalogue, write_catalogue
+from cigars.catalogue import CatalogueError, read_catalogue, select, write_catalogue
 from cigars.check import _fewest, check, read_check, write_check
 from cigars.config import Config, ConfigError
-from cigars.seen import REDSHIFT_BINS, Seen, input_names, statistics_of
+from cigars.runs import run_config
+from cigars.seen import REDSHIFT_BINS, Seen, input_names, see, statistics_of
+from cigars.targets import as_survey
 from inference.misspecification import column_statistics, comparable, predictive_checks
+from inference.model import load_run
 
 SURVEYS = 112
 SEED = 2  # of references: by seeds 0 to 4 the least corrected p-value of this very mock is .008, .005, .32, .02, .13, where .01 rejects
@@ -47,8 +50,6 @@ def test_the_odd_object_is_named_with_its_reason(workplace, catalogue, found):
 
 
 def test_rows_may_come_in_any_order(workplace, catalogue, found):
-    from cigars.catalogue import select
-
     order = np.random.default_rng(0).permutation(len(catalogue.id))
     other = check(workplace.run, select(catalogue, order), surveys=SURVEYS, seed=SEED)
     assert np.array_equal(other.objects["p_value"], found.objects["p_value"][order])
@@ -99,6 +100,31 @@ def test_the_report_shows_the_check_of_its_own_catalogue_alone(workplace, catalo
     assert html.index("figure-residuals") > html.index("Does the catalogue look like the simulations?")
     assert '<th scope="row">inference</th>' in html  # time spent
     assert '<th scope="row">check</th>' in html
+
+
+def test_objects_that_lack_a_band_are_not_odd(workplace, catalogue, found, cigars, tmp_path):
+    """They are counted and not judged: a fifth of the catalogue without u would otherwise be a fifth of gross outliers."""
+    few = np.arange(len(catalogue.id)) % 5 == 0
+    without = few[:, None] & (np.array(BANDS) == "u")
+    leaves = {name: np.where(without, np.nan, getattr(catalogue.observations, name)) for name in ("mag", "mag_err")}
+    write_catalogue(tmp_path / "few.fits", changed(catalogue, **leaves), BANDS, {})
+    words = ["--run", workplace.run, "-o", tmp_path / "c.json", "--objects", tmp_path / "odd.fits"]
+    said = cigars("check", tmp_path / "few.fits", *words, "--surveys", SURVEYS, "--seed", SEED, "--device", "cpu")
+    assert said.code == 0, said
+    assert f"warning: check: {few.sum()} without mag_u, which every simulated object has; these are not judged" in said.err
+    content, rows = json.loads((tmp_path / "c.json").read_text()), Table.read(tmp_path / "odd.fits")
+    assert (content["objects"], content["outside"], content["incomplete"]) == (len(few), 0, few.sum())
+    assert set(rows["reason"][few]) == {"lacks mag_u"}
+    assert np.isnan(np.asarray(rows["p_value"][few], float)).all()
+    assert np.isfinite(np.asarray(rows["p_value"][~few], float)).all()
+
+
+def test_the_number_is_that_of_the_catalogue_not_of_those_that_take_part(workplace, catalogue):
+    some = select(catalogue, np.arange(len(catalogue.id)) % 5 > 0)
+    survey = as_survey(some.observations, number=len(catalogue.id))
+    (seen,) = see(load_run(workplace.run, "cpu"), [survey], run_config(workplace.run), SEED)
+    assert seen.statistics["ln number"] == pytest.approx(np.log(len(catalogue.id)))
+    assert len(seen.inputs) == len(some.id)
 
 
 def test_n_of_z_is_compared(found):
