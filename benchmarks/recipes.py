@@ -19,6 +19,7 @@ from unittest.mock import patch
 import numpy as np
 from attention import AttentionEncoder
 from common import write_result
+from pretraining import by_objects, by_subsets, member
 
 __all__ = ["RECIPES", "held_out"]
 
@@ -31,13 +32,31 @@ RECIPES: dict[str, dict[str, Any]] = {
     "score, refined once, heads decay by .01": {},
     "score, refined once, ensemble of 4": {"ensemble": 4},
     "score, refined once, ensemble of 8": {"ensemble": 8},
+    "score at the fiducial Θ": {"refinements": 0},
     "learned set": {"encoder": "set"},
+    "learned set, pre-trained on objects": {"encoder": "set"},
+    "learned set, pre-trained on subsets": {"encoder": "set"},
     "moments and learned set": {"encoder": "both"},
     "moments and attention": {"encoder": "both"},
 }
+
+
+def _fiducial(one: Any, packed: Any, features: Any, estimate: Any) -> Any:
+    """The fiducial Θ in the place of an estimate, for every survey."""
+    import torch
+
+    from cigars.schema import FIDUCIAL
+
+    theta = torch.tensor([getattr(FIDUCIAL, name) for name in one.score.names])
+    return one.score.standardise(theta).expand(len(packed.lengths), -1), (packed, features, estimate)
+
+
 PATCHES: dict[str, tuple[str, Any]] = {  # what is no setting
     "score, refined once, not centred": ("inference.centring.Polynomial.fit", lambda self, *_: self),
     "score, refined once, heads decay by .01": ("inference.stages.HEAD_DECAY", 0.01),
+    "score at the fiducial Θ": ("inference.score.OneStep._estimated", _fiducial),
+    "learned set, pre-trained on objects": ("inference.stages.Stages._member", member(by_objects)),
+    "learned set, pre-trained on subsets": ("inference.stages.Stages._member", member(by_subsets)),
     "moments and attention": ("inference.stages.SetEncoder", AttentionEncoder),
 }
 

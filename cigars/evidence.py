@@ -176,14 +176,14 @@ def exact_evidence(
     theta = staged.posterior.theta.reshape(-1, len(staged.posterior.names))
 
     @jax.jit
-    def at(nodes: Any, matches: Any) -> Any:
+    def at(nodes: Any, matches: Any, simulator: Any) -> Any:
         return jax.lax.map(lambda one: ln_likelihood(one, matches, simulator, config, exposure, sample), nodes)
 
-    ln_likelihoods = np.asarray(at(stacked(theta, config), staged.matches), np.float64)
+    ln_likelihoods = np.asarray(at(stacked(theta, config), staged.matches, simulator), np.float64)
     restored, restored_error = 0.0, 0.0
     if staged.pairs[0] > staged.pairs[1]:
         some = np.random.default_rng(seed).choice(len(theta), min(RESTORED_AT, len(theta)), replace=False)
-        gained = np.asarray(at(stacked(theta[some], config), every), np.float64) - ln_likelihoods[some]
+        gained = np.asarray(at(stacked(theta[some], config), every, simulator), np.float64) - ln_likelihoods[some]
         # E[L of all pairs / L of those kept], over draws of the posterior of those kept, is the ratio of the two evidences
         restored, restored_error = float(np.log(np.mean(np.exp(gained)))), float(np.std(gained, ddof=1) / len(gained) ** 0.5)
     prior = Prior(config.marginals)

@@ -104,15 +104,15 @@ def test_chains_in_different_modes_give_no_evidence(monkeypatch):
     monkeypatch.setattr("simulators.likelihood.ln_likelihood", lambda theta, *_: -0.5 * ((theta.M0 + 19.5) / 0.02) ** 2)
     chains.r_hat = 1.4
     with pytest.raises(ValueError, match=r"expected chains that agree, got R̂ above 1\.05: M0 1\.40; raise warmup and draws"):
-        exact_evidence(chains.config, FEW, object())
+        exact_evidence(chains.config, FEW, 1.0)
     chains.r_hat = float("nan")
     with pytest.raises(ValueError, match="M0 nan"):
-        exact_evidence(chains.config, FEW, object())
+        exact_evidence(chains.config, FEW, 1.0)
     with pytest.raises(ValueError, match="at least two chains"):
-        exact_evidence(chains.config, FEW, object(), chains=1)
+        exact_evidence(chains.config, FEW, 1.0, chains=1)
     chains.r_hat, chains.divergences = 1.01, 3
     with pytest.warns(TargetWarning, match="evidence: 3 divergences of the sampler"):
-        assert np.isfinite(exact_evidence(chains.config, FEW, object()).ln_z)
+        assert np.isfinite(exact_evidence(chains.config, FEW, 1.0).ln_z)
 
 
 def test_what_pruning_took_is_put_back(monkeypatch):
@@ -124,10 +124,10 @@ def test_what_pruning_took_is_put_back(monkeypatch):
         return -0.5 * (((theta.M0 + 19.5) / 0.02) ** 2 + ((theta.sigma_int - 0.1) / 0.01) ** 2) + matches * lost
 
     monkeypatch.setattr("simulators.likelihood.ln_likelihood", ln_likelihood)
-    without = exact_evidence(chains.config, FEW, object())
+    without = exact_evidence(chains.config, FEW, 1.0)
     chains.pairs = 9, 5
     chains.rng = np.random.default_rng(1)
-    found = exact_evidence(chains.config, FEW, object())
+    found = exact_evidence(chains.config, FEW, 1.0)
     assert found.ln_z - without.ln_z == pytest.approx(0.305, abs=5 * 0.1 / RESTORED_AT**0.5)
     assert found.error == pytest.approx(np.hypot(without.error, 0.1 * np.exp(0.3) / RESTORED_AT**0.5), rel=0.4)
     analytic = np.log(2 * np.pi * 0.02 * 0.01 / (1.0 * 0.19))  # the priors are 1 and .19 wide
