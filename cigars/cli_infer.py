@@ -12,7 +12,7 @@ import typer
 
 from cigars.config import Config, ConfigError, presets
 from cigars.convergence import convergence
-from cigars.devices import Device, use_device
+from cigars.devices import Device, torch_device, use_device
 from cigars.exact_checks import MAX_PAIRS
 from cigars.progress import progress_bars
 from cigars.runs import METADATA
@@ -97,10 +97,10 @@ def infer(
         run, catalogue = run_and_catalogue(first, second, pretrained)
         table = read_catalogue(catalogue, pipeline.run_config(run).band_names)
         pipeline.hide(table.observations, hide or ())
-        torch_device = use_device(device)
+        where = torch_device(device)
         exposed = meant(pretrained) if exposure is None else exposure
         with one_line_warnings(), progress_bars(errors) as bars:
-            posterior = pipeline.infer(run, table, device=torch_device, exposure=exposed, report=bars, **options)
+            posterior = pipeline.infer(run, table, device=where, exposure=exposed, report=bars, **options)
     print_parameters(posterior)
     if (found := convergence(posterior)) is not None:
         console.print(f"{found.said}; {duration(float(posterior['posterior'].attrs['seconds']))}")

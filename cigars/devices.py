@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cigars.config import ConfigError, fingerprint
 
-__all__ = ["Device", "processor", "use_device"]
+__all__ = ["Device", "processor", "torch_device", "use_device"]
 
 
 class Device(enum.StrEnum):
@@ -19,21 +19,37 @@ class Device(enum.StrEnum):
     cuda = "cuda"
 
 
-def use_device(device: Device) -> str:
-    """Point JAX and torch at a device before either starts; every CPU core becomes a JAX device. Returns torch's name of it."""
+def torch_device(device: Device) -> str:
+    """Torch's name of a device, before it starts; JAX is left alone, which takes a second to load.
+
+    Raises:
+        ConfigError: for a GPU where torch finds none.
+    """
     import os
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of torch that spin starve those of JAX
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the two share the memory of a GPU
     if "LOCAL_RANK" in os.environ:
         os.environ["CUDA_VISIBLE_DEVICES"] = _own_gpu(int(os.environ["LOCAL_RANK"]), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    chosen = "cuda" if device is not Device.cpu and _cuda() else "cpu"
+    if device is Device.cuda and chosen == "cpu":
+        raise ConfigError("--device: expected a CUDA device, torch finds none; use --device cpu, or install the cuda extra")
+    return chosen
+
+
+def use_device(device: Device) -> str:
+    """Point JAX and torch at a device before either starts; every CPU core becomes a JAX device. Returns torch's name of it.
+
+    Raises:
+        ConfigError: for a GPU where torch finds none.
+    """
+    import os
+
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the two share the memory of a GPU
+    chosen = torch_device(device)
     import jax
 
     from simulators.hosts import cache_folder
 
-    chosen = "cuda" if device is not Device.cpu and _cuda() else "cpu"
-    if device is Device.cuda and chosen == "cpu":
-        raise ConfigError("--device: expected a CUDA device, torch finds none; use --device cpu, or install the cuda extra")
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # compiling a survey takes 20 s
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla" / fingerprint(processor())))
     if chosen == "cpu":

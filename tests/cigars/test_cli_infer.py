@@ -1,5 +1,8 @@
 """Which arguments `cigars infer` takes with which method; the rest is one line."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -58,3 +61,12 @@ def test_a_folder_called_like_a_preset_hides_it_only_where_it_is_a_run(refused, 
     (tmp_path / "demo" / "run.json").write_text("{}")
     assert "run" in refused(*command)
     assert "at least four draws a chain" not in refused(*command)
+
+
+def test_networks_answer_without_loading_a_compiler(workplace, tmp_path):
+    """JAX, and the compiler that torch.func loads, take seconds that nothing here needs."""
+    words = ["infer", str(workplace.run), str(workplace.mock), "-o", str(tmp_path / "p.nc"), "--draws", "20", "--device", "cpu"]
+    program = f"import sys; from cigars.cli import main; assert main({words!r}) == 0; print({{'jax', 'torch._dynamo'}} & set(sys.modules))"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.splitlines()[-1] == "set()"
