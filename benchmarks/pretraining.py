@@ -1,7 +1,7 @@
 """Learned sets whose per-object network is trained before the posterior, for recipes.py alone until it is shown to gain anything.
 
-On what single objects are (their redshift, mass, metallicity and age), or on Θ from small subsets of a survey, by regression; then end to
-end, as without.
+On what single objects are (their redshift, mass, metallicity and age), or on Θ from small subsets of a survey, by regression; then fixed, or
+trained on end to end.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from inference.batches import Packed, join
-from inference.embedding import SetEncoder
+from inference.embedding import FeatureMoments, SetEncoder
 from inference.estimators import GlobalEstimator
 from inference.stages import Stages, stream
 from inference.standardise import Standardiser, Whitening
 from inference.summaries import local_targets
 from inference.train import Settings, optimise, shuffled
 
-__all__ = ["by_objects", "by_subsets", "member"]
+__all__ = ["by_objects", "by_subsets", "fixed", "member"]
 
 OBJECTS = 1024  # a batch
 SUBSET, SUBSETS = 64, 64  # objects of a subset, and subsets a batch
@@ -36,6 +36,28 @@ def member(pretrain: Callable[[Stages, Standardiser], SetEncoder]) -> Callable[[
         if not hasattr(run, "pretrained"):
             run.pretrained = pretrain(run, summary.standardiser)
         return GlobalEstimator(run.prior, whitening, copy.deepcopy(run.pretrained), dropout=run.training.dropout)
+
+    return build
+
+
+class _Fixed(nn.Module):
+    """A trained encoder beside the moments of the inputs, which the learned set has too."""
+
+    def __init__(self, encoder: SetEncoder) -> None:
+        super().__init__()
+        self.encoder, self.moments = encoder, FeatureMoments(encoder.standardiser)
+
+    @torch.no_grad()
+    def forward(self, packed: Packed) -> Tensor:
+        return torch.cat([self.encoder(packed), self.moments(packed)], -1)
+
+
+def fixed(pretrain: Callable[[Stages, Standardiser], SetEncoder]) -> Callable[[Stages, Packed], nn.Module]:
+    """`Stages.summary` by an encoder that is trained before and no more."""
+
+    def build(run: Stages, held: Packed) -> nn.Module:
+        observations = _surveys(run).observations
+        return _Fixed(pretrain(run, Standardiser(observations.mag.shape[-1]).fit(observations))).eval()
 
     return build
 

@@ -19,7 +19,7 @@ from unittest.mock import patch
 import numpy as np
 from attention import AttentionEncoder
 from common import write_result
-from pretraining import by_objects, by_subsets, member
+from pretraining import by_objects, by_subsets, fixed, member
 
 __all__ = ["RECIPES", "held_out"]
 
@@ -36,6 +36,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "learned set": {"encoder": "set"},
     "learned set, pre-trained on objects": {"encoder": "set"},
     "learned set, pre-trained on subsets": {"encoder": "set"},
+    "set pre-trained on objects, then fixed": {"encoder": "moments"},
+    "set pre-trained on subsets, then fixed": {"encoder": "moments"},
     "moments and learned set": {"encoder": "both"},
     "moments and attention": {"encoder": "both"},
 }
@@ -57,6 +59,8 @@ PATCHES: dict[str, tuple[str, Any]] = {  # what is no setting
     "score at the fiducial Θ": ("inference.score.OneStep._estimated", _fiducial),
     "learned set, pre-trained on objects": ("inference.stages.Stages._member", member(by_objects)),
     "learned set, pre-trained on subsets": ("inference.stages.Stages._member", member(by_subsets)),
+    "set pre-trained on objects, then fixed": ("inference.stages.Stages.summary", fixed(by_objects)),
+    "set pre-trained on subsets, then fixed": ("inference.stages.Stages.summary", fixed(by_subsets)),
     "moments and attention": ("inference.stages.SetEncoder", AttentionEncoder),
 }
 
