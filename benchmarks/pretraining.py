@@ -1,7 +1,7 @@
 """Learned sets whose per-object network is trained before the posterior, for recipes.py alone until it is shown to gain anything.
 
-On what single objects are (their redshift, mass, metallicity and age), or on Θ from small subsets of a survey, by regression; then fixed, or
-trained on end to end.
+On what single objects are (their redshift, mass, metallicity and age), or on Θ from small subsets of a survey, by regression; then
+fixed, or trained on end to end.
 """
 
 from __future__ import annotations
