@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compare_exactly", "exact_evidence"]
 
+TEMPERATURES = 0.7, 0.5, 0.35  # of the target, until its weights have a variance: a smaller one lies further inside the posterior
 RESTORED_AT = 48  # draws at which what pruning took from L is put back
 Reporter = Callable[..., None]
 
@@ -64,7 +66,10 @@ def compare_exactly(
     Raises:
         ConfigError: for models that cannot be compared in this way, or numbers that make no chain.
         CatalogueError: for a catalogue that is too large, or objects without light or unlike any host of the bank.
-        ValueError, HeavyTail: as `exact_evidence`.
+        ValueError, HeavyTail: as `exact_evidence`, of the first model or where no other has an evidence.
+
+    Warns:
+        TargetWarning: of a model without an evidence, which is left out.
     """
     from inference.model import versions
     from simulators.candidates import check_covered
@@ -87,28 +92,32 @@ def compare_exactly(
     check_light(catalogue)
     bank = load_bank(first.hosts, progress=lambda done, total: report("hosts", done, total))
     observations = select(catalogue, np.argsort(catalogue.id)).observations
-    found: list[Evidence] = []
+    found: dict[str, Evidence] = {}
     for name, config in sized.items():
         plain = config.model_copy(update={"name": "", "seed": 0, "training": TrainingConfig()})  # nothing else compiles anew
         simulator = prepare(plain, bank)
         covered(catalogue, simulator, plain, drop_outside=False, max_pairs=max_pairs, report=report)
         said = _of_model(report, name)
         each = -(-draws // chains)
-        found.append(
-            exact_evidence(
-                plain, observations, simulator, draws=each, warmup=warmup, chains=chains, seed=seed, exposure=exposure, report=said
-            )
-        )
+        options: dict[str, Any] = {"draws": each, "warmup": warmup, "chains": chains, "seed": seed, "exposure": exposure, "report": said}
+        try:
+            found[name] = exact_evidence(plain, observations, simulator, **options)
+        except ValueError as error:
+            if not found:  # the first, against which all others are
+                raise
+            warnings.warn(f"{name}: {error}; this model is left out", TargetWarning, stacklevel=2)  # not the work on the others
+    if len(found) < 2:
+        raise ValueError("compare: expected the evidence of another model than the first, got none; raise warmup and draws")
     record = {
         "method": "exact",
         "models": {name: config.model_dump(mode="json") for name, config in sized.items()},
         "expected_supernovae": {name: config.size.expected_supernovae for name, config in sized.items()},
-        "evidence": {name: evidence._asdict() for name, evidence in zip(sized, found, strict=True)},
+        "evidence": {name: evidence._asdict() for name, evidence in found.items()},
         "draws": draws, "chains": chains, "warmup": warmup, "seed": seed, "exposure": exposure,
         "catalogue": target_hash(catalogue), "objects": len(catalogue.id), "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
-    return Comparison(_rows(list(sized), found), None, record)
+    return Comparison(_rows(list(found), list(found.values())), None, record)
 
 
 def _of_model(report: Reporter, name: str) -> Reporter:
@@ -157,7 +166,6 @@ def exact_evidence(
     import jax
     import torch
 
-    from inference.harmonic import harmonic_mean
     from inference.priors import Prior
     from simulators.candidates import candidates
     from simulators.exact import stacked
@@ -189,8 +197,17 @@ def exact_evidence(
     prior = Prior(config.marginals)
     eta = prior.transform.inv(torch.as_tensor(np.array(theta), dtype=torch.float32)).double().numpy()
     ln_prior = -0.5 * (eta**2).sum(1) - 0.5 * eta.shape[1] * np.log(2 * np.pi)
-    found = harmonic_mean(eta, ln_likelihoods + ln_prior, seed=seed)
+    found = _harmonic_mean(eta, ln_likelihoods + ln_prior, seed)
     return found._replace(ln_z=found.ln_z + restored, error=math.hypot(found.error, restored_error))
+
+
+def _harmonic_mean(eta: np.ndarray, ln_posterior: np.ndarray, seed: int) -> Evidence:
+    from inference.harmonic import HeavyTail, harmonic_mean
+
+    for temperature in TEMPERATURES[:-1]:
+        with suppress(HeavyTail):
+            return harmonic_mean(eta, ln_posterior, temperature=temperature, seed=seed)
+    return harmonic_mean(eta, ln_posterior, temperature=TEMPERATURES[-1], seed=seed)
 
 
 def _check(found: Convergence) -> None:

@@ -11,10 +11,11 @@ from scipy.special import logsumexp
 
 from cigars.catalogue import Catalogue, write_catalogue
 from cigars.config import Config, to_toml
-from cigars.evidence import RESTORED_AT, exact_evidence
+from cigars.evidence import RESTORED_AT, TEMPERATURES, compare_exactly, exact_evidence
 from cigars.exact import count_sample
 from cigars.schema import FIDUCIAL, Observations
 from cigars.targets import TargetWarning
+from inference.harmonic import Evidence, HeavyTail
 from simulators.candidates import candidates
 from simulators.exact import ExactPosterior, stacked
 from simulators.likelihood import ln_likelihood
@@ -147,3 +148,50 @@ def test_the_exact_way_refuses_what_it_cannot_compare(setting, refused):
     everything = ";".join(f"prior.{name}={{fixed={getattr(FIDUCIAL, name)}}}" for name in FREE)
     assert "at least one free parameter" in refused(*exact, "--against", everything)
     assert not words[6].exists()
+
+
+def test_a_target_with_heavy_tails_is_shrunk(monkeypatch):
+    chains, tried = Chains(monkeypatch), []
+    monkeypatch.setattr("simulators.likelihood.ln_likelihood", lambda theta, *_: -0.5 * ((theta.M0 + 19.5) / 0.02) ** 2)
+
+    def harmonic_mean(*_, temperature, seed):
+        tried.append(temperature)
+        if temperature > heavy:
+            raise HeavyTail("heavy")
+        return Evidence(1.0, 0.1, 0.2, 50.0)
+
+    monkeypatch.setattr("inference.harmonic.harmonic_mean", harmonic_mean)
+    heavy = 0.6
+    assert exact_evidence(chains.config, FEW, 1.0).ln_z == 1.0
+    assert tried == [0.7, 0.5]
+    heavy = 0.1
+    with pytest.raises(HeavyTail):
+        exact_evidence(chains.config, FEW, 1.0)
+    assert tried[2:] == list(TEMPERATURES)
+
+
+def test_a_model_without_an_evidence_does_not_take_the_others_with_it(setting, monkeypatch):
+    """An hour of chains would be lost with it."""
+    models = {"wide": setting.config}
+    models |= {str(at): setting.config.updated(**{"prior.sigma_int": {"fixed": at}}) for at in (0.1, 0.15)}
+    catalogue = Catalogue(np.array([f"sn-{i}" for i in range(len(setting.observations.m))]), setting.observations)
+
+    def evidence(config, *_, **__):
+        value = config.fixed.get("sigma_int", 0.0)
+        if value in wrong:
+            raise ValueError("evidence: expected chains that agree, got others")
+        return Evidence(10 * value, 0.3, 0.2, 50.0)
+
+    monkeypatch.setattr("cigars.evidence.exact_evidence", evidence)
+    wrong = {0.1}
+    with pytest.warns(TargetWarning, match="0.1: evidence: expected chains that agree, got others; this model is left out"):
+        found = compare_exactly(models, catalogue)
+    assert [row.model for row in found.rows] == ["wide", "0.15"]
+    assert found.rows[1].ln_k == pytest.approx(1.5)
+    assert found.rows[1].error == pytest.approx(0.3 * 2**0.5)
+    wrong = {0.1, 0.15}
+    with pytest.warns(TargetWarning), pytest.raises(ValueError, match="the evidence of another model than the first"):
+        compare_exactly(models, catalogue)
+    wrong = {0.0}
+    with pytest.raises(ValueError, match="chains that agree"):
+        compare_exactly(models, catalogue)
