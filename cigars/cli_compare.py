@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import shlex
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from cigars.cli_infer import Method
 from cigars.compare import COMPARISON, LIKELY
 from cigars.config import ConfigError
 from cigars.devices import Device, use_device
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
     from cigars.savage_dickey import Ratio
 
 __all__ = ["compare"]
-
-
-class Method(enum.StrEnum):
-    """How a Bayes factor is found."""
-
-    networks = "networks"
-    exact = "exact"
 
 
 def compare(

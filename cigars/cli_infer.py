@@ -18,11 +18,11 @@ from cigars.progress import progress_bars
 from cigars.runs import METADATA
 from cigars.terminal import check_outputs, check_tables, console, duration, errors, one_line_warnings, print_parameters
 
-__all__ = ["infer", "meant", "run_and_catalogue"]
+__all__ = ["Method", "infer", "meant", "run_and_catalogue"]
 
 
 class Method(enum.StrEnum):
-    """How a posterior is found."""
+    """By networks trained on simulations, or by the exact likelihood."""
 
     networks = "networks"
     exact = "exact"

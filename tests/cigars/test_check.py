@@ -12,7 +12,7 @@ from cigars.check import _fewest, check, read_check, write_check
 from cigars.config import Config, ConfigError
 from cigars.runs import run_config
 from cigars.seen import REDSHIFT_BINS, Seen, input_names, see, statistics_of
-from cigars.targets import as_survey
+from cigars.targets import TargetWarning, as_survey
 from inference.misspecification import column_statistics, comparable, predictive_checks
 from inference.model import load_run
 
@@ -125,6 +125,22 @@ def test_the_number_is_that_of_the_catalogue_not_of_those_that_take_part(workpla
     (seen,) = see(load_run(workplace.run, "cpu"), [survey], run_config(workplace.run), SEED)
     assert seen.statistics["ln number"] == pytest.approx(np.log(len(catalogue.id)))
     assert len(seen.inputs) == len(some.id)
+
+
+def test_those_that_lack_a_band_count_in_the_number(workplace, catalogue, monkeypatch):
+    class Enough(Exception):
+        pass
+
+    def references(trained, survey, *_):
+        assert survey.observed.sum() == len(catalogue.id) - 3
+        assert survey.number == len(catalogue.id)
+        raise Enough
+
+    monkeypatch.setattr("cigars.check.references", references)
+    mag = catalogue.observations.mag.copy()
+    mag[:3, 0] = np.nan
+    with pytest.warns(TargetWarning, match="3 without mag_u"), pytest.raises(Enough):
+        check(workplace.run, changed(catalogue, mag=mag), surveys=SURVEYS)
 
 
 def test_n_of_z_is_compared(found):
