@@ -96,7 +96,7 @@ def compare_exactly(
     for name, config in sized.items():
         plain = config.model_copy(update={"name": "", "seed": 0, "training": TrainingConfig()})  # nothing else compiles anew
         simulator = prepare(plain, bank)
-        covered(catalogue, simulator, plain, drop_outside=False, max_pairs=max_pairs, report=report)
+        covered(catalogue, simulator, plain, drop_outside=None, max_pairs=max_pairs, report=report)
         said = _of_model(report, name)
         each = -(-draws // chains)
         options: dict[str, Any] = {"draws": each, "warmup": warmup, "chains": chains, "seed": seed, "exposure": exposure, "report": said}

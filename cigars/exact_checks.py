@@ -43,9 +43,12 @@ def check_light(catalogue: Catalogue) -> None:
 
 
 def covered(
-    catalogue: Catalogue, simulator: Any, config: Config, drop_outside: bool, max_pairs: int, report: Reporter
+    catalogue: Catalogue, simulator: Any, config: Config, drop_outside: bool | None, max_pairs: int, report: Reporter
 ) -> tuple[Catalogue, int]:
-    """The objects that some host of the bank is like, and how many others were dropped; refuses them, and too many pairs."""
+    """The objects that some host of the bank is like, and how many others were dropped; refuses them, and too many pairs.
+
+    `drop_outside` is None where the caller offers no such choice.
+    """
     from simulators.candidates import reach
 
     size, pairs, distance = len(catalogue.id), 0, np.empty(len(catalogue.id))
@@ -60,7 +63,7 @@ def covered(
         return catalogue, 0
     if not drop_outside or outside.all():
         remedy = "raise hosts.effective_hosts, or check bands, zero points and selection"
-        remedy = remedy if outside.all() else f"leave them out with --drop-outside, or {remedy}"
+        remedy = remedy if outside.all() or drop_outside is None else f"leave them out with --drop-outside, or {remedy}"
         raise CatalogueError(
             f"exact: expected objects within {SIGMAS:g} σ of a host of the bank, got none for {_named(catalogue, outside)}; {remedy}"
         )

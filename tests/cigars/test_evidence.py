@@ -147,6 +147,14 @@ def test_the_exact_way_refuses_what_it_cannot_compare(setting, refused):
     assert "expected a model that differs" in refused(*exact, "--against", "seed=4")
     everything = ";".join(f"prior.{name}={{fixed={getattr(FIDUCIAL, name)}}}" for name in FREE)
     assert "at least one free parameter" in refused(*exact, "--against", everything)
+    mag = np.array(setting.observations.mag)
+    mag[3, 0] += 30.0
+    far = setting.observations._replace(mag=mag)
+    ids = np.array([f"sn-{i:02d}" for i in range(len(far.m))])
+    write_catalogue(words[2], Catalogue(ids, far), tuple("ugrizy"), {}, overwrite=True)
+    said = refused(*exact)
+    assert "within 6 σ of a host of the bank, got none for 1 of" in said
+    assert "--drop-outside" not in said  # which this command has not
     assert not words[6].exists()
 
 
