@@ -185,7 +185,7 @@ def mocks(kind: str, count: int, s: Setup, hosts: HostBank, stream: int) -> list
 def within(s: Setup, every: list[Observations]) -> tuple[list[Survey], list[int]]:
     """Each as a survey without the objects beyond the range of the training, and how many those are; as `cigars check` does."""
     found = [inside(s.trained, Catalogue(np.arange(len(o.m)).astype(str), o, None), None) for o in every]
-    return [as_survey(c.observations, s.exposure) for c, _ in found], [n for _, n in found]
+    return [as_survey(c.observations, s.exposure, len(c.id) + n) for c, n in found], [n for _, n in found]
 
 
 def references(s: Setup, anchors: list[Survey], draw: Callable, seed: int) -> list[Seen]:
