@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import AffineTransform, Transform
 from zuko.flows.autoregressive import MaskedAutoregressiveTransform
-from zuko.utils import unpack
 
 from .batches import Packed
 from .embedding import SetEncoder
 from .priors import Prior
+from .splines import invert_spline
 from .standardise import Whitening
 
 __all__ = ["GlobalEstimator", "spline_flow"]
@@ -64,8 +64,8 @@ class OneByOne(zuko.transforms.AutoregressiveTransform):
             for module in middle:
                 h = module(h)
             own = slice(i * layer.total, (i + 1) * layer.total)
-            spline = layer.univariate(*unpack(F.linear(h, masked[own], last.bias[own]), layer.shapes))
-            x[..., i] = spline.inv(y[..., i])
+            knots = F.linear(h, masked[own], last.bias[own]).flatten(0, -2).T
+            x[..., i] = invert_spline(knots, y[..., i].flatten()).view(y.shape[:-1])
         return x
 
 

@@ -160,21 +160,21 @@ class LocalEstimator(nn.Module):
         self, given: Conditions, theta: Float[Tensor, "draw parameter"], noise: Float[Tensor, "draw object local"] | None = None
     ) -> Float[Tensor, "draw object local"]:
         """One draw of every object at each Θ, from standard normal `noise`, or else from torch's random state."""
-        draws, objects = len(theta), len(given.mean)
+        draws, objects, rank = len(theta), len(given.mean), self.rank
         (layers, p), (shifts, q) = self._split(given.hidden), self._split(self._of_theta(theta))
-        pq = (q[:, None] * p).flatten(0, 1)
         normal = torch.randn(draws * objects, self.size, device=p.device) if noise is None else noise.flatten(0, 1)
-        eta = torch.empty(draws * objects, self.size, device=p.device)
+        # at one Θ all that a first layer adds to that of the object is linear in p(d), 1 and the unknowns so far
+        known = torch.cat([p, p.new_ones(objects, 1), p.new_empty(objects, self.size)], 1).repeat(draws, 1, 1)
+        eta = known[..., rank + 1 :]
         for j in range(self.size):
-            pair = torch.addmm(pq @ self.product[j], eta[:, :j], self.before[j, :j]) if j else pq @ self.product[j]
-            first = (pair.view(draws, objects, -1) + layers[j]).add_(shifts[j][:, None]).flatten(0, 1)
-            h = nn.functional.silu(first)
-            h = nn.functional.silu(torch.addmm(self.second_bias[j], h, self.second[j]))
+            of_theta = torch.cat([q[..., None] * self.product[j], shifts[j][:, None], self.before[j, :j].expand(draws, -1, -1)], 1)
+            first = torch.baddbmm(layers[j].expand(draws, -1, -1), known[..., : rank + 1 + j], of_theta).flatten(0, 1)
+            h = nn.functional.silu(first, inplace=True)
+            h = nn.functional.silu(torch.addmm(self.second_bias[j], h, self.second[j]), inplace=True)
             out = torch.addmm(self.last_bias[j].T, self.last[j].T, h.T)  # a parameter a row, as `invert_spline` wants them
             u, mean, ln_sd = invert_spline(out[2:], normal[:, j]), out[0], out[1].clamp(-7, 2)
+            value = mean + ln_sd.exp() * u
             if j == 0:
-                scale = given.ln_sd.exp().repeat(draws)
-                eta[:, j] = given.mean.repeat(draws) + scale * (mean + ln_sd.exp() * u)
-            else:
-                eta[:, j] = mean + ln_sd.exp() * u
-        return self.prior.transform(eta).view(draws, objects, -1)
+                value = given.mean.repeat(draws) + given.ln_sd.exp().repeat(draws) * value
+            eta[..., j] = value.view(draws, objects)
+        return self.prior.transform(eta.contiguous())
