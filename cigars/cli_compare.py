@@ -142,6 +142,8 @@ def _print(found: Comparison, ratios: Mapping[str, Ratio]) -> None:
         table.add_row(row.model, f"{row.ln_k:+.2f}{beyond}", f"{row.error:.2f}", f"{row.probability:.3f}", *cells)
     console.print(table)
     console.print(f"ln K against {first.model}, above zero for the other model; probabilities for equal prior odds of all of them")
+    if mended := [f"{row.model} ({row.uncorrected:+.2f} before)" for row in others if row.uncorrected is not None]:
+        console.print(f"corrected by fresh surveys, which showed ln K not to be calibrated: {', '.join(mended)}")
     if wrong := [row.model for row in others if row.calibration and not row.calibration.passed]:
         console.print(f"[yellow]not calibrated within 3 standard errors: {', '.join(wrong)}; simulate more --surveys[/yellow]")
     if found.likely is not None and found.likely < LIKELY:

@@ -44,7 +44,9 @@ class Row(NamedTuple):
     """One model against the first: ln K and its standard error, probability among all models, calibration on fresh surveys.
 
     Of classifiers, `error` is their spread and, times ln K, the error of the calibration's slope; `tested` is the largest |ln K| that the
-    fresh surveys can say anything of. Exact evidences have no calibration and no such limit.
+    fresh surveys can say anything of. Where fresh surveys showed ln K not to be calibrated, it is corrected by them, `uncorrected` is what
+    the classifiers said, and the calibration is that of halves of the surveys corrected by the other. Exact evidences have no calibration
+    and no such limit.
     """
 
     model: str
@@ -53,6 +55,7 @@ class Row(NamedTuple):
     probability: float
     calibration: Calibration | None
     tested: float
+    uncorrected: float | None = None
 
 
 class Comparison(NamedTuple):
@@ -292,22 +295,26 @@ def _differing(models: Mapping[str, Config]) -> tuple[str, ...]:
 
 def _rows(names: Sequence[str], net: ModelClassifier, test: Labelled, observed: Any) -> list[Row]:
     """Every model against the first, at the observed summary."""
-    from inference.classify import calibrate
-
     here = net.ln_evidence(observed)[:, 0].cpu().double().numpy()
     fresh, made = net.ln_evidence(test.summary).mean(0).cpu().double().numpy(), test.model.cpu().numpy()
-    mean = here.mean(0)
-    probability = np.exp(mean - mean.max())
-    probability /= probability.sum()
-    rows = [Row(names[0], 0.0, 0.0, float(probability[0]), None, math.inf)]
+    rows = [Row(names[0], 0.0, 0.0, 0.0, None, math.inf)]
     for k in range(1, len(names)):
         pair = (made == 0) | (made == k)
-        calibration = calibrate((fresh[:, k] - fresh[:, 0])[pair], made[pair] == k)
-        each = here[:, k] - here[:, 0]
-        ln_k = float(each.mean())
-        error = math.hypot(float(each.std(ddof=1)), ln_k * calibration.slope_error)
-        rows.append(Row(names[k], ln_k, error, float(probability[k]), calibration, math.log(pair.sum() / 2)))
-    return rows
+        rows.append(_row(names[k], here[:, k] - here[:, 0], (fresh[:, k] - fresh[:, 0])[pair], made[pair] == k))
+    weight = np.exp([row.ln_k - max(row.ln_k for row in rows) for row in rows])
+    return [row._replace(probability=float(p)) for row, p in zip(rows, weight / weight.sum(), strict=True)]
+
+
+def _row(name: str, here: np.ndarray, fresh: np.ndarray, made: np.ndarray) -> Row:
+    """One model against the first by ln K of each classifier here, of all on fresh surveys, and whether the model made these."""
+    from inference.classify import calibrate, recalibrate
+
+    said, spread, found, tested = float(here.mean()), float(here.std(ddof=1)), calibrate(fresh, made), math.log(len(made) / 2)
+    if found.passed:
+        return Row(name, said, math.hypot(spread, said * found.slope_error), math.nan, found, tested)
+    by, left = recalibrate(fresh, made)
+    error = math.hypot(by.slope * spread, said * by.slope_error, by.offset_error)
+    return Row(name, float(by.corrected(np.array(said))), error, math.nan, left, tested, uncorrected=said)
 
 
 def _likely(net: ModelClassifier, test: Labelled, observed: Any, rows: Sequence[Row]) -> float:

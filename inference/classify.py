@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from .standardise import Whitening
 from .train import History, Report, Settings, optimise, shuffled, silent
 
-__all__ = ["Calibration", "Labelled", "ModelClassifier", "calibrate", "train_classifier"]
+__all__ = ["Calibration", "Labelled", "ModelClassifier", "calibrate", "recalibrate", "train_classifier"]
 
 MEMBERS = 8
 WIDTH = 64
@@ -64,6 +64,10 @@ class Calibration(NamedTuple):
     def passed(self) -> bool:
         """Whether slope and offset are right within three standard errors."""
         return abs(self.slope - 1) < 3 * self.slope_error and abs(self.offset) < 3 * self.offset_error
+
+    def corrected(self, ln_k: Float[np.ndarray, "survey"]) -> Float[np.ndarray, "survey"]:
+        """ln K by this regression."""
+        return self.offset + self.slope * ln_k
 
 
 class ModelClassifier(nn.Module):
@@ -266,6 +270,20 @@ def calibrate(ln_k: Float[np.ndarray, "survey"], first: np.ndarray) -> Calibrati
     noise = np.mean([_expected_error(stated, rng.uniform(size=len(stated)) < stated, np.ones_like(stated)) for _ in range(50)])
     found = _expected_error(stated, first, weight)
     return Calibration(float(at[1]), float(slope_error), float(at[0]), float(offset_error), found, float(noise))
+
+
+def recalibrate(ln_k: Float[np.ndarray, "survey"], first: np.ndarray) -> tuple[Calibration, Calibration]:
+    """The correction of ln K that is not calibrated, learned from all surveys, and the calibration of what it leads to (Platt 99).
+
+    The latter is of halves of the surveys, each corrected by what the other teaches. Arguments as of `calibrate`.
+    """
+    half, left = np.empty(len(ln_k), bool), np.empty_like(ln_k)
+    for model in (False, True):  # of each as many in both
+        rows = np.nonzero(first == model)[0]
+        half[rows] = np.arange(len(rows)) % 2 == 0
+    for rows in (half, ~half):
+        left[rows] = calibrate(ln_k[~rows], first[~rows]).corrected(ln_k[rows])
+    return calibrate(ln_k, first), calibrate(left, first)
 
 
 def _logistic(x: np.ndarray) -> np.ndarray:

@@ -80,7 +80,7 @@ def harmonic_mean(
     shape = pareto_shape(ln_weight)
     if shape > LARGEST_SHAPE:
         raise HeavyTail(
-            f"harmonic mean: expected weights of finite variance, got a Pareto shape of {shape:.2f}; lower the temperature or draw more"
+            f"harmonic mean: expected weights of finite variance, got a Pareto shape of {shape:.2f}; draw more"
         )
     ln_mean = float(logsumexp(ln_weight) - math.log(len(ln_weight)))
     batches = np.array([np.exp(logsumexp(b) - math.log(len(b)) - ln_mean) for b in np.array_split(ln_weight, BATCHES)])

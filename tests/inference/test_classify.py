@@ -10,7 +10,7 @@ import torch
 from benchmarks.linear_gaussian import MARGINALS, GaussianSurvey
 from inference import classify
 from inference.batches import join, pack
-from inference.classify import Labelled, calibrate, train_classifier
+from inference.classify import Labelled, calibrate, recalibrate, train_classifier
 from inference.embedding import FeatureMoments
 from inference.standardise import Standardiser
 
@@ -84,6 +84,30 @@ def test_exact_bayes_factors_are_calibrated_and_wrong_ones_are_not(setting):
     for wrong in (exact + 1.0, 1.6 * exact, 0.6 * exact):
         assert not calibrate(wrong, made).passed
     assert calibrate(exact + 1.0, made).expected_error > 3 * right.noise
+
+
+def test_bayes_factors_that_are_not_calibrated_are_corrected(setting):
+    """What overconfident classifiers say of models that hardly differ; by surveys of unequal numbers too."""
+    exact, made = pair(setting, torch.zeros(1, len(setting.test.model), 3), 1)[1:]
+    kept = ~made | (np.arange(len(made)) % 3 > 0)
+    for rows in (slice(None), kept):
+        said, by = 3 * exact[rows] - 1, made[rows]
+        assert not calibrate(said, by).passed
+        correction, left = recalibrate(said, by)
+        assert left.passed
+        assert abs(correction.slope - 1 / 3) < 5 * correction.slope_error < 0.2
+        assert abs(correction.offset - 1 / 3) < 5 * correction.offset_error < 1
+
+
+def test_a_correction_is_judged_by_surveys_that_it_has_not_seen():
+    """Of ln K that knows nothing a correction says nothing: judged by its own surveys it would seem to."""
+    rng = np.random.default_rng(1)
+    said, made = rng.normal(size=400) * 3, np.arange(400) % 2 == 0
+    correction, left = recalibrate(said, made)
+    assert abs(correction.slope) < 5 * correction.slope_error
+    assert left.expected_error > 0
+    assert calibrate(correction.corrected(said), made).slope == pytest.approx(1, abs=1e-6)  # of the surveys it was learned from
+    assert left.slope != pytest.approx(1, abs=1e-2)
 
 
 def test_unequal_numbers_are_accounted_for(setting):
