@@ -1,4 +1,4 @@
-"""Progress of long steps in a terminal: a bar for each stage, with rate and time left, in 80 columns."""
+"""Progress of long steps: in a terminal a bar for each stage, with rate and time left, in 80 columns; in a log the same as lines."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.text import Text
 
 __all__ = ["Bars", "progress_bars"]
 
+SILENCE = 60.0  # seconds
 NAMES = {
     "hosts": "host bank",
     "validation": "held-out surveys",
@@ -76,21 +77,29 @@ def _time(seconds: float) -> str:
 
 
 class Bars:
-    """A callback `bars(stage, done, total, **metrics)` that draws one bar a stage."""
+    """A callback `bars(stage, done, total, **metrics)` that draws one bar a stage.
+
+    Where there is no terminal, as in a log, a stage is a line when it is over, and before that one every `SILENCE` seconds.
+    """
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        self._live = progress.console.is_terminal or progress.console.is_jupyter
         self._tasks: dict[str, TaskID] = {}
-        self._before = progress.get_time()
+        self._before = self._said = progress.get_time()
+        self._over: set[str] = set()  # stages of which a log has the last line
 
     def stop(self) -> None:
         """Leave the bars as they are; nothing was drawn if no stage began."""
-        if self._tasks:
+        if self._live and self._tasks:
             self._progress.stop()
+        for stage in self._tasks if not self._live else ():
+            if stage not in self._over:
+                self._say(stage)
 
     def __call__(self, stage: str, done: float, total: float, **metrics: float) -> None:
         """Set a stage to `done` of `total`; the held-out loss is shown beside the bar, `validation` or else `loss` of the metrics."""
-        if not self._tasks:
+        if self._live and not self._tasks:
             self._progress.start()
         if stage not in self._tasks:
             self._tasks[stage] = self._progress.add_task(NAMES.get(stage, stage), total=total, shown="")
@@ -99,6 +108,15 @@ class Bars:
         changed = {} if loss is None else {"shown": f"loss {loss:.3g}"}
         self._progress.update(self._tasks[stage], completed=done, total=total, **changed)  # type: ignore[arg-type]
         self._before = self._progress.get_time()
+        if not self._live and stage not in self._over and (done >= total or self._before - self._said > SILENCE):
+            self._say(stage)
+
+    def _say(self, stage: str) -> None:
+        task = self._progress.tasks[self._progress.task_ids.index(self._tasks[stage])]
+        self._progress.console.print(self._progress.make_tasks_table([task]))
+        self._said = self._progress.get_time()
+        if task.finished:
+            self._over.add(stage)
 
 
 @contextmanager

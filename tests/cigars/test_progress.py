@@ -53,6 +53,20 @@ def test_silence_without_a_stage():
     assert drawn(80, terminal=False) == ""
 
 
-def test_a_log_file_gets_each_stage_once():
-    text = drawn(80, ("hosts", 1, 2, {}), ("hosts", 2, 2, {}), terminal=False)
-    assert text.count("host bank") == 1
+def test_a_log_gets_each_stage_once_when_it_is_over():
+    reports = [("hosts", 1, 2, {}), ("hosts", 2, 2, {}), ("hosts", 2, 2, {}), ("infer", 1, 3, {})]
+    lines = drawn(80, *reports, terminal=False).splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["host bank", "hosts drawn"]  # the last because it was left there
+    assert "2/2" in lines[0]
+    assert "1/3" in lines[1]
+
+
+def test_a_log_is_not_silent_for_more_than_a_minute():
+    now, stream = [0.0], io.StringIO()
+    with progress_bars(Console(file=stream, width=80), lambda: now[0]) as bars:
+        for now[0] in range(0, 601, 20):
+            bars("global", now[0], 1000, loss=2.5)
+            said = stream.getvalue().count("loss 2.5")
+            assert (now[0] - 80) / 80 <= said <= now[0] / 60
+    assert "600/1,000" in stream.getvalue()
+    assert "1/s" in stream.getvalue()
