@@ -5,8 +5,9 @@ cuts each marginal where an error is so large that it happens with probability T
 sides and never goes beyond the old support. That far out there are no errors to count: beyond the largest SHARE of them their tail is
 taken as exponential, $P(e > u + t) = {\rm SHARE}\, e^{-t / \bar t}$ with the mean excess $\bar t$, which is longer than a normal one.
 
-Errors of parameters are correlated, so that most of such a box is empty. The same is therefore done along the eigenvectors of their
-correlation, the errors of parameters in units of their spread: a `Region` of the box, in which surveys are drawn.
+Errors of parameters are correlated, so that most of such a box is empty. The same is therefore done to what the errors of each
+parameter are beyond a regression on those of the parameters before it: a `Region` of the box, in which surveys are drawn. Its edges
+are thus limits of one parameter given those before it, and flows have no other support than both (`inference.priors`).
 
 Within both the posterior is the same but for its normalisation, so what is inferred differs by the mass that was cut, at most 2 TAIL
 a marginal or direction and step.
@@ -54,7 +55,7 @@ RECORD = "rounds.json"
 TAIL = 5e-5  # probability cut on either side
 PAD = 0.15  # of the width of what is left, on either side
 SHARE, FEWEST = 0.05, 20  # share and number of the errors that fix a tail
-SMALLEST = 1e-6  # variance along a direction, of errors that depend on each other exactly
+SMALLEST = 1e-3  # spread of an error that those before it tell exactly, in units of its own
 TRIED, LEAST = 1 << 16, 1e-5  # draws of a prior at a time, and the smallest share of them inside a region
 DOUBT = 4.0  # standard errors by which a share has to be too small to be refused; of none inside, after DOUBT² / LEAST draws
 COUNTED = 400  # draws inside a region that measure its share to 5 %
@@ -177,7 +178,8 @@ def cut_marginal(estimate: float, errors: Float[np.ndarray, "survey"], support: 
 def cut_region(
     names: Sequence[str], estimate: Float[np.ndarray, "parameter"], errors: Float[np.ndarray, "survey parameter"]
 ) -> tuple[Region, float]:
-    """Cut along the eigenvectors of the errors' correlation, and pad; with the probability outside before padding, at most.
+    """Cut each parameter given those before it, by what their errors do not tell of its own, and pad; with the probability outside before
+    padding, at most.
 
     Args:
         names: of the parameters.
@@ -188,9 +190,10 @@ def cut_region(
         ValueError: as `cut_marginal`.
     """
     errors = np.asarray(errors, float)
-    spread = errors.std(0)
-    variance, vectors = np.linalg.eigh(np.atleast_2d(np.corrcoef(errors.T)))
-    directions = (vectors / np.sqrt(np.maximum(variance, SMALLEST))).T / spread
+    directions = np.eye(len(names))
+    for k in range(1, len(names)):
+        directions[k, :k] = -np.linalg.lstsq(errors[:, :k], errors[:, k], rcond=None)[0]
+    directions /= np.maximum((errors @ directions.T).std(0), SMALLEST * errors.std(0))[:, None]
     cuts = [cut_marginal(0.0, errors @ direction, (-math.inf, math.inf)) for direction in directions]
     region = Region(
         names=tuple(names),

@@ -22,7 +22,7 @@ from .checkpoints import prepare
 from .model import FORMAT, META, Trained, save_run, versions
 from .parallel import from_first, processes, rank
 from .posterior import COVERED, GlobalPosterior
-from .priors import Prior
+from .priors import Prior, prior_within
 from .score import JointScore, OneStep
 from .stages import REGRESSOR_WIDTH, Split, Stages, random_hiding, split, stream
 from .threads import beside
@@ -96,8 +96,10 @@ def fit(
         TrainingError: if a loss is not finite.
     """
     folder = from_first(lambda: _checkpoints(Path(run_folder), fingerprint, resume))
-    prior = Prior(marginals, device)
-    run = Stages(source, config.training, config.seed, prior, distance, folder, torch.device(device), report, joint_score, config.fixed)
+    prior, support = Prior(marginals, device), prior_within(marginals, config.prior.region, device)
+    run = Stages(
+        source, config.training, config.seed, prior, distance, folder, torch.device(device), report, joint_score, config.fixed, support
+    )  # fmt: skip
     held = run.held_out()
     summary = run.summary(held) if summary is None else summary
     table, theta, objects, sizes = run.summaries(summary)

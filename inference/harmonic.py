@@ -79,9 +79,7 @@ def harmonic_mean(
     ln_weight = np.concatenate(parts) - ln_jacobian - ln_posterior
     shape = pareto_shape(ln_weight)
     if shape > LARGEST_SHAPE:
-        raise HeavyTail(
-            f"harmonic mean: expected weights of finite variance, got a Pareto shape of {shape:.2f}; draw more"
-        )
+        raise HeavyTail(f"harmonic mean: expected weights of finite variance, got a Pareto shape of {shape:.2f}; draw more")
     ln_mean = float(logsumexp(ln_weight) - math.log(len(ln_weight)))
     batches = np.array([np.exp(logsumexp(b) - math.log(len(b)) - ln_mean) for b in np.array_split(ln_weight, BATCHES)])
     effective = float(np.exp(2 * logsumexp(ln_weight) - logsumexp(2 * ln_weight)))

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from cigars.config import Region
 from cigars.files import replacing
 from cigars.schema import DistanceTable, Marginal
 
@@ -25,7 +26,7 @@ from .density import SummaryDensity
 from .embedding import FeatureMoments, SetEncoder
 from .estimators import GlobalEstimator
 from .local import LocalEstimator
-from .priors import Prior
+from .priors import Prior, prior_within
 from .score import OneStep, Pilot, ScoreNetwork
 from .standardise import Standardiser, Whitening
 from .summaries import LocalRegressor, Moments
@@ -67,8 +68,8 @@ class Trained(nn.Module):
 
     @property
     def prior(self) -> Prior:
-        """Prior of the free global parameters."""
-        return self.estimators[0].prior
+        """Prior of the free global parameters, without the region that the flows of a truncated run are in."""
+        return self.local.globals_prior
 
     @property
     def estimators(self) -> list[GlobalEstimator]:
@@ -169,11 +170,17 @@ def _build(meta: dict[str, Any], architecture: Mapping[str, Any], marginals: dic
     prior = Prior(marginals)
     distance = DistanceTable(*(np.asarray(v) for v in meta["distance"]))
     summary = build_summary(architecture, distance, prior)
-    members = build_members(architecture, summary, prior, architecture["components"])
+    members = build_members(architecture, summary, prior_within(marginals, _region(meta)), architecture["components"])
     reference = Prior({k: Marginal(*_infinite(v)) for k, v in meta["local_marginals"].items()})
     local = LocalEstimator(reference, prior, architecture["bands"])
     whitening = Whitening(architecture["summary"], architecture["components"][0])
     return Trained(summary, members, local, meta, SummaryDensity(whitening) if architecture.get("density") else None)
+
+
+def _region(meta: Mapping[str, Any]) -> Region | None:
+    """The region of the prior that a run was trained in."""
+    found = meta.get("configuration", {}).get("prior", {}).get("region")
+    return Region.model_validate(found) if found else None
 
 
 def _to(trained: Trained, device: str | torch.device) -> Trained:

@@ -166,8 +166,9 @@ class GlobalPosterior:
     @torch.no_grad()
     def log_prob(self, theta: Float[Tensor, "draw survey parameter"], survey: Survey | Packed) -> Float[Tensor, "draw survey"]:
         """ln q(Θ | survey) of each survey; -inf outside the prior."""
-        inside = torch.isfinite(self.prior.log_prob(theta))
-        safe = torch.where(inside[..., None], theta, self.prior.mean)
+        support = self.trained.estimators[0].prior
+        inside = torch.isfinite(support.log_prob(theta))
+        safe = torch.where(inside[..., None], theta, support.mean)
         contexts = self.contexts(survey)
         pool, mixture = self._pool_and_mixture(safe, contexts)
         return torch.where(inside, pool - self._ln_normaliser(contexts) if self.pooled else mixture, -torch.inf)

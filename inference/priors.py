@@ -3,24 +3,33 @@ r"""Independent priors as one torch distribution, and the map that makes them st
 Each parameter has the density of its `Marginal`: uniform, or normal truncated to [low, high]. The map
 $\eta = \Phi^{-1}(F(\theta))$, with $F$ the prior's distribution function, takes the prior's support onto the real line and
 the prior onto a standard normal; a flow over $\eta$ can therefore leak no probability outside the prior.
+
+A prior cut to a region has edges that are oblique. Where each direction of the region bounds one parameter given those before it
+(`cigars.truncation`), the support is still known one parameter at a time, $a_k(\theta_{<k}) < \theta_k < b_k(\theta_{<k})$, and the same
+map, of a uniform density between both, takes it onto the real line (Rosenblatt 1952).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, IndependentTransform, Transform, biject_to, constraints
+from torch.quasirandom import SobolEngine
 from torch.special import ndtr, ndtri
 
 from cigars.schema import Marginal
 
-__all__ = ["GaussianisingTransform", "Prior"]
+if TYPE_CHECKING:
+    from cigars.config import Region
 
+__all__ = ["GaussianisingTransform", "Prior", "RegionPrior", "SequentialTransform", "prior_within"]
+
+EDGE = 1e-5  # of the width of a region: nearer than that float32 does not tell an edge from what is beyond
 TINY = 1e-30  # smallest tail probability: 11 sd, where float32 still resolves its logarithm
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -39,7 +48,7 @@ class _PriorSupport(constraints.Constraint):
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
-        return ((value >= self.prior.low) & (value <= self.prior.high)).all(-1)
+        return self.prior.inside(value)
 
 
 class GaussianisingTransform(Transform):
@@ -143,9 +152,15 @@ class Prior(Distribution):
         shape = torch.Size(sample_shape) + self.event_shape
         return self.transform(torch.randn(shape, generator=generator, device=self.low.device))
 
+    def inside(self, theta: Float[Tensor, "*sample parameter"]) -> Bool[Tensor, "*sample"]:
+        """Which θ are in the support, edges included."""
+        return ((theta >= self.low) & (theta <= self.high)).all(-1)
+
     def log_prob(self, value: Float[Tensor, "*sample parameter"]) -> Float[Tensor, "*sample"]:
         """Log density, -inf outside the support."""
-        t = self.transform
+        return self._ln_density(value, self.transform)
+
+    def _ln_density(self, value: Tensor, t: GaussianisingTransform) -> Tensor:
         mass = t._edges()[2]
         normal = _log_normal((value - t.loc) / t.scale) - torch.log(t.scale * mass)
         density = torch.where(t.uniform, -torch.log(torch.where(t.uniform, self.high - self.low, 1.0)), normal)
@@ -158,7 +173,7 @@ class Prior(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """Mean of each parameter, by quadrature over its quantiles."""
+        """Mean of each parameter, by quadrature over quantiles."""
         return self._quantile_grid().double().mean(0).float()
 
     @property
@@ -169,3 +184,109 @@ class Prior(Distribution):
     def to(self, device: str | torch.device) -> None:
         """Move in place, as sbi's own priors do."""
         self.__init__(self.marginals, device)  # type: ignore[misc]
+
+
+class SequentialTransform(Transform):
+    r"""From $\eta$ to θ, the k-th uniform between limits that depend on those before it, element by element.
+
+    $\theta_k = a_k + (b_k - a_k)\,\Phi(\eta_k)$ with $a_k$ and $b_k$ where a region and a box both end. Parameters are in the order of
+    the region, whose directions are lower triangular. Where nothing is left between the two, which no θ of the region leads to, a
+    parameter is at the edge of the box.
+
+    Args:
+        low, high: edges of the box.
+        region: of the same parameters.
+    """
+
+    domain = constraints.real
+    codomain = constraints.real
+    bijective = True
+    sign = +1
+
+    def __init__(self, low: Tensor, high: Tensor, region: Region) -> None:
+        super().__init__()
+        directions, limits = (torch.tensor(v, dtype=torch.float64) for v in (region.directions, region.limits))
+        scale = directions.diagonal()[:, None]
+        self.low, self.high = low, high
+        self.centre = torch.tensor(region.centre).to(low)
+        self.slope = -(directions / scale).tril(-1).to(low)
+        self.below, self.above = (limits / scale).to(low).T
+        self.edge = EDGE * (self.above - self.below)
+
+    def __eq__(self, other: object) -> bool:
+        names = ("low", "high", "centre", "slope", "below", "above")
+        return isinstance(other, SequentialTransform) and all(torch.equal(getattr(self, n), getattr(other, n)) for n in names)
+
+    def _limits(self, offset: Tensor, k: int | slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Limits of parameters k, given the offsets from the centre of those before them."""
+        middle, edge = self.centre[k] + offset @ self.slope.T[:, k], self.edge[k]
+        low = torch.minimum(torch.maximum(self.low[k], middle + self.below[k]), self.high[k] - 4 * edge)
+        return low, torch.maximum(torch.minimum(self.high[k], middle + self.above[k]), low + 4 * edge)
+
+    @staticmethod
+    def _between(low: Tensor, high: Tensor) -> GaussianisingTransform:
+        zero = torch.zeros_like(low)
+        return GaussianisingTransform(torch.ones_like(low, dtype=torch.bool), zero, zero + 1, low, high)
+
+    def _at(self, theta: Tensor) -> tuple[GaussianisingTransform, Tensor]:
+        """The map between the limits at θ, and θ off their edges."""
+        low, high = self._limits(theta - self.centre)
+        return self._between(low, high), torch.minimum(torch.maximum(theta, low + self.edge), high - self.edge)
+
+    def _call(self, eta: Tensor) -> Tensor:
+        theta = self.centre.expand(eta.shape).clone()
+        for k in range(eta.shape[-1]):
+            theta[..., k] = self._between(*self._limits(theta - self.centre, k))(eta[..., k])
+        return theta
+
+    def _inverse(self, theta: Tensor) -> Tensor:
+        between, off_edge = self._at(theta)
+        return between.inv(off_edge)
+
+    def log_abs_det_jacobian(self, eta: Tensor, theta: Tensor) -> Tensor:
+        """ln ∂θ_k/∂η_k of each parameter, whose sum is that of the determinant, since ∂θ/∂η is triangular."""
+        between, off_edge = self._at(theta)
+        return between.log_abs_det_jacobian(eta, off_edge)
+
+
+class RegionPrior(Prior):
+    """A prior cut to a region whose directions bound one parameter each, given those before it; see `prior_within`.
+
+    Its density is that of the prior without the region, as everywhere: what the region cuts changes the normalisation alone. `transform`
+    makes standard normal not it but what is uniform between the limits of each parameter given those before; `sample` draws that.
+    """
+
+    def __init__(self, marginals: Mapping[str, Marginal], region: Region, device: str | torch.device = "cpu") -> None:
+        super().__init__(marginals, device)
+        self.region, self._plain = region, self.transform
+        self.transform = SequentialTransform(self.low, self.high, region)  # type: ignore[assignment]
+
+    def inside(self, theta: Float[Tensor, "*sample parameter"]) -> Bool[Tensor, "*sample"]:
+        """Which θ are in box and region, edges included."""
+        low, high = self.transform._limits(theta - self.transform.centre)  # type: ignore[attr-defined]
+        return ((theta >= low) & (theta <= high)).all(-1)
+
+    def log_prob(self, value: Float[Tensor, "*sample parameter"]) -> Float[Tensor, "*sample"]:
+        """Log density of the prior without the region, -inf outside of it."""
+        return torch.where(self.inside(value), self._ln_density(value, self._plain), -torch.inf)
+
+    def _quantile_grid(self) -> Tensor:
+        points = SobolEngine(len(self.names), scramble=True, seed=0).draw(4096).to(self.low.device)
+        return self.transform(ndtri(points.clamp(EDGE, 1 - EDGE)))
+
+    def to(self, device: str | torch.device) -> None:
+        """Move in place, as sbi's own priors do."""
+        self.__init__(self.marginals, self.region, device)  # type: ignore[misc]
+
+
+def prior_within(marginals: Mapping[str, Marginal], region: Region | None, device: str | torch.device = "cpu") -> Prior:
+    """The prior of a flow: on the support of a prior and a region where that is known parameter by parameter, else on the prior's.
+
+    Regions of another form, which former versions made, hold some of what a flow gives outside them.
+    """
+    names = tuple(marginals)
+    if region is None or region.names != names or len(region.directions) != len(names):
+        return Prior(marginals, device)
+    directions = torch.tensor(region.directions, dtype=torch.float64)
+    triangular = bool((directions.triu(1) == 0).all()) and bool((directions.diagonal() > 0).all())
+    return RegionPrior(marginals, region, device) if triangular else Prior(marginals, device)

@@ -122,10 +122,12 @@ class Stages:
         report: Report,
         joint_score: JointScore | None = None,
         fixed: Mapping[str, float] | None = None,
+        support: Prior | None = None,
     ) -> None:
         self.joint_score, self.fixed = joint_score, dict(fixed or {})
         self.source, self.training, self.seed, self.prior, self.distance = source, training, seed, prior, distance
         self.folder, self.device, self.report = folder, device, report
+        self.support = support or prior  # of the global posterior
         self.at = split(training)
 
     def _stream(self, first: int, total: int) -> Iterator[Packed]:
@@ -217,7 +219,7 @@ class Stages:
 
     def _member(self, summary: nn.Module, whitening: Whitening) -> GlobalEstimator:
         encoder = None if self.training.encoder in ("score", "moments") else SetEncoder(summary.standardiser)  # type: ignore[arg-type]
-        return GlobalEstimator(self.prior, whitening, encoder, dropout=self.training.dropout)
+        return GlobalEstimator(self.support, whitening, encoder, dropout=self.training.dropout)
 
     def _train_heads(self, members: list[GlobalEstimator], table: Tensor, theta: Tensor, held_table: Tensor, held_theta: Tensor) -> History:
         t, ensemble = self.training, Ensemble(members).to(self.device)

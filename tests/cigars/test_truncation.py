@@ -135,6 +135,7 @@ def test_a_region_follows_correlated_errors_and_loses_what_it_says():
         outside.append(1 - inside(many, PAIR, region).mean())
         axes = np.array(region.directions) @ COVARIANCE @ np.array(region.directions).T
         np.testing.assert_allclose(axes, np.eye(2), atol=0.25)  # 5 standard errors of a variance or covariance of 1,024
+        assert np.triu(region.directions, 1).max() == 0  # a flow is given it as its support
     assert np.mean(outside) < 4 * TAIL
     shuffled = many[:, 0], rng.permutation(many[:, 1])  # the same marginals, not correlated
     assert 1 - inside(np.stack(shuffled, -1), PAIR, region).mean() > 100 * 4 * TAIL

@@ -5,9 +5,13 @@ import pytest
 import torch
 from scipy import stats
 
-from cigars.config import load_config
+from cigars.config import Region, load_config
 from cigars.schema import Marginal
-from inference.priors import Prior
+from cigars.truncation import inside
+from inference.estimators import GlobalEstimator
+from inference.posterior import GlobalPosterior
+from inference.priors import Prior, RegionPrior, prior_within
+from inference.standardise import Whitening
 
 MIXED = {
     "a": Marginal("uniform", 0.0, 1.0, -0.02, 0.03),
@@ -15,6 +19,16 @@ MIXED = {
     "c": Marginal("normal", 0.2, 0.2, 0.0, 4.0),
     "d": Marginal("normal", 3.0, 0.5, 1.2, np.inf),
 }
+
+CUT = {  # as a truncation leaves them: the region crosses both edges of Ω_m and one of the step
+    "Om0": Marginal("uniform", 0.0, 1.0, 0.0, 1.0),
+    "dtd_slope": Marginal("normal", -1.34, 0.2, -1.8, -0.9),
+    "mass_step": Marginal("uniform", 0.0, 1.0, -0.2, 0.2),
+}
+REGION = Region(
+    names=tuple(CUT), centre=(0.4, -1.3, 0.0), directions=((2.0, 0, 0), (-3.0, 9.0, 0), (3.0, 2.0, 20.0)),
+    limits=((-2.0, 2.0), (-1.5, 1.5), (-3.0, 2.0)),
+)  # fmt: skip
 
 
 def scipy_of(m):
@@ -81,3 +95,90 @@ def test_mean_and_sd_are_those_of_scipy():
 def test_no_free_parameter_or_a_fixed_one_is_refused(marginals):
     with pytest.raises(ValueError, match="prior: expected"):
         Prior(marginals)
+
+
+def test_a_region_is_the_support_of_a_flow_and_nothing_else_is():
+    """By the truncation's own test of what is inside; the map of the prior without the region leaves it."""
+    names, prior = tuple(CUT), prior_within(CUT, REGION)
+    assert isinstance(prior, RegionPrior)
+    draws = prior.sample((20_000,), torch.Generator().manual_seed(3))
+    assert inside(draws.double().numpy(), names, REGION).all()
+    assert bool(prior.support.check(draws).all())
+    assert torch.isfinite(prior.log_prob(draws)).all()
+    other = Prior(CUT).sample((20_000,), torch.Generator().manual_seed(3))
+    truly = torch.tensor(inside(other.double().numpy(), names, REGION))
+    assert 0.05 < truly.float().mean() < 0.5
+    assert torch.equal(prior.support.check(other), truly)
+    assert torch.equal(torch.isfinite(prior.log_prob(other)), truly)
+    torch.testing.assert_close(prior.log_prob(other)[truly], Prior(CUT).log_prob(other)[truly])
+
+
+def test_the_map_of_a_region_has_an_inverse_and_the_determinant_of_its_jacobian():
+    prior = prior_within(CUT, REGION)
+    eta = torch.randn(2000, 3, generator=torch.Generator().manual_seed(4)).clamp(-3.5, 3.5)
+    theta = prior.transform(eta)
+    torch.testing.assert_close(prior.transform.inv(theta), eta, atol=5e-3, rtol=0)
+    for row in eta[:20]:
+        jacobian = torch.autograd.functional.jacobian(prior.transform, row)
+        ln_determinant = prior.transform.log_abs_det_jacobian(row, prior.transform(row)).sum()
+        assert float(torch.linalg.slogdet(jacobian)[1]) == pytest.approx(float(ln_determinant), abs=2e-3)
+
+
+def test_a_density_on_a_region_is_normalised_there():
+    """That of a standard normal behind the map, integrated over points thrown into the box; the map of the box gives the region less."""
+    names, (low, high) = tuple(CUT), np.array([[m.low, m.high] for m in CUT.values()]).T
+    points = torch.tensor(np.random.default_rng(5).uniform(low, high, (400_000, 3)), dtype=torch.float32)
+    points = points[inside(points.double().numpy(), names, REGION)]
+
+    def mass(prior):
+        eta = prior.transform.inv(points)
+        ln_q = -0.5 * (eta**2).sum(1) - 1.5 * np.log(2 * np.pi) - prior.transform.log_abs_det_jacobian(eta, points).sum(1)
+        each = ln_q.double().exp().numpy() * np.prod(high - low)
+        return each.sum() / 400_000, each.std() * len(each) ** 0.5 / 400_000 + each.mean() * len(each) ** 0.5 / 400_000
+
+    right, error = mass(prior_within(CUT, REGION))
+    assert abs(right - 1) < 5 * error
+    wrong, error = mass(Prior(CUT))
+    assert abs(wrong - 1) > 5 * error
+
+
+def test_the_moments_of_a_region_are_those_of_its_draws():
+    prior = prior_within(CUT, REGION)
+    draws = prior.sample((100_000,), torch.Generator().manual_seed(6))
+    torch.testing.assert_close(prior.mean, draws.mean(0), atol=5e-3, rtol=0)
+    torch.testing.assert_close(prior.stddev, draws.std(0), atol=0, rtol=2e-2)
+    assert bool(prior.support.check(prior.mean))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"directions": ((2.0, 1.0, 0.0), (-3.0, 9.0, 0.0), (3.0, 2.0, 20.0))},
+        {"directions": ((2.0, 0, 0), (-3.0, -9.0, 0), (3.0, 2.0, 20.0))},
+    ],
+)
+def test_a_region_of_another_form_leaves_the_support_of_the_prior(changes):
+    assert type(prior_within(CUT, REGION.model_copy(update=changes))) is Prior
+    assert type(prior_within({"Om0": CUT["Om0"]}, REGION)) is Prior
+    assert type(prior_within(CUT, None)) is Prior
+
+
+def test_a_posterior_on_a_region_has_neither_draws_nor_density_outside():
+    torch.manual_seed(7)
+    summary, prior = torch.randn(64, 5), prior_within(CUT, REGION)
+    member = GlobalEstimator(prior, Whitening.fit(summary), hidden=16, transforms=2).eval()
+
+    class Trained:
+        estimators, names, pooled, device = [member], prior.names, False, torch.device("cpu")
+
+        def __init__(self):
+            self.prior, self.summary = Prior(CUT), lambda packed: packed
+
+    posterior = GlobalPosterior(Trained())
+    draws = posterior.sample_at([member.context(summary[:8])], 2000)
+    assert inside(draws.reshape(-1, 3).double().numpy(), prior.names, REGION).all()
+    posterior.contexts = lambda survey: [member.context(survey)]
+    theta = torch.stack([draws[0, 0], torch.tensor([0.9, -1.7, 0.1])])[:, None]
+    ln_q = posterior.log_prob(theta, summary[:1])[:, 0]
+    assert torch.isfinite(ln_q[0])
+    assert ln_q[1] == -torch.inf
