@@ -178,8 +178,9 @@ def cut_marginal(estimate: float, errors: Float[np.ndarray, "survey"], support: 
 def cut_region(
     names: Sequence[str], estimate: Float[np.ndarray, "parameter"], errors: Float[np.ndarray, "survey parameter"]
 ) -> tuple[Region, float]:
-    """Cut each parameter given those before it, by what their errors do not tell of its own, and pad; with the probability outside before
-    padding, at most.
+    """Cut each parameter given those before it, by what their errors do not tell of its own, and pad.
+
+    Also gives the probability outside before padding, at most.
 
     Args:
         names: of the parameters.
