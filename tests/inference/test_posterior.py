@@ -25,8 +25,13 @@ def test_draws_repeat_with_the_seed_and_leave_the_random_state_alone(run, source
     assert torch.equal(torch.get_rng_state(), state)
 
 
+PRIOR = Prior(dict.fromkeys("ab", Marginal("normal", 0.0, 50.0, -float("inf"), float("inf"))))
+
+
 class Normal:
     """A member whose posterior is normal about a mean that every survey has, with a unit base as flows have."""
+
+    prior = PRIOR
 
     def __init__(self, mean, sd):
         self.law = torch.distributions.Normal(torch.tensor(mean), torch.tensor(sd))
@@ -46,8 +51,7 @@ class Normal:
 
 
 def ensemble(*members, pooled=True):
-    prior = Prior(dict.fromkeys("ab", Marginal("normal", 0.0, 50.0, -float("inf"), float("inf"))))
-    trained = SimpleNamespace(estimators=list(members), prior=prior, names=prior.names, device=torch.device("cpu"), pooled=pooled)
+    trained = SimpleNamespace(estimators=list(members), prior=PRIOR, names=PRIOR.names, device=torch.device("cpu"), pooled=pooled)
     posterior = GlobalPosterior(trained)
     posterior.contexts = lambda survey: [torch.zeros(survey, 1) for _ in members]
     return posterior
