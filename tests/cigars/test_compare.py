@@ -45,6 +45,20 @@ def test_a_wrong_model_is_told_from_right_ones(made):
     assert {"fingerprint", "catalogue", "versions", "seed", "models"} <= set(found)
 
 
+def test_a_ratio_is_corrected_only_where_fresh_surveys_refute_it():
+    """Two unit normals a mean of one apart, whose ln K is x - 1/2: said rightly, and three times too large."""
+    rng = np.random.default_rng(0)
+    made = np.arange(1000) % 2 == 0
+    exact, here = rng.normal(size=1000) + made - 0.5, np.array([0.9, 1.1, 1.0])
+    right = module._row("right", here, exact, made)
+    assert (right.ln_k, right.uncorrected) == (pytest.approx(1.0), None)
+    wrong = module._row("wrong", 3 * here, 3 * exact, made)
+    assert wrong.uncorrected == pytest.approx(3.0)
+    assert wrong.ln_k == pytest.approx(1.0, abs=5 * wrong.error)
+    assert 0.05 < wrong.error < 0.3  # a third of the spread, and of slope and offset
+    assert wrong.calibration.passed
+
+
 def test_a_finished_comparison_answers_again_and_is_not_overwritten(made, workplace, cigars, refused, tmp_path):
     folder, found = made
     assert "exists already" in refused(*arguments(workplace, folder))
