@@ -3,7 +3,7 @@
 A mock at the fiducial Θ is the target of `cigars train CONFIG --target mock --rounds 2`; afterwards: surveys simulated and seconds
 of each round (host bank cached, compilation included), the share of the prior's volume in the last box, √det of the (Ω_m, Ω_Λ)
 covariance and the widths of the mock's posterior, the same on other mocks at the fiducial Θ with their pulls, and calibration on fresh
-surveys of the last prior as in information_limit.py. Aims: 15 minutes on two cores for `lsst`, 40 for `lsst-16k`, 3 on a GPU.
+surveys of the last prior as in information_limit.py, and the share of the draws outside the region that is left of it. Aims: 15 minutes on two cores for `lsst`, 40 for `lsst-16k`, 3 on a GPU.
 
 usage: python benchmarks/training.py CONFIG FOLDER [--rounds 2] [--mocks 20] [--surveys 500] [--set KEY=VALUE ...] [--device cpu]
 FOLDER keeps the run: an interrupted one is continued, with the seconds of the whole rounds since, and a finished one only measured.
@@ -40,7 +40,8 @@ def main() -> None:
     from cigars.runs import run_config
     from cigars.schema import FIDUCIAL
     from cigars.targets import as_survey
-    from cigars.truncation import read_rounds, volume
+    from cigars.truncation import inside, read_rounds, volume
+    from inference.batches import select
     from inference.model import load_run
     from inference.posterior import GlobalPosterior
 
@@ -53,6 +54,12 @@ def main() -> None:
     theta = GlobalPosterior(trained).sample(4000, as_survey(target.observations))[:, 0].cpu().double().numpy()
     inner = run_config(arguments.folder)
     fiducial = fiducial_widths(trained, packed_surveys(inner, "limit-mocks", arguments.mocks, FIDUCIAL), trained.names)
+    fresh = packed_surveys(inner, "limit-fresh", arguments.surveys)
+    some = GlobalPosterior(trained).sample(100, select(fresh, range(min(256, arguments.surveys)))).cpu().double().numpy()
+    outside = {
+        who: float(1 - inside(d, trained.names, inner.prior.region).mean())
+        for who, d in (("target", theta), ("fresh", some.reshape(-1, theta.shape[1])))
+    }
     numbers = {
         "config": arguments.config,
         "settings": arguments.set,
@@ -67,7 +74,8 @@ def main() -> None:
         "width": dict(zip(trained.names, theta.std(0).tolist(), strict=True)),
         "pooled": trained.pooled,
         "fiducial": fiducial,
-        "fresh": calibrate(trained, packed_surveys(inner, "limit-fresh", arguments.surveys), trained.names, fiducial),
+        "fresh": calibrate(trained, fresh, trained.names, fiducial),
+        "outside_region": outside,
         "coverage_68": float((np.abs(calibration.ranks / calibration.draws - 0.5) < 0.34).mean()),
         "training": inner.training.model_dump(),
     }
