@@ -3,7 +3,8 @@
 A mock at the fiducial Θ is the target of `cigars train CONFIG --target mock --rounds 2`; afterwards: surveys simulated and seconds
 of each round (host bank cached, compilation included), the share of the prior's volume in the last box, √det of the (Ω_m, Ω_Λ)
 covariance and the widths of the mock's posterior, the same on other mocks at the fiducial Θ with their pulls, and calibration on fresh
-surveys of the last prior as in information_limit.py, and the share of the draws outside the region that is left of it. Aims: 15 minutes on two cores for `lsst`, 40 for `lsst-16k`, 3 on a GPU.
+surveys of the last prior as in information_limit.py, and the share of the draws outside the region that is left of it. Aims:
+15 minutes on two cores for `lsst`, 40 for `lsst-16k`, 3 on a GPU.
 
 usage: python benchmarks/training.py CONFIG FOLDER [--rounds 2] [--mocks 20] [--surveys 500] [--set KEY=VALUE ...] [--device cpu]
 FOLDER keeps the run: an interrupted one is continued, with the seconds of the whole rounds since, and a finished one only measured.
