@@ -4,9 +4,9 @@ On 20 mocks at the fiducial Θ: mean √det of the (Ω_m, Ω_Λ) covariance, wid
 large as the number of parameters where the likelihood is normal and no prior counts), beside the widths published for one mock of the same
 size (Karchev+25; forward model and size as in `lsst` and `lsst-16k`) and the linear limit of the learned score: with T the survey's
 score at the fiducial Θ and its number N, the information is G^T Cov(T)^{-1} G, G = dE[T]/dΘ by central differences of the simulator
-with common random numbers, plus the prior's. It is that of this score: a better one could know more, and a posterior that reads more
-than T can be below it. On fresh surveys of the run's own prior: ranks, coverage, TARP, and the mean pull of those
-whose posterior mean is that of the mocks.
+with common random numbers, Cov(T) by its objects one by one, plus the prior's. It is that of this score: a better one could know more,
+and a posterior that reads more than T can be below it. On fresh surveys of the run's own prior: ranks, coverage, TARP, and the mean pull
+of those whose posterior mean is that of the mocks.
 
 usage: python benchmarks/information_limit.py RUN [--size 1] [--surveys 500] [--mocks 20] [--output benchmarks/limit.json]
 """
@@ -70,7 +70,11 @@ def fiducial_widths(trained: Any, packed: Any, names: tuple[str, ...]) -> dict[s
 
 
 def linear_limit(trained: Any, config: Any, widths: dict[str, float], surveys: int) -> dict[str, Any]:
-    """Widths from the information of the learned score and N at the fiducial Θ, prior included."""
+    """Widths from the information of the learned score and N at the fiducial Θ, prior included.
+
+    The objects of a survey are a Poisson process, so that the covariance of a sum over them is the expected sum of products: one survey
+    has some 1,600 terms of it, and noise is left in the slopes alone.
+    """
     import torch
 
     from cigars.schema import FIDUCIAL, Globals
@@ -79,29 +83,31 @@ def linear_limit(trained: Any, config: Any, widths: dict[str, float], surveys: i
     one, names = trained.summary, tuple(config.marginals)
     at = one.score.standardise(torch.tensor([[getattr(FIDUCIAL, k) for k in names]]))
 
-    def statistic(**changes: float) -> np.ndarray:
+    def statistic(**changes: float) -> tuple[np.ndarray, np.ndarray]:
+        """Score and number of each survey [survey, column], and the covariance of such a row [column, column]."""
         packed = packed_surveys(config, "limit", surveys, Globals(**{**FIDUCIAL._asdict(), **changes}))
-        parts = [select(packed, range(i, min(i + 32, surveys))) for i in range(0, surveys, 32)]
-        score = torch.cat([one.at(part, at.expand(len(part.lengths), -1))[0] for part in parts])
-        return np.concatenate([score.double().numpy(), packed.number[:, None].double().numpy()], 1)
+        rows, products = [], 0.0
+        for i in range(0, surveys, 32):
+            part = select(packed, range(i, min(i + 32, surveys)))
+            score = one.of_objects(part, at.expand(len(part.lengths), -1)).double()
+            score = torch.cat([score, torch.ones_like(score[:, :1])], 1)
+            products = products + (score.T @ score).numpy() / surveys
+            rows.append(torch.stack([of_survey.sum(0) for of_survey in score.split(part.lengths.tolist())]).numpy())
+        return np.concatenate(rows), np.asarray(products)
 
-    table, slopes = statistic(), []
+    (_, covariance), slopes = statistic(), []
     for k in names:
         step = 0.7 * widths[k]
-        up, down = (statistic(**{k: getattr(FIDUCIAL, k) + s * step}) for s in (1, -1))
+        (up, _), (down, _) = (statistic(**{k: getattr(FIDUCIAL, k) + s * step}) for s in (1, -1))
         slopes.append((up - down) / (2 * step))
-    # the score of the amplitude is a constant: N carries it
-    keep = table.var(0) > 1e-8
-    table, slope = table[:, keep], np.stack(slopes, 1)[..., keep]
-    variance, generator = trained.prior.variance.numpy(), np.random.default_rng(0)
+    slope, prior = np.stack(slopes, 1), np.diag(1 / trained.prior.variance.numpy())
 
     def limit(rows: np.ndarray) -> np.ndarray:
-        return np.linalg.inv(information(table[rows], slope[rows]) + np.diag(1 / variance))
+        return np.linalg.inv(information(covariance, slope[rows]) + prior)
 
-    every = limit(np.arange(surveys))
-    # half of the surveys, without replacement: a sample with repetitions would have a covariance of too few
-    halves = [limit(generator.permutation(surveys)[: surveys // 2]) for _ in range(100)]
-    areas = [np.linalg.det(half[:2, :2]) for half in halves]
+    every, generator = limit(np.arange(surveys)), np.random.default_rng(0)
+    # half of the surveys, without replacement: a sample with repetitions would multiply the noise of a slope by itself
+    areas = [np.linalg.det(limit(generator.permutation(surveys)[: surveys // 2])[:2, :2]) for _ in range(100)]
     return {
         "sqrt_det": float(np.linalg.det(every[:2, :2]) ** 0.5), "surveys": surveys,
         "sqrt_det_error": float(np.std(np.sqrt(np.maximum(areas, 0)))),
@@ -109,20 +115,21 @@ def linear_limit(trained: Any, config: Any, widths: dict[str, float], surveys: i
     }  # fmt: skip
 
 
-def information(table: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Fisher information [parameter, parameter] of a statistic, without the bias that few surveys give.
+def information(covariance: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Fisher information [parameter, parameter] of a statistic, without the bias that the noise of its slopes gives.
 
-    The inverse of a sample covariance of n rows of p columns is too large by (n - 1) / (n - p - 2) (Hartlap+07), and the square of a
-    noisy slope too large by its noise: slopes of one half of the surveys are multiplied by those of the other.
+    The square of a noisy slope is too large by its noise: slopes of one half of the surveys are multiplied by those of the other.
 
     Args:
-        table: the statistic of surveys at one Θ [survey, column].
+        covariance: of the statistic [column, column]; a constant column is left out.
         slope: its derivative in each parameter, survey by survey [survey, parameter, column].
     """
-    count, columns = table.shape
-    inverse = np.linalg.inv(np.cov(table.T)) * (count - columns - 2) / (count - 1)
-    one, other = slope[::2].mean(0), slope[1::2].mean(0)
-    product = one @ inverse @ other.T
+    scale = np.sqrt(np.diag(covariance))
+    values, vectors = np.linalg.eigh(covariance / np.outer(scale, scale))
+    # the score of the amplitude is the same for all objects: N has it already
+    known = values > 1e-7 * values.max()
+    whitened = (slope / scale) @ (vectors[:, known] / np.sqrt(values[known]))
+    product = whitened[::2].mean(0) @ whitened[1::2].mean(0).T
     return (product + product.T) / 2
 
 

@@ -55,6 +55,10 @@ def compare(
     warmup: Annotated[
         int | None, typer.Option(min=1, max=100_000, help="exact: steps of each chain before its draws; 300 unless given.")
     ] = None,
+    target_accept: Annotated[
+        float | None,
+        typer.Option(metavar="0-1", help="exact: acceptance that steps are adapted to; 0.8 unless given, 0.95 against divergences."),
+    ] = None,
     max_pairs: Annotated[
         int | None, typer.Option(min=1, help=f"exact: most pairs of object and host to attempt; {MAX_PAIRS:,} unless given.")
     ] = None,
@@ -72,7 +76,7 @@ def compare(
     from cigars.config import load_config
     from cigars.posterior import load_posterior
 
-    exactly = _given(draws=draws, chains=chains, warmup=warmup, max_pairs=max_pairs)
+    exactly = _given(draws=draws, chains=chains, warmup=warmup, target_accept=target_accept, max_pairs=max_pairs)
     learned = _given(surveys=surveys, run=run, resume=resume or None)
     if wrong := learned if method is Method.exact else exactly:
         other = Method.networks if method is Method.exact else Method.exact

@@ -59,6 +59,10 @@ def infer(
     warmup: Annotated[
         int | None, typer.Option(min=1, max=100_000, help="exact: steps of each chain before its draws; 300 unless given.")
     ] = None,
+    target_accept: Annotated[
+        float | None,
+        typer.Option(metavar="0-1", help="exact: acceptance that steps are adapted to; 0.8 unless given, 0.95 against divergences."),
+    ] = None,
     max_pairs: Annotated[
         int | None, typer.Option(min=1, help=f"exact: most pairs of object and host to attempt; {MAX_PAIRS:,} unless given.")
     ] = None,
@@ -78,7 +82,7 @@ def infer(
     check_tables([hosts], overwrite)
     if hosts == output:
         raise ConfigError(f"--hosts: expected another file than the posterior {output}, got the same")
-    given = {"chains": chains, "warmup": warmup, "max_pairs": max_pairs}
+    given = {"chains": chains, "warmup": warmup, "target_accept": target_accept, "max_pairs": max_pairs}
     own: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     options: dict[str, Any] = {
         "draws": draws, "seed": seed, "hidden": hide or (), "drop_outside": drop_outside, "output": output, "hosts": hosts,

@@ -38,7 +38,8 @@ class Convergence(NamedTuple):
         if self.divergences:
             said.append(
                 f"{self._diverged} of the sampler, whose steps were too long where the posterior is sharply bent, often at an edge of the "
-                "prior: draws may be missing there; raise --warmup, as more --draws are no cure, and see whether another --seed agrees"
+                "prior: draws may be missing there; give --target-accept 0.95, raise --warmup, as more --draws are no cure, and see "
+                "whether another --seed agrees"
             )
         if self.hosts_per_object < FEWEST_HOSTS:
             said.append(

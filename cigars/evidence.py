@@ -47,6 +47,7 @@ def compare_exactly(
     draws: int = 1000,
     chains: int = 2,
     warmup: int = 300,
+    target_accept: float = 0.8,
     seed: int = 0,
     exposure: float = 1.0,
     max_pairs: int = MAX_PAIRS,
@@ -58,6 +59,7 @@ def compare_exactly(
         models: configuration by name, of the same hosts, observations and selection; the size of the survey is that of the first.
         catalogue: objects in the bands of the models.
         draws, chains, warmup: draws in all, chains and steps of each before its draws, for every model.
+        target_accept: acceptance probability that steps are adapted to; nearer to 1 they are shorter, against divergences.
         seed: of samplers and targets.
         exposure: of the catalogue, relative to the configured size.
         max_pairs: most pairs of object and host that are attempted.
@@ -79,7 +81,7 @@ def compare_exactly(
     first = next(iter(models.values()))
     for name, config in models.items():
         check_covered(config)
-        check_numbers(config, draws, chains, warmup, exposure, ())
+        check_numbers(config, draws, chains, warmup, target_accept, exposure, ())
         if config.prior.region is not None:
             raise ConfigError(f"{name}: expected a prior without a region, got one, whose volume no evidence knows; compare by networks")
         for part in ("hosts", "observation", "selection"):
@@ -99,7 +101,10 @@ def compare_exactly(
         covered(catalogue, simulator, plain, drop_outside=None, max_pairs=max_pairs, report=report)
         said = _of_model(report, name)
         each = -(-draws // chains)
-        options: dict[str, Any] = {"draws": each, "warmup": warmup, "chains": chains, "seed": seed, "exposure": exposure, "report": said}
+        options: dict[str, Any] = {
+            "draws": each, "warmup": warmup, "chains": chains, "target_accept": target_accept, "seed": seed, "exposure": exposure,
+            "report": said,
+        }  # fmt: skip
         try:
             found[name] = exact_evidence(plain, observations, simulator, **options)
         except ValueError as error:
@@ -113,8 +118,8 @@ def compare_exactly(
         "models": {name: config.model_dump(mode="json") for name, config in sized.items()},
         "expected_supernovae": {name: config.size.expected_supernovae for name, config in sized.items()},
         "evidence": {name: evidence._asdict() for name, evidence in found.items()},
-        "draws": draws, "chains": chains, "warmup": warmup, "seed": seed, "exposure": exposure,
-        "catalogue": target_hash(catalogue), "objects": len(catalogue.id), "versions": versions(),
+        "draws": draws, "chains": chains, "warmup": warmup, "target_accept": target_accept, "seed": seed,
+        "exposure": exposure, "catalogue": target_hash(catalogue), "objects": len(catalogue.id), "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     return Comparison(_rows(list(found), list(found.values())), None, record)
@@ -140,6 +145,7 @@ def exact_evidence(
     draws: int = 500,
     warmup: int = 500,
     chains: int = 2,
+    target_accept: float = 0.8,
     seed: int = 0,
     exposure: float = 1.0,
     report: Reporter = lambda *_, **__: None,
@@ -150,7 +156,7 @@ def exact_evidence(
         config: the model; its prior must leave a parameter free. Of models that are compared, as `cigars.compare.on_one_survey` gives it.
         observations: of the objects, leaves [object], without padding; hundreds take hours.
         simulator: of the configuration, by default from its cached bank.
-        draws, warmup, chains: of the sampler; at least two chains, which start apart and must end together.
+        draws, warmup, chains, target_accept: of the sampler; at least two chains, which start apart and must end together.
         seed: of sampler and target.
         exposure: of the catalogue, relative to the configured size.
         report: progress of the sampler.
@@ -178,8 +184,9 @@ def exact_evidence(
     simulator, sample = simulator or load_simulator(config), count_sample(len(observations.m))
     every = candidates(observations, simulator, config, sigmas=SIGMAS)
     staged = sample_staged(
-        every, simulator, config, draws=draws, warmup=warmup, chains=chains, seed=seed, exposure=exposure, sample=sample, report=report
-    )
+        every, simulator, config, draws=draws, warmup=warmup, chains=chains, seed=seed, exposure=exposure, sample=sample,
+        target_accept=target_accept, report=report,
+    )  # fmt: skip
     _check(Convergence.of(staged.posterior))
     theta = staged.posterior.theta.reshape(-1, len(staged.posterior.names))
 

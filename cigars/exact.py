@@ -46,6 +46,7 @@ def infer_exact(
     draws: int = 1000,
     chains: int = 2,
     warmup: int = 300,
+    target_accept: float = 0.8,
     seed: int = 0,
     hidden: Sequence[str] = (),
     drop_outside: bool = False,
@@ -65,6 +66,7 @@ def infer_exact(
         draws: joint draws in all, as many from each chain.
         chains: of the sampler.
         warmup: steps of each chain before its draws.
+        target_accept: acceptance probability that steps are adapted to; nearer to 1 they are shorter, against divergences.
         seed: of the draws.
         hidden: "z_spec", to leave out spectroscopic redshifts.
         drop_outside: leave out objects that no host of the bank is like, and record how many, in place of refusing. Those that are left
@@ -88,7 +90,7 @@ def infer_exact(
     for path in (output, hosts):
         if path is not None:
             refuse_existing(Path(path), overwrite)
-    check_numbers(config, draws, chains, warmup, exposure, hidden)
+    check_numbers(config, draws, chains, warmup, target_accept, exposure, hidden)
     each = -(-draws // chains)
     check_ids(np.asarray(catalogue.id).astype(np.str_))
     catalogue = catalogue._replace(observations=hide(catalogue.observations, hidden))
@@ -98,7 +100,7 @@ def infer_exact(
         check_room(output, each * chains, len(catalogue.id))
 
     started = time.monotonic()
-    found, kept, dropped = _sampled(config, catalogue, each, chains, warmup, seed, exposure, drop_outside, max_pairs, report)
+    found, kept, dropped = _sampled(config, catalogue, each, chains, warmup, target_accept, seed, exposure, drop_outside, max_pairs, report)
     chainwise = Convergence.of(found.staged.posterior, found.staged.hosts_per_object)
     record = _record(config, chainwise, found.staged) | {
         "seed": seed,
@@ -107,6 +109,7 @@ def infer_exact(
         "dropped": dropped,
         "exposure": exposure,
         "warmup": warmup,
+        "target_accept": target_accept,
         "seconds": time.monotonic() - started,
     }
     _warn(chainwise, found.staged.pruning_error, dropped, len(catalogue.id))
@@ -129,8 +132,8 @@ class _Sampled(NamedTuple):
 
 
 def _sampled(
-    config: Config, catalogue: Catalogue, draws: int, chains: int, warmup: int, seed: int, exposure: float, drop_outside: bool,
-    max_pairs: int, report: Reporter,
+    config: Config, catalogue: Catalogue, draws: int, chains: int, warmup: int, target_accept: float, seed: int, exposure: float,
+    drop_outside: bool, max_pairs: int, report: Reporter,
 ) -> tuple[_Sampled, Catalogue, int]:  # fmt: skip
     from simulators.candidates import candidates, check_covered
     from simulators.hosts import load_bank
@@ -155,7 +158,7 @@ def _sampled(
     share = len(kept.id) / len(catalogue.id)
     staged = sample_staged(
         matches, simulator, config, draws=draws, warmup=warmup, chains=chains, seed=seed, exposure=share * exposure, sample=sample,
-        report=report,
+        target_accept=target_accept, report=report,
     )  # fmt: skip
     theta, rows = stacked(staged.posterior.theta, config), jax.numpy.asarray(staged.posterior.hosts)
     local = draw_latents(jax.random.fold_in(jax.random.key(seed), LATENTS), theta, rows, staged.matches, simulator, config)

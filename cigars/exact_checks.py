@@ -22,13 +22,19 @@ SHOWN = 5
 Reporter = Callable[..., None]
 
 
-def check_numbers(config: Config, draws: int, chains: int, warmup: int, exposure: float, hidden: Sequence[str]) -> None:
+def check_numbers(
+    config: Config, draws: int, chains: int, warmup: int, target_accept: float, exposure: float, hidden: Sequence[str]
+) -> None:
     if not config.marginals:
         raise ConfigError("exact: expected at least one free parameter, got none; give one a prior that is not fixed")
     if chains < 1 or draws < 4 * chains:
         raise ConfigError(f"exact: expected at least four draws a chain, got {draws} of {chains} chains; ask for more draws")
     if warmup < 1:
         raise ConfigError(f"exact: expected a warm-up of at least one step, got {warmup}")
+    if not 0 < target_accept < 1:
+        raise ConfigError(
+            f"exact: expected a target acceptance between 0 and 1, got {target_accept:g}; .8 is usual, .95 against divergences"
+        )
     if not (np.isfinite(exposure) and exposure > 0):
         raise ConfigError(f"exposure: expected a number above zero, got {exposure:g}")
     if "sn" in hidden:

@@ -59,6 +59,7 @@ def sample_exact(
     sample: int = SAMPLE,
     surface: CountSurface | None = None,
     pilot: ExactPosterior | None = None,
+    target_accept: float = 0.8,
 ) -> ExactPosterior:
     """Posterior of the free parameters of `config` and of the hosts, by chains each on a device of its own or one after the other.
 
@@ -71,6 +72,7 @@ def sample_exact(
         sample: size of the fixed sample behind the expected count.
         surface: of the expected count, in the place of the sample.
         pilot: an earlier posterior near this one: chains begin at draws of it, with steps of its shape; by default at the fiducial Θ.
+        target_accept: acceptance probability that steps are adapted to; nearer to 1 they are shorter, against divergences.
 
     Raises:
         ValueError: where `likelihood.candidates` does, and if no parameter is free.
@@ -82,7 +84,7 @@ def sample_exact(
     begin = _from_pilot(start_key, pilot, config, chains) if pilot is not None else _Begin(None, None)
     kernel = NUTS(
         functools.partial(_model, config, sample), dense_mass=True, init_strategy=init_to_value(values=_start(config)),
-        inverse_mass_matrix=begin.inverse_mass,
+        inverse_mass_matrix=begin.inverse_mass, target_accept_prob=target_accept,
     )  # fmt: skip
     apart = chains > 1 and jax.local_device_count() >= chains
     mcmc = MCMC(

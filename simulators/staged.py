@@ -62,20 +62,21 @@ def sample_staged(
     seed: int = 0,
     exposure: float = 1.0,
     sample: int = SAMPLE,
+    target_accept: float = 0.8,
     report: Reporter = lambda *_, **__: None,
 ) -> Staged:
     """As `sample_exact`, on the pairs that matter.
 
     Args:
         matches: of `candidates`.
-        simulator, config, draws, warmup, chains, seed, exposure, sample: as for `sample_exact`.
+        simulator, config, draws, warmup, chains, seed, exposure, sample, target_accept: as for `sample_exact`.
         report: progress, called as report(stage, done, total).
 
     Raises:
         ValueError: as `sample_exact`.
     """
     total = pair_count(matches)
-    run = functools.partial(sample_exact, simulator=simulator, config=config, exposure=exposure, sample=sample)
+    run = functools.partial(sample_exact, simulator=simulator, config=config, exposure=exposure, sample=sample, target_accept=target_accept)
     if total <= FEW:
         report("exact", 0, 1)
         found = run(matches, draws=draws, warmup=warmup, chains=chains, seed=seed, pilot=dispersed(config, chains, seed))

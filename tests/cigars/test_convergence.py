@@ -35,7 +35,7 @@ def test_each_complaint_has_its_own_remedy():
     assert "not converged (R̂ above 1.05: Om0 1.30); raise --warmup and --draws" in apart
     (diverged,) = Convergence({"Om0": 1.0}, {"Om0": 400.0}, 4).caveats
     assert "4 divergences of the sampler" in diverged
-    assert "raise --warmup, as more --draws are no cure" in diverged
+    assert "give --target-accept 0.95, raise --warmup, as more --draws are no cure" in diverged
     assert "converged" not in diverged
     assert len(Convergence({"Om0": 1.3}, {"Om0": 4.0}, 4).caveats) == 2
 

@@ -336,6 +336,7 @@ def test_configurations_that_are_not_covered_are_refused(setting, given, changes
         ({"draws": 6}, "at least four draws a chain, got 6 of 2"),
         ({"chains": 0}, "at least four draws a chain"),
         ({"warmup": 0}, "warm-up of at least one step"),
+        ({"target_accept": 1.0}, "target acceptance between 0 and 1, got 1"),
         ({"exposure": 0.0}, "exposure: expected a number above zero"),
         ({"exposure": math.nan}, "exposure: expected a number above zero"),
         ({"hidden": ["sn"]}, "expected supernova light, got --hide sn"),
@@ -358,6 +359,19 @@ def test_the_command_refuses_the_same_in_one_line(refused, files, tmp_path):
     said = refused("infer", "--method", "exact", *files, "--max-pairs", 20, "-o", tmp_path / "p.nc", "--device", "cpu")
     assert "expected at most 20 pairs" in said
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_sampler_adapts_to_the_acceptance_that_is_asked_for(setting, monkeypatch):
+    class Reached(Exception):
+        pass
+
+    def kernel(*_, target_accept_prob, **__):
+        raise Reached(target_accept_prob)
+
+    monkeypatch.setattr("simulators.exact.NUTS", kernel)
+    for options, expected in (({}, "0.8"), ({"target_accept": 0.95}, "0.95")):
+        with pytest.raises(Reached, match=f"^{expected}$"):
+            infer_exact(setting.config, setting.catalogue, draws=60, **options)
 
 
 def test_an_output_that_exists_is_kept(refused, files, tmp_path):
