@@ -1,13 +1,16 @@
 """What the README says works as it says."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from cigars.cli import app
 from cigars.config import presets
 from cigars.posterior import load_posterior
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_example_runs(workplace, tmp_path, monkeypatch, capsys):
@@ -37,7 +40,13 @@ def test_every_command_and_preset_that_it_names_exists():
 
 
 def test_links_to_files_lead_somewhere():
-    root = Path(__file__).resolve().parents[2]
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
     assert links
-    assert [link for link in links if not (root / link).exists()] == []
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_widths_are_those_of_the_files():
+    """The table is what its script makes of the measurements that came last."""
+    made = subprocess.run([sys.executable, ROOT / "benchmarks/widths_table.py"], capture_output=True, text=True, check=True).stdout
+    assert made.count("\n") > 15
+    assert made in README
