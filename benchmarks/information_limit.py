@@ -121,7 +121,7 @@ def information(covariance: np.ndarray, slope: np.ndarray) -> np.ndarray:
     The square of a noisy slope is too large by its noise: slopes of one half of the surveys are multiplied by those of the other.
 
     Args:
-        covariance: of the statistic [column, column]; a constant column is left out.
+        covariance: of the statistic [column, column]; columns that others give already count once.
         slope: its derivative in each parameter, survey by survey [survey, parameter, column].
     """
     scale = np.sqrt(np.diag(covariance))
