@@ -114,10 +114,8 @@ def _counted(config: Config) -> tuple[Any, ...]:
 def _sky_rate(config: Config) -> float:
     from simulators.counts import sky_rate
     from simulators.hosts import load_bank
-    from simulators.simulator import build_simulator
 
-    bank = load_bank(config.hosts)
-    return sky_rate(build_simulator(config, bank), config, float(bank.population))
+    return sky_rate(config, load_bank(config.hosts))
 
 
 def compare(

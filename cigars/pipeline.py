@@ -23,7 +23,7 @@ from cigars.ingest import ingest
 from cigars.memory import gives_back
 from cigars.posterior_file import read_posterior, save_posterior
 from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
-from cigars.schema import RANDOM_STREAM, Globals, Latents, Survey
+from cigars.schema import Globals, Latents, Survey
 from cigars.scores import joint_scores
 from cigars.truncation import draw_prior
 from cigars.validate import VALIDATION, read_validation
@@ -149,7 +149,7 @@ def run_fingerprint(config: Config) -> str:
     """Identity of a training: configuration, the data behind the hosts' photometry, and the random stream of the simulator."""
     from simulators.hosts import bank_fingerprint
 
-    return fingerprint(config, bank_fingerprint(config.hosts), RANDOM_STREAM)
+    return fingerprint(config, bank_fingerprint(config.hosts), config.random_stream)
 
 
 @gives_back

@@ -29,9 +29,9 @@ __all__ = [
     "concatenate",
 ]
 
-RANDOM_STREAM = 3
+RANDOM_STREAM = 4
 """Raised whenever the simulator makes another survey of the same key: a part of fingerprints, so that a store or a training begun with the
-simulator of before is not continued."""
+simulator of before is not continued (`Config.random_stream`)."""
 
 Array = Any  # a numpy, JAX or torch array: the schema does not choose the framework
 

@@ -25,11 +25,12 @@ from simulators.observation import draw_variance
 from simulators.population import galaxies_per_deg2
 from simulators.rates import age_bounds_gyr, ln_bin_ages, ln_rate_per_bin
 from simulators.selection import detection_probability, host_efficiency
-from simulators.simulator import Simulator, transverse_modulus, unpack
+from simulators.simulator import Simulator, build_simulator, transverse_modulus, unpack
 from simulators.supernovae import draw_dust, mean_absolute_magnitude
 
 if TYPE_CHECKING:
     from cigars.config import Config
+    from simulators.hosts import HostBank
 
 __all__ = ["expected_count", "sky_rate", "with_exposure"]
 
@@ -65,22 +66,35 @@ def expected_count(theta: Globals, simulator: Simulator, config: Config, sample:
     return jnp.exp(simulator.ln_total + math.log(10) * theta.dtd_logA) * jnp.mean(seen * passes)
 
 
-def with_exposure(simulator: Simulator, config: Config, population: float) -> Simulator:
-    """The simulator of one year scaled to the configured size; `population` is the number of galaxies the bank stands for.
+def with_exposure(simulator: Simulator, config: Config, bank: HostBank) -> Simulator:
+    """The simulator of one year, built from the bank, scaled to the configured size.
 
     By `expected_supernovae` the exposure makes the expected catalogue at the fiducial Θ that large; by area and duration
     it follows from the comoving density of the hosts.
     """
     size = config.size
     if size.area_deg2 is not None and size.duration_yr is not None:
-        years = size.area_deg2 * galaxies_per_deg2(config.hosts.z_max) / population * size.duration_yr
+        years = size.area_deg2 * galaxies_per_deg2(config.hosts.z_max) / float(bank.population) * size.duration_yr
     elif size.expected_supernovae is not None:
-        fiducial = Globals(*(jnp.asarray(v, jnp.float32) for v in FIDUCIAL))
-        years = size.expected_supernovae / float(expected_count(fiducial, simulator, config))
+        default = config.of_default_prior()
+        years = size.expected_supernovae / (_yearly(simulator, config) if config == default else _yearly_count(config, bank))
     return simulator._replace(ln_total=simulator.ln_total + math.log(years))
 
 
-def sky_rate(simulator: Simulator, config: Config, population: float) -> float:
-    """Expected catalogued supernovae per square degree and year at the fiducial Θ; the simulator is that of one year, as built."""
-    fiducial = Globals(*(jnp.asarray(v, jnp.float32) for v in FIDUCIAL))
-    return float(expected_count(fiducial, simulator, config)) * galaxies_per_deg2(config.hosts.z_max) / population
+def sky_rate(config: Config, bank: HostBank) -> float:
+    """Expected catalogued supernovae per square degree and year at the fiducial Θ."""
+    return _yearly_count(config, bank) * galaxies_per_deg2(config.hosts.z_max) / float(bank.population)
+
+
+def _yearly_count(config: Config, bank: HostBank) -> float:
+    """Expected catalogued supernovae of the bank in one year at the fiducial Θ, which is the same in every prior.
+
+    The sample behind an expected count is of the hosts of a simulator, those that its prior shows: of another prior it is another
+    sample. With each prior's own, surveys of one size would be exposed up to 2 % longer in one than in another.
+    """
+    default = config.of_default_prior()
+    return _yearly(build_simulator(default, bank), default)
+
+
+def _yearly(simulator: Simulator, config: Config) -> float:
+    return float(expected_count(Globals(*(jnp.asarray(v, jnp.float32) for v in FIDUCIAL)), simulator, config))

@@ -64,7 +64,7 @@ def load_simulator(config: Config) -> Simulator:
 
 def prepare(config: Config, bank: HostBank) -> Simulator:
     """The simulator of a configuration on a bank, exposed for as long as its survey size asks."""
-    return with_exposure(build_simulator(config, bank), config, float(bank.population))
+    return with_exposure(build_simulator(config, bank), config, bank)
 
 
 def draw_surveys(

@@ -33,7 +33,7 @@ def yearly(bank, config):
 
 @pytest.fixture(scope="session")
 def simulator(yearly, bank, config):
-    return with_exposure(yearly, config, float(bank.population))
+    return with_exposure(yearly, config, bank)
 
 
 @pytest.fixture(scope="session")

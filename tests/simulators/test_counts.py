@@ -9,6 +9,8 @@ from cigars.config import Config
 from cigars.schema import FIDUCIAL, Globals
 from simulators.counts import expected_count, with_exposure
 from simulators.population import galaxies_per_deg2
+from simulators.simulator import build_simulator
+from simulators.survey import prepare
 from tests.simulators.conftest import EXPECTED, SURVEYS
 
 SAMPLE = 1 << 13  # gradient and differences are of the same sample, whatever its size
@@ -87,12 +89,30 @@ def test_expected_supernovae_is_the_count_at_the_fiducial(simulator, config):
     assert float(expected_count(_theta(), simulator, config)) == pytest.approx(EXPECTED, rel=1e-4)
 
 
+OTHER_PRIORS = {"flat-w0waCDM": {"supernovae.cosmology": "flat-w0waCDM"}, "narrow": {"prior.Om0": {"uniform": [0.25, 0.35]}}}
+
+
+@pytest.mark.parametrize("prior", OTHER_PRIORS)
+def test_surveys_of_one_size_are_exposed_for_the_same_time_in_every_prior(bank, config, prior):
+    """Priors that show more or fewer hosts; the sample of those they show would give another time."""
+    faint, other = bank._replace(magnitude=bank.magnitude + 2), config.updated(**OTHER_PRIORS[prior])  # some hosts are then out of reach
+
+    def ln_years(chosen):
+        return float(prepare(chosen, faint).ln_total - build_simulator(chosen, faint).ln_total)
+
+    shown = build_simulator(other, faint)
+    assert len(shown.table) != len(build_simulator(config, faint).table)
+    assert ln_years(other) == pytest.approx(ln_years(config), abs=1e-5)
+    own = np.log(EXPECTED / float(expected_count(_theta(), shown, other)))
+    assert own != pytest.approx(ln_years(config), abs=5e-4)
+
+
 def test_area_and_duration_scale_the_population(yearly, bank):
     """Rate of the bank per galaxy it stands for, times the galaxies on the sky patch, times the years."""
 
     def sized(area, duration):
         size = {"size.expected_supernovae": "none", "size.area_deg2": area, "size.duration_yr": duration}
-        return float(with_exposure(yearly, Config().updated(**size), float(bank.population)).ln_total)
+        return float(with_exposure(yearly, Config().updated(**size), bank).ln_total)
 
     base = sized(10.0, 1.0)
     galaxies = float(galaxies_per_deg2(Config().hosts.z_max))
