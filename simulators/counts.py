@@ -40,7 +40,7 @@ SOFTNESS = 0.02  # mag for thresholds, dex for the mass step
 
 @jax.jit(static_argnames=("config", "sample"))
 def expected_count(theta: Globals, simulator: Simulator, config: Config, sample: int = SAMPLE) -> Float[Array, ""]:
-    """Expected catalogue size at Θ (scalars); the sample's standard error is about 0.4 % at the default size.
+    """Expected catalogue size at Θ (scalars); the sample's standard error is about 0.5 % at the default size.
 
     Differentiable in every parameter of Θ. Uses a fixed key, so the error is common to all Θ and cancels in ratios.
     """
