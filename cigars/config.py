@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import (
@@ -176,6 +176,9 @@ class SupernovaConfig(_Frozen):
     dust: Literal["independent", "host", "local"] = "independent"
 
 
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
 class ErrorModel(_Frozen):
     """ln W ~ Normal(offset + slope (mag - pivot), scatter): a log-normal variance that grows with magnitude; W += floor^2."""
 
@@ -195,7 +198,7 @@ class ObservationConfig(_Frozen):
     host_gamma: tuple[float, ...] = (0.038, 0.039, 0.039, 0.039, 0.039, 0.039)
     host_sigma_sys: float = Field(0.005, ge=0)
     host_fitted: tuple[ErrorModel, ...] = ()  # one a band, for "fitted"
-    missing_probability: float = Field(0.0, ge=0, lt=1)  # chance that a band is not observed
+    missing_probability: Probability | tuple[Probability, ...] = 0.0  # chance that a band is not observed, of all or one a band
     sn_m: ErrorModel = ErrorModel(slope=0.2, pivot=56.0, scatter=1.2)
     sn_x: ErrorModel = ErrorModel(offset=-3.0, scatter=1.0)
     sn_c: ErrorModel = ErrorModel(offset=-7.0, scatter=0.6)
@@ -299,6 +302,10 @@ class Config(_Frozen):
             raise ValueError(f"observation.host_depths and host_gamma: expected {bands} values, one a band")
         if o.host_errors == "fitted" and len(o.host_fitted) != bands:
             raise ValueError(f"observation.host_fitted: expected {bands} error models, one a band, got {len(o.host_fitted)}")
+        if isinstance(o.missing_probability, tuple) and len(o.missing_probability) != bands:
+            raise ValueError(
+                f"observation.missing_probability: expected one value or {bands}, one a band, got {len(o.missing_probability)}"
+            )
         efficiency = self.selection.host_efficiency
         if efficiency and efficiency[0] not in self.band_names:
             raise ValueError(f"selection.host_efficiency: expected a band of {list(self.band_names)}, got {efficiency[0]!r}")

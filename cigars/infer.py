@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.stats import binom
 
 from cigars.catalogue import Catalogue, CatalogueError, select
 from cigars.config import Config, ConfigError
@@ -26,7 +25,7 @@ from cigars.memory import gives_back
 from cigars.posterior_file import check_memory, check_room, read_posterior, writing
 from cigars.runs import run_config
 from cigars.schema import LOCALS, Observations
-from cigars.targets import TargetWarning, as_survey, check_exposure, check_trained, inside, target_hash
+from cigars.targets import FEW, TargetWarning, as_survey, check_exposure, check_trained, inside, target_hash, unlike_share
 from cigars.truncation import draw_prior, piled_up, read_rounds
 from cigars.validation import check_ids
 
@@ -36,8 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["assemble", "draw_hosts", "gathered", "hide", "infer"]
 
 Blocks = Iterator[tuple[slice, np.ndarray]]
-FEW = 0.01  # share of the objects above which it is said that they are not like those of the training
-CHANCE = 1e-6  # of a share of spectroscopic redshifts as far from the training's
 
 
 def hide(observations: Observations, what: Sequence[str]) -> Observations:
@@ -67,7 +64,7 @@ def _warn_of_theta(blind: Sequence[str], catalogue: Catalogue, number: int, conf
         warnings.warn(f"{said}: widths of Θ are those of all; train a configuration that covers them", TargetWarning, stacklevel=3)
     count = int(np.isfinite(catalogue.observations.z_spec).sum())
     given = count / size
-    if abs(given - share) > FEW and min(binom.cdf(count, size, share), binom.sf(count - 1, size, share)) < CHANCE:
+    if unlike_share(count, size, share):
         said = f"{given:.0%} of the objects have a spectroscopic redshift, of those of the training {share:.0%}"
         remedy = "train with observation.spectroscopic_fraction as it is"
         warnings.warn(f"{said}; Θ may be off: {remedy}", TargetWarning, stacklevel=3)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import binom
 
 from cigars.catalogue import Catalogue, CatalogueError, select
 from cigars.config import Config
@@ -23,10 +24,13 @@ __all__ = [
     "in_words",
     "inside",
     "lacking",
-    "never_missing",
     "target_hash",
+    "unlike_share",
 ]
 
+FEW = 0.01  # share of the objects above which it counts that they are not like those of the training
+CHANCE = 1e-6  # of a share as far from the training's
+CORRELATION = 0.1  # by which mean error correlations of many objects may differ from the training's: .3 to .4 σ of β and σ_0 at 1,600
 SLIGHT = 5e-3  # share of the objects below which a column may leave the simulated range
 ENOUGH = 200_000  # simulated objects against whose range a target is checked
 SURVEYS = 64, 4096  # fewest and most surveys that give them
@@ -69,21 +73,28 @@ def as_survey(observations: Observations, exposure: float = 1.0, number: int | N
     )
 
 
-def never_missing(config: Config) -> tuple[str, ...]:
-    """Columns that every simulated object has: Θ is not known from surveys in which some lack one, as its networks never saw any."""
-    bands = ("mag",) if config.observation.missing_probability == 0 else ()
-    redshifts = ("z_spec",) if config.observation.spectroscopic_fraction == 1 else ()
-    return (*bands, "m", "x", "c", "var_m", "var_x", "var_c", *redshifts)
+def _missing(config: Config) -> np.ndarray:
+    """Share of simulated objects that lack each band, [band]: no object lacks all, the first is then kept."""
+    share = np.broadcast_to(np.asarray(config.observation.missing_probability, float), len(config.band_names)).copy()
+    share[0] -= share.prod()
+    return share
+
+
+def unlike_share(count: int, size: int, share: float) -> bool:
+    """Whether so many of the objects have what a share of the training's had by more than chance, and by more than a hundredth."""
+    return abs(count / size - share) > FEW and min(binom.cdf(count, size, share), binom.sf(count - 1, size, share)) < CHANCE
 
 
 def lacking(observations: Observations, config: Config) -> dict[str, np.ndarray]:
-    """Which objects lack a column of `never_missing`, [object]; the bands one by one, and of columns only those that some lack."""
-    found: dict[str, np.ndarray] = {}
-    for name in never_missing(config):
-        absent = ~np.isfinite(np.asarray(getattr(observations, name)))
-        columns = zip(config.band_names, absent.T, strict=True) if name == "mag" else [("", absent)]
-        found |= {f"{name}_{band}" if band else name: which for band, which in columns if which.any()}
-    return found
+    """Which objects lack what every simulated object has, [object], by column; only columns that some lack.
+
+    Θ is not known from surveys in which some do, as its networks never saw any.
+    """
+    always = ("m", "x", "c", "var_m", "var_x", "var_c", *(("z_spec",) if config.observation.spectroscopic_fraction == 1 else ()))
+    bands = zip(config.band_names, np.asarray(observations.mag).T, _missing(config), strict=True)
+    columns = {f"mag_{band}": mag for band, mag, share in bands if share == 0} | {n: getattr(observations, n) for n in always}
+    absent = {name: ~np.isfinite(np.asarray(values)) for name, values in columns.items()}
+    return {name: which for name, which in absent.items() if which.any()}
 
 
 def in_words(absent: Mapping[str, np.ndarray]) -> str:
@@ -97,7 +108,7 @@ def inside(trained: Any, catalogue: Catalogue, config: Config | None) -> tuple[C
     Args:
         trained: a trained model.
         catalogue: to choose from.
-        config: of the run, where objects that lack a column of `never_missing` shall be left out too.
+        config: of the run, where objects that lack what every simulated object has (`lacking`) shall be left out too.
     """
     from inference.posterior import outside_objects
 
@@ -114,7 +125,7 @@ def check_trained(trained: Any, survey: Survey, config: Config, *, complete: boo
         trained: a trained model.
         survey: that shall be inferred, of one catalogue.
         config: of the run.
-        complete: refuse objects that lack a column of `never_missing` too.
+        complete: refuse objects that lack what no object of the training did, and catalogues unlike its surveys, too.
         remedy: beside training anew, what the caller's user can do.
     """
     from inference.posterior import check_range
@@ -127,16 +138,39 @@ def check_trained(trained: Any, survey: Survey, config: Config, *, complete: boo
             f"{remedy}, or train a configuration that covers them"
         )
     if complete:
-        _refuse_lacking(Observations(*(np.asarray(leaf)[0] for leaf in survey.observations)), config, remedy)
+        _refuse_unlike(Observations(*(np.asarray(leaf)[0] for leaf in survey.observations)), config, remedy)
 
 
-def _refuse_lacking(observations: Observations, config: Config, remedy: str) -> None:
-    """Raise CatalogueError where an object lacks a column of `never_missing`."""
+def _refuse_unlike(observations: Observations, config: Config, remedy: str) -> None:
+    """Raise CatalogueError where an object lacks what all of the training had, or where the objects together lack bands, or have
+    correlations of errors, as no survey of the training did."""
     if absent := lacking(observations, config):
         raise CatalogueError(
             f"catalogue: expected {len(observations.m)} objects that lack nothing, as in the training, got {in_words(absent)}; {remedy}, "
             "or train with observation.missing_probability above 0 where bands are missing"
         )
+    missing, size = np.isnan(np.asarray(observations.mag)).sum(0), len(observations.m)
+    bands = [*zip(config.band_names, missing.tolist(), _missing(config).tolist(), strict=True)]
+    if unlike := [b for b in bands if unlike_share(b[1], size, b[2])]:
+        said = ", ".join(f"{count / size:.0%} without mag_{band} in place of {share:.0%}" for band, count, share in unlike)
+        raise CatalogueError(
+            f"catalogue: expected bands missing as often as in the training, got {said}; train with observation.missing_probability = "
+            f"[{', '.join(f'{min(count / size, 0.99):.2g}' for _, count, _ in bands)}], or without bands that all objects lack"
+        )
+    given = [float(np.nanmean(r)) for r in _correlations(observations) if np.isfinite(r).any()]
+    allowed = CORRELATION + size**-0.5  # their scatter from object to object is some .2
+    if given and np.abs(np.subtract(given, config.observation.sn_correlation)).max() > allowed:
+        means, trained = (", ".join(f"{v:.2f}" for v in values) for values in (given, config.observation.sn_correlation))
+        raise CatalogueError(
+            f"catalogue: expected cov_mx, cov_mc, cov_xc with the mean correlations of the training, {trained}, got {means}; "
+            f"train with observation.sn_correlation = [{means}]"
+        )
+
+
+def _correlations(o: Observations) -> tuple[np.ndarray, ...]:
+    """Correlations of the errors of (m, x), (m, c) and (x, c), zero where no covariance is given, [object] each."""
+    m, x, c = (np.sqrt(np.asarray(v, float)) for v in (o.var_m, o.var_x, o.var_c))
+    return tuple(np.nan_to_num(np.asarray(cov, float)) / scale for cov, scale in ((o.cov_mx, m * x), (o.cov_mc, m * c), (o.cov_xc, x * c)))
 
 
 def check_exposure(exposure: float, config: Config) -> None:
@@ -203,7 +237,7 @@ def _check_like(trained: Any, catalogue: Catalogue, config: Config) -> None:
             f"target: expected objects like those that {config.name!r} simulates, got {_said(refused)}; "
             "drop these objects, or train a configuration that covers them"
         )
-    _refuse_lacking(catalogue.observations, config, "drop these objects")
+    _refuse_unlike(catalogue.observations, config, "drop these objects")
     if slight:
         warnings.warn(
             f"target: a few objects are unlike all that were simulated: {_said(slight)}; infer with --drop-outside",

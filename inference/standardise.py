@@ -1,7 +1,8 @@
 r"""Per-object network inputs: one magnitude and colours, supernova light, errors, redshift, a flag for what is missing.
 
 Every input is shifted and scaled, $u = (f - \bar f)/s_f$, with moments of the training objects over what was observed; what is
-missing becomes its mean (u = 0) and raises its flag. A missing band is first filled by the typical magnitude of
+missing becomes its mean (u = 0) and raises its flag. An input that was the same for all of them is left out (u = 0): weights that never
+saw it move are as they were drawn, and would make anything of another value. A missing band is first filled by the typical magnitude of
 that band shifted by the object's mean offset in the bands it has, so that colours stay colours.
 """
 
@@ -40,7 +41,12 @@ def _finite(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
     seen, count, mean = _finite(values)
     sd = (torch.where(seen, values - mean, 0.0).double() ** 2).sum(0).div(count).sqrt()
-    return mean.float(), torch.where(sd > 1e-4 * (1 + mean.abs()), sd, 1.0).float()  # a constant column stays unscaled
+    return mean.float(), torch.where(sd > 1e-4 * (1 + mean.abs()), sd, torch.inf).float()
+
+
+def _leave_out_constants(module: Standardiser, _: object) -> None:
+    """Of runs written when a constant input was left unscaled."""
+    module.sd[module.sd == 1] = torch.inf
 
 
 class Standardiser(nn.Module):
@@ -66,6 +72,7 @@ class Standardiser(nn.Module):
             self.register_buffer(name, value)
         self.register_buffer("low", torch.full((2 * bands + len(RANGE_NAMES),), torch.inf))
         self.register_buffer("high", torch.full((2 * bands + len(RANGE_NAMES),), -torch.inf))
+        self.register_load_state_dict_post_hook(_leave_out_constants)
 
     def fit(self, observations: Observations) -> Standardiser:
         """Set the statistics and the trained ranges from the training objects; returns itself."""

@@ -61,9 +61,10 @@ def observe_hosts(key: Key[Array, ""], magnitude: Float[Array, "sn band"], confi
     error_key, noise_key, missing_key = jax.random.split(key, 3)
     error = host_errors(error_key, magnitude, config)
     noisy = magnitude + error * _by_band(jax.random.normal, noise_key, magnitude)
-    if config.missing_probability == 0:
+    probability = np.asarray(config.missing_probability, np.float32)  # of all bands, or [band]
+    if not probability.any():
         return noisy, error
-    missing = _by_band(jax.random.uniform, missing_key, magnitude) < config.missing_probability
+    missing = _by_band(jax.random.uniform, missing_key, magnitude) < probability
     # an object keeps one band: a host without any photometry has no place in the catalogue
     missing = missing & ~(jnp.all(missing, -1, keepdims=True) & (jnp.arange(magnitude.shape[-1]) == 0)[None])
     return jnp.where(missing, jnp.nan, noisy), jnp.where(missing, jnp.nan, error)

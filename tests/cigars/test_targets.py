@@ -14,6 +14,7 @@ from .catalogues import make_catalogue
 
 TWO_BANDS = {"hosts.bands": ["lsst2023-g", "lsst2023-r"], "selection.host_thresholds": [28.0, 28.0], "training.batch_surveys": 32}
 SIZE = 400
+COVARIANCES, PAIRS = ("cov_mx", "cov_mc", "cov_xc"), ((0, 1), (0, 2), (1, 2))
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +131,49 @@ def test_another_number_of_bands_is_refused(target, config):
     narrow = target._replace(observations=o._replace(mag=o.mag[:, :1], mag_err=o.mag_err[:, :1]))
     with pytest.raises(CatalogueError, match="expected the 2 bands of the configuration, got 1"):
         check_target(narrow, uniform_source(), config)
+
+
+def test_bands_missing_more_or_less_often_than_in_the_training_are_refused(target, config):
+    """Every survey of a training has one share of missing bands: a catalogue with another is like none of them."""
+    trained, rng = config.updated(**{"observation.missing_probability": (0.3, 0.0)}), np.random.default_rng(0)
+
+    def lacking(share):
+        mag = target.observations.mag.copy()
+        mag[rng.uniform(size=SIZE) < share, 0] = np.nan
+        return target._replace(observations=target.observations._replace(mag=mag))
+
+    check_target(lacking(0.3), uniform_source(), trained)
+    with pytest.raises(CatalogueError, match=r"100% without mag_g in place of 30%; train with .*missing_probability = \[0.99, 0\], or wi"):
+        check_target(lacking(1.0), uniform_source(), trained)
+    with pytest.raises(CatalogueError, match="0% without mag_g in place of 30%"):
+        check_target(target, uniform_source(), trained)
+
+
+def test_of_bands_that_all_may_be_missing_the_first_is_kept(target, config):
+    """Two bands at .5: of the quarter of the objects that would lack both, none lacks the first."""
+    mag, rng = target.observations.mag.copy(), np.random.default_rng(0)
+    missing = rng.uniform(size=mag.shape) < 0.5
+    missing[missing.all(1), 0] = False
+    mag[missing] = np.nan
+    lacking, trained = target.observations._replace(mag=mag), config.updated(**{"observation.missing_probability": 0.5})
+    check_target(target._replace(observations=lacking), uniform_source(), trained)
+    mag[:, 0] = np.where(missing.all(1) | missing[:, 0] | (rng.uniform(size=SIZE) < 1 / 3), np.nan, target.observations.mag[:, 0])
+    with pytest.raises(CatalogueError, match="without mag_g in place of 25%"):
+        check_target(target._replace(observations=lacking), uniform_source(), trained)
+
+
+def test_correlations_of_errors_that_the_training_did_not_have_are_refused(target, config):
+    o, rng = target.observations, np.random.default_rng(0)
+
+    def correlated(*mean, scatter=0.0):
+        drawn = [m + scatter * rng.standard_normal(SIZE) for m in mean]
+        sd = [np.sqrt(v) for v in (o.var_m, o.var_x, o.var_c)]
+        covariances = {n: (r * sd[i] * sd[j]).astype(np.float32) for n, r, (i, j) in zip(COVARIANCES, drawn, PAIRS, strict=True)}
+        return target._replace(observations=o._replace(**covariances))
+
+    as_trained = config.updated(**{"observation.sn_correlation": (0.6, 0.6, 0.3)})
+    check_target(correlated(0.6, 0.55, 0.3, scatter=0.2), uniform_source(), as_trained)
+    with pytest.raises(CatalogueError, match=r"correlations of the training, 0.60, 0.60, 0.30, got 0.00, 0.00, 0.00; train with .*_corr"):
+        check_target(target, uniform_source(), as_trained)
+    with pytest.raises(CatalogueError, match=r"of the training, 0.00, 0.00, 0.00, got 0.60, 0.60, 0.30"):
+        check_target(correlated(0.6, 0.6, 0.3), uniform_source(), config)

@@ -22,6 +22,24 @@ def test_training_inputs_have_mean_zero_and_unit_scale(bands):
     assert bool((inputs[:, -2 - bands : -1] == 0).all())  # nothing is missing
 
 
+def test_what_the_training_never_saw_move_is_no_input():
+    """Weights that never learned would make anything of covariances in a catalogue; runs written before are read so, too."""
+    o = observations(200, 3)
+    given = o._replace(cov_mx=0.6 * (o.var_m * o.var_x).sqrt())
+    standardiser = Standardiser(3).fit(o)
+    plain = standardiser(o)
+    assert torch.equal(standardiser(given), plain)
+    before = {
+        name: torch.where(torch.isinf(value), 1.0, value) if name == "sd" else value for name, value in standardiser.state_dict().items()
+    }
+    read = Standardiser(3)
+    read.load_state_dict(before)
+    assert torch.equal(read(given), plain)
+    with torch.no_grad():  # what it was
+        standardiser.sd.copy_(before["sd"])
+    assert not torch.allclose(standardiser(given), plain, atol=0.1)
+
+
 def test_a_missing_band_is_filled_by_the_typical_colour_and_flagged():
     """The expectation is written out: typical magnitude of the band plus the mean offset of the others."""
     o = observations(500, 3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cigars.config import ErrorModel, ObservationConfig
+from cigars.config import Config, ConfigError, ErrorModel, ObservationConfig
 from simulators.observation import draw_variance, host_errors, observe_hosts, observe_peak, observe_redshifts, observe_supernovae
 
 NUMBER = 20_000
@@ -98,6 +98,11 @@ def test_missing_bands_are_nan_and_every_object_keeps_one(key, magnitude):
     assert np.abs(missing.mean(0) - expected).max() < 5 * standard_error
     assert abs(missing[:, 0].mean() - probability) > 2 * standard_error  # the exception is seen
     assert not np.isnan(np.asarray(hosts(key, magnitude, ObservationConfig())[0])).any()
+    each = (0.0, 0.1, 0.9, 0.5, 0.0, 0.3)
+    share = np.isnan(np.asarray(hosts(key, magnitude, ObservationConfig(missing_probability=each))[0])).mean(0)
+    assert np.abs(share - each).max() < 5 * standard_error
+    with pytest.raises(ConfigError, match="missing_probability: expected one value or 6, one a band, got 2"):
+        Config().updated(**{"observation.missing_probability": (0.1, 0.2)})
 
 
 CORRELATION = (0.6, -0.4, 0.3)
