@@ -85,6 +85,8 @@ def ln_prior_ratio(
 ) -> Float[ndarray, "draw"]:
     """ln of new over old prior at each draw; a parameter that is not in `new` keeps its own.
 
+    Draws are of the old prior: one that float32 has put beyond an edge of it is taken to be at that edge.
+
     Raises:
         ValueError: for a parameter that is not free, or a new prior that is fixed: use `Posterior.conditional`.
     """
@@ -94,7 +96,8 @@ def ln_prior_ratio(
             raise ValueError(f"prior: expected free parameters of {', '.join(old)}, got {name!r}")
         if prior.fixed is not None:
             raise ValueError(f"prior of {name}: expected uniform or normal, got a fixed value; use conditional({name}={prior.fixed:g})")
-        total += _ln_density(prior.marginal, draws[name]) - _ln_density(old[name], draws[name])
+        values = np.clip(np.asarray(draws[name], float), old[name].low, old[name].high)
+        total += _ln_density(prior.marginal, values) - _ln_density(old[name], values)
     return total
 
 

@@ -6,6 +6,7 @@ made the posterior, and says so where it is gone. Nothing is changed in place: e
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from cigars.config import Config, Prior
 from cigars.files import FileError
 from cigars.importance import FEWEST, Chain, Constraint, Gaussian, effective_number, ln_prior_ratio, resample
 from cigars.posterior_file import check_memory, read_posterior, save_posterior
-from cigars.schema import GLOBALS, LOCALS, Observations, column
+from cigars.schema import GLOBALS, LOCALS, Marginal, Observations, column
 
 if TYPE_CHECKING:
     import arviz
@@ -75,6 +76,12 @@ class Posterior:
             raise FileError(
                 f"posterior: expected the configuration of its run, got none that can be read ({type(error).__name__})"
             ) from None
+
+    @cached_property
+    def priors(self) -> dict[str, Marginal]:
+        """Prior of each free parameter: that of the configuration, or what it was reweighted to."""
+        since = json.loads(self.attributes.get("reweighted", "{}"))
+        return self.config.marginals | {name: Prior.model_validate(prior).marginal for name, prior in since.items()}
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -242,16 +249,19 @@ class Posterior:
         return theta.numpy(), self.log_prob(theta.numpy()) + counted.sum(-1).double().numpy() - ln_proposal
 
     def reweight(self, prior: Mapping[str, Prior | Mapping[str, Any]], seed: int = 0) -> Posterior:
-        """The posterior under another prior of some parameters, such as `reweight({"Om0": {"normal": [0.3, 0.02]}})`.
+        """The posterior under another prior of some parameters, such as `reweight({"Om0": {"normal": [0.3, 0.02]}})`, in place of
+        theirs, whether configured or reweighted to.
 
         Raises:
             ValueError: for a parameter that is not free, or where fewer than 50 draws are effective, as for a prior that is wider.
         """
         new = {name: p if isinstance(p, Prior) else Prior.model_validate(p) for name, p in prior.items()}
         pool = self._pool(seed)
-        ratio = ln_prior_ratio(dict(zip(self.names, pool.T, strict=True)), self.config.marginals, new)
-        said = ", ".join(f"{name} ~ {p.model_dump(exclude_none=True)}" for name, p in new.items())
-        return self._weighted(pool, ratio, f"prior {said}", self.draws, seed)
+        ratio = ln_prior_ratio(dict(zip(self.names, pool.T, strict=True)), self.priors, new)
+        dumped = {name: p.model_dump(exclude_none=True) for name, p in new.items()}
+        said = ", ".join(f"{name} ~ {p}" for name, p in dumped.items())
+        since = json.dumps(json.loads(self.attributes.get("reweighted", "{}")) | dumped)
+        return self._weighted(pool, ratio, f"prior {said}", self.draws, seed, {"reweighted": since})
 
     def combine(self, *constraints: Gaussian | Chain | Constraint, seed: int = 0) -> Posterior:
         """The posterior times other experiments' constraints on cosmology.
@@ -276,8 +286,7 @@ class Posterior:
         """Draws of Θ as GetDist MCSamples, with labels and the ranges of the prior."""
         from getdist import MCSamples
 
-        marginals = self.config.marginals
-        ranges = {n: [v if np.isfinite(v) else None for v in (marginals[n].low, marginals[n].high)] for n in self.names}
+        ranges = {n: [v if np.isfinite(v) else None for v in (self.priors[n].low, self.priors[n].high)] for n in self.names}
         labels = [column(n).label.strip("$") for n in self.names]
         return MCSamples(samples=self.marginal(), names=list(self.names), labels=labels, ranges=ranges, label=self.config.name)
 
@@ -347,16 +356,18 @@ class Posterior:
             raise ValueError(f"theta: expected the {len(self.names)} parameters {', '.join(self.names)}, got shape {values.shape}")
         return values
 
-    def _weighted(self, theta: ndarray, ln_weight: ndarray, said: str, draws: int, seed: int) -> Posterior:
+    def _weighted(
+        self, theta: ndarray, ln_weight: ndarray, said: str, draws: int, seed: int, more: Mapping[str, Any] | None = None
+    ) -> Posterior:
         effective = effective_number(ln_weight)
-        if effective < FEWEST:
+        if not effective >= FEWEST:  # as for one that is not a number
             raise ValueError(
                 f"{said}: expected at least {FEWEST:.0f} effective draws, got {effective:.1f} of {len(ln_weight):,}; "
                 "the two hardly overlap: draw more, or doubt one of them"
             )
         chosen = resample(ln_weight, draws, np.random.default_rng(seed))
         before = self.attributes.get("weighted_by")
-        record = {"weighted_by": f"{before}; {said}" if before else said, "effective_draws": effective}
+        record = {"weighted_by": f"{before}; {said}" if before else said, "effective_draws": effective, **(more or {})}
         if len(theta) == self.draws and np.array_equal(theta, self.marginal()):
             return self._rows(chosen, record)
         return self._at(theta[chosen], seed, record)

@@ -132,10 +132,9 @@ def savage_dickey(
         raise ValueError(
             "Savage-Dickey: expected the configuration before truncation, as the prior of this run is a part of it; give `wide`"
         )
-    wide = wide or posterior.config
-    if wide.prior.region is not None:
+    if (wide or posterior.config).prior.region is not None:
         raise ValueError("Savage-Dickey: expected priors that are independent, got prior.region; leave it out of the configuration")
-    box, configured = ({n: c.marginals[n] for n in at} for c in (posterior.config, wide))
+    box, configured = ({n: priors[n] for n in at} for priors in (posterior.priors, wide.marginals if wide else posterior.priors))
     prior = Prior(box)
     point = torch.tensor([list(at.values())], dtype=torch.float32)
     if not bool(torch.isfinite(prior.log_prob(point))):

@@ -49,6 +49,15 @@ def test_a_chain_of_a_gaussian_weighs_like_it():
     np.testing.assert_allclose(chain.ln_density(x), law.ln_density(x), atol=0.12)  # the kernel widens by 1 + n^(-2/5)
 
 
+def test_a_draw_that_float32_put_beyond_an_edge_has_the_weight_of_the_edge():
+    """-0.2 in float32 is below -0.2: a draw there had an infinite weight, and was all that was left."""
+    old = {"mass_step": Marginal("uniform", 0.0, 1.0, -0.2, 0.2)}
+    draws = {"mass_step": np.array([-0.2, 0.0, 0.2], np.float32).astype(float)}
+    assert draws["mass_step"][0] < -0.2 < 0.2 < draws["mass_step"][2]
+    ratio = ln_prior_ratio(draws, old, {"mass_step": Prior(normal=(0.0, 0.1))})
+    np.testing.assert_allclose(ratio[1] - ratio[[0, 2]], 2, rtol=1e-6)
+
+
 def test_prior_ratios_are_those_of_the_densities():
     old = {"Om0": Marginal("uniform", 0.0, 1.0, 0.0, 1.0), "M0": Marginal("normal", -19.5, 0.2, -np.inf, np.inf)}
     draws = {"Om0": np.array([0.1, 0.3]), "M0": np.array([-19.5, -19.3])}

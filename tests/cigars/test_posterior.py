@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
+from cigars.config import Prior
 from cigars.files import FileError
 from cigars.importance import Gaussian
 from cigars.posterior import Posterior, load_posterior
@@ -142,6 +143,26 @@ def test_another_prior_gives_the_product_of_densities():
     other = post.reweight({"Om0": {"normal": [0.3, 0.05], "within": [0.0, 1.0]}})
     assert other["Om0"].std() == pytest.approx(0.05 / 2**0.5, rel=5 / other.attributes["effective_draws"] ** 0.5)
     assert abs(post["Om0"].std() / (0.05 / 2**0.5) - 1) > 5 / other.attributes["effective_draws"] ** 0.5
+
+
+def test_a_second_prior_takes_the_place_of_the_first(tmp_path):
+    """Not its product with it, also after the posterior was written."""
+    post, told = synthetic(Om0=(0.3, 0.05)), {"normal": [0.3, 0.05], "within": [0.0, 0.8]}
+    once = post.reweight({"Om0": told})
+    twice = load_posterior(once.save(tmp_path / "once.nc")).reweight({"Om0": told})
+    assert twice.attributes["effective_draws"] == pytest.approx(once.draws)  # nothing is weighted
+    assert twice["Om0"].std() == pytest.approx(once["Om0"].std(), rel=1e-6)
+    assert twice.priors["Om0"] == Prior.model_validate(told).marginal
+    assert twice.priors["M0"] == post.config.marginals["M0"]
+    back = once.reweight({"Om0": {"uniform": [0.0, 0.8]}})
+    assert back["Om0"].std() == pytest.approx(post["Om0"].std(), rel=5 / back.attributes["effective_draws"] ** 0.5)
+    assert abs(once["Om0"].std() / post["Om0"].std() - 1) > 0.2
+
+
+def test_weights_that_are_no_numbers_are_refused():
+    post = synthetic(100)
+    with pytest.raises(ValueError, match="at least 50 effective draws, got nan"):
+        post._weighted(post.marginal(), np.where(np.arange(100) < 5, np.nan, 0.0), "prior", 100, 0)
 
 
 def test_with_its_run_a_posterior_is_weighted_from_many_more_draws(asked):

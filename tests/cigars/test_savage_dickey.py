@@ -98,7 +98,7 @@ class Given:
 
     def __init__(self, box=None):
         self.config = truncated(Config(), {"mass_step": box}) if box else Config()
-        self.attributes = {"truncated_for": "0123"} if box else {}
+        self.priors, self.attributes = self.config.marginals, {"truncated_for": "0123"} if box else {}
 
     def marginal(self, *_):
         return 0.02 + 0.02 * np.random.default_rng(4).normal(size=(6000, 1))
