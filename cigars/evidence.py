@@ -26,7 +26,7 @@ from cigars.config import Config, ConfigError, TrainingConfig
 from cigars.convergence import Convergence
 from cigars.exact import count_sample
 from cigars.exact_checks import MAX_PAIRS, SIGMAS, check_light, check_numbers, covered
-from cigars.schema import Observations
+from cigars.schema import Globals, Observations
 from cigars.targets import TargetWarning, target_hash
 from cigars.validation import check_ids
 
@@ -37,6 +37,7 @@ __all__ = ["compare_exactly", "exact_evidence"]
 
 TEMPERATURES = 0.7, 0.5, 0.35  # of the target, until its weights have a variance: a smaller one lies further inside the posterior
 RESTORED_AT = 48  # draws at which what pruning took from L is put back
+COUNTED_AT = 12  # draws at which the expected number is that of all hosts
 Reporter = Callable[..., None]
 
 
@@ -201,11 +202,27 @@ def exact_evidence(
         gained = np.asarray(at(stacked(theta[some], config), every, simulator), np.float64) - ln_likelihoods[some]
         # E[L of all pairs / L of those kept], over draws of the posterior of those kept, is the ratio of the two evidences
         restored, restored_error = float(np.log(np.mean(np.exp(gained)))), float(np.std(gained, ddof=1) / len(gained) ** 0.5)
+    counted, counted_error = _counted(stacked(theta[:: max(len(theta) // COUNTED_AT, 1)], config), simulator, config, exposure, sample)
     prior = Prior(config.marginals)
     eta = prior.transform.inv(torch.as_tensor(np.array(theta), dtype=torch.float32)).double().numpy()
     ln_prior = -0.5 * (eta**2).sum(1) - 0.5 * eta.shape[1] * np.log(2 * np.pi)
     found = _harmonic_mean(eta, ln_likelihoods + ln_prior, seed)
-    return found._replace(ln_z=found.ln_z + restored, error=math.hypot(found.error, restored_error))
+    return found._replace(ln_z=found.ln_z + restored + counted, error=math.hypot(found.error, restored_error, counted_error))
+
+
+def _counted(theta: Globals, simulator: Any, config: Config, exposure: float, sample: int) -> tuple[float, float]:
+    """What ln Z gains if the expected number is that of all hosts in place of a sample of them, at draws of Θ, and the error of that.
+
+    Models that show other hosts have another sample. Its error changes nothing of the posterior, but N times it is an error of ln Z.
+    """
+    from simulators.counts import ALL_HOSTS_ERROR, expected_count, expected_count_of_all_hosts
+
+    draws = [Globals(*values) for values in zip(*theta, strict=True)]
+    of_sample = np.array([float(expected_count(one, simulator, config, sample)) for one in draws])
+    of_all = np.array([float(expected_count_of_all_hosts(one, simulator, config)) for one in draws])
+    gained = exposure * (of_sample - of_all)
+    scatter = float(np.std(gained, ddof=1) / len(gained) ** 0.5)
+    return float(np.log(np.mean(np.exp(gained)))), math.hypot(scatter, exposure * float(of_all.mean()) * ALL_HOSTS_ERROR)
 
 
 def _harmonic_mean(eta: np.ndarray, ln_posterior: np.ndarray, seed: int) -> Evidence:

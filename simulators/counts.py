@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from cigars.schema import FIDUCIAL, Globals
 from simulators.categorical import draw_index
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from cigars.config import Config
     from simulators.hosts import HostBank
 
-__all__ = ["expected_count", "sky_rate", "with_exposure"]
+__all__ = ["ALL_HOSTS_ERROR", "expected_count", "expected_count_of_all_hosts", "sky_rate", "with_exposure"]
 
 SAMPLE = 1 << 17
+ALL_HOSTS, ALL_HOSTS_ERROR = 1 << 20, 3e-4  # draws at least, and the relative error then, by the scatter over seeds
 SOFTNESS = 0.02  # mag for thresholds, dex for the mass step
 
 
@@ -44,8 +45,43 @@ def expected_count(theta: Globals, simulator: Simulator, config: Config, sample:
 
     Differentiable in every parameter of Θ. Uses a fixed key, so the error is common to all Θ and cancels in ratios.
     """
-    host_key, dust_key, normal_key, age_key = jax.random.split(jax.random.key(0), 4)
-    h = unpack(simulator.table[draw_index(host_key, simulator.cdf, sample)], len(config.hosts.bands))
+    keys = jax.random.split(jax.random.key(0), 4)
+    rows = simulator.table[draw_index(keys[0], simulator.cdf, sample)]
+    return _number(theta, simulator) * jnp.mean(_detected(theta, rows, keys[1:], simulator, config))
+
+
+@jax.jit(static_argnames=("config", "least"))
+def expected_count_of_all_hosts(
+    theta: Globals, simulator: Simulator, config: Config, seed: int = 0, least: int = ALL_HOSTS
+) -> Float[Array, ""]:
+    """As `expected_count`, by every host of the table as often as the others in place of a sample of them.
+
+    Slower, with an error of `ALL_HOSTS_ERROR`, which is that of light and errors alone: `seed` is of these, `least` of their draws.
+    """
+    hosts = len(simulator.table)
+    draws = hosts * -(-least // hosts)
+    places = jnp.arange(-(-draws // SAMPLE) * SAMPLE).reshape(-1, SAMPLE)
+    share = jnp.exp(simulator.ln_weight - jax.nn.logsumexp(simulator.ln_weight)) * (hosts / draws)
+
+    def of_block(number: Array, place: Array) -> Array:
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), number), 3)
+        weight = jnp.where(place < draws, share[place % hosts], 0.0)
+        return jnp.sum(weight * _detected(theta, simulator.table[place % hosts], keys, simulator, config))
+
+    return _number(theta, simulator) * jax.lax.map(lambda block: of_block(*block), (jnp.arange(len(places)), places)).sum()
+
+
+def _number(theta: Globals, simulator: Simulator) -> Float[Array, ""]:
+    """Expected supernovae of all hosts at the fiducial slope, detected or not."""
+    return jnp.exp(simulator.ln_total + math.log(10) * theta.dtd_logA)
+
+
+def _detected(
+    theta: Globals, rows: Float[Array, "host column"], keys: Key[Array, "3"], simulator: Simulator, config: Config
+) -> Float[Array, "host"]:
+    """Rate of catalogued supernovae of each host over its rate at the fiducial slope, by one draw of light and errors an age."""
+    dust_key, normal_key, age_key = keys
+    h = unpack(rows, len(config.hosts.bands))
     modulus = transverse_modulus(theta, h.z, config.hosts.z_max)
     dust = draw_dust(dust_key, config.supernovae.dust, h.mass_log10_msun, h.dust_tau2, h.dust_index)
     relative = jnp.exp(ln_rate_per_bin(h.ln_mass, ln_bin_ages(h.z), theta.dtd_slope) - h.ln_rate0[:, None])
@@ -63,7 +99,7 @@ def expected_count(theta: Globals, simulator: Simulator, config: Config, sample:
     z = jnp.broadcast_to(h.z[:, None], m.shape)
     seen = jnp.sum(relative * detection_probability(z, m, config.selection, simulator.detection), -1)
     passes = ndtr((h.faintest - modulus) / SOFTNESS) * host_efficiency(h.magnitude + modulus[:, None], config.selection, config.band_names)
-    return jnp.exp(simulator.ln_total + math.log(10) * theta.dtd_logA) * jnp.mean(seen * passes)
+    return seen * passes
 
 
 def with_exposure(simulator: Simulator, config: Config, bank: HostBank) -> Simulator:

@@ -7,16 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.interpolate import RegularGridInterpolator
 from scipy.special import logsumexp
 
 from cigars.catalogue import Catalogue, write_catalogue
 from cigars.config import Config, to_toml
-from cigars.evidence import RESTORED_AT, TEMPERATURES, compare_exactly, exact_evidence
+from cigars.evidence import RESTORED_AT, TEMPERATURES, _counted, compare_exactly, exact_evidence
 from cigars.exact import count_sample
-from cigars.schema import FIDUCIAL, Observations
+from cigars.schema import FIDUCIAL, Globals, Observations
 from cigars.targets import TargetWarning
 from inference.harmonic import Evidence, HeavyTail
 from simulators.candidates import candidates
+from simulators.counts import ALL_HOSTS_ERROR, expected_count
 from simulators.exact import ExactPosterior, stacked
 from simulators.likelihood import ln_likelihood
 from simulators.staged import Staged
@@ -63,6 +65,9 @@ def test_the_bayes_factor_is_that_of_a_grid(setting, cigars):
     at = jax.jit(lambda every: jax.lax.map(lambda one: ln_likelihood(one, matches, simulator, config, 1.0, sample), every))
     ln_l = np.asarray(at(nodes), float).reshape(len(m0), len(sigma))
     edges = np.where(np.arange(len(sigma)) % (len(sigma) - 1) == 0, 0.5, 1.0) / (len(sigma) - 1)  # the trapezoidal rule
+    coarse = (m0[::25], sigma[::10])  # what all hosts expect, in place of a sample of them, over the grid
+    change = [[_counted(_at(M0=m, sigma_int=s), simulator, config, 1.0, sample)[0] for s in coarse[1]] for m in coarse[0]]
+    ln_l += RegularGridInterpolator(coarse, np.array(change))(np.stack(np.meshgrid(m0, sigma, indexing="ij"), -1))
     at_nested = np.array([np.interp(0.19, sigma, row) for row in ln_l])
     exact = logsumexp(at_nested) - logsumexp(ln_l, b=edges[None])
 
@@ -80,6 +85,11 @@ def test_the_bayes_factor_is_that_of_a_grid(setting, cigars):
     assert f"{nested['ln_k']:+.2f}" in said.out
 
 
+def _at(**values):
+    """Twice the same Θ."""
+    return Globals(*(jnp.full(2, v, jnp.float32) for v in FIDUCIAL._replace(**values)))
+
+
 FEW = Observations(*(np.zeros(OBJECTS, np.float32) for _ in Observations._fields))
 
 
@@ -88,9 +98,10 @@ class Chains:
 
     def __init__(self, monkeypatch):
         self.config, self.rng = Config().updated(**PRIOR), np.random.default_rng(1)
-        self.r_hat, self.divergences, self.pairs = 1.0, 0, (9, 9)
+        self.r_hat, self.divergences, self.pairs, self.counted = 1.0, 0, (9, 9), (0.0, 0.0)
         monkeypatch.setattr("simulators.staged.sample_staged", self.sampled)
         monkeypatch.setattr("simulators.candidates.candidates", lambda *_, **__: jnp.float32(1))  # stands for all pairs
+        monkeypatch.setattr("cigars.evidence._counted", lambda *_: self.counted)
 
     def sampled(self, *_, chains, draws, **__):
         theta = np.stack([self.rng.normal(-19.5, 0.02, (chains, draws)), self.rng.normal(0.1, 0.01, (chains, draws))], -1)
@@ -116,6 +127,24 @@ def test_chains_in_different_modes_give_no_evidence(monkeypatch):
         assert np.isfinite(exact_evidence(chains.config, FEW, 1.0).ln_z)
 
 
+def test_models_that_show_other_hosts_expect_the_same_number(setting):
+    """At one Θ. By the samples of each, ln Z of a narrower prior would be another by up to a nat or so."""
+    narrow = setting.config.updated(**{"prior.Om0": {"uniform": [0.29, 0.31]}})
+    bank = banks.synthetic_bank(3000)
+    faint = bank._replace(magnitude=bank.magnitude + 2)
+    gained = []
+    for config in (setting.config.updated(**{"prior.Om0": {"uniform": [0.0, 1.0]}}), narrow):
+        simulator, sample = prepare(config, faint), 1 << 10
+        theta = _at()
+        exposure = 100 / OBJECTS
+        ln_z = -exposure * float(expected_count(Globals(*(v[0] for v in theta)), simulator, config, sample))
+        gain, error = _counted(theta, simulator, config, exposure, sample)
+        gained.append((ln_z, ln_z + gain))
+        assert error == pytest.approx(100 * ALL_HOSTS_ERROR, rel=0.05)
+    assert abs(gained[0][1] - gained[1][1]) < 5 * 2**0.5 * error
+    assert abs(gained[0][0] - gained[1][0]) > 5 * 2**0.5 * error
+
+
 def test_what_pruning_took_is_put_back(monkeypatch):
     """All pairs make L larger by exp(.3 + 5 (M_0 + 19.5)), and so the evidence by .3 and half the variance .01 of the exponent."""
     chains = Chains(monkeypatch)
@@ -131,6 +160,11 @@ def test_what_pruning_took_is_put_back(monkeypatch):
     found = exact_evidence(chains.config, FEW, 1.0)
     assert found.ln_z - without.ln_z == pytest.approx(0.305, abs=5 * 0.1 / RESTORED_AT**0.5)
     assert found.error == pytest.approx(np.hypot(without.error, 0.1 * np.exp(0.3) / RESTORED_AT**0.5), rel=0.4)
+    chains.pairs, chains.counted = (9, 9), (0.7, 0.2)
+    chains.rng = np.random.default_rng(1)
+    recounted = exact_evidence(chains.config, FEW, 1.0)
+    assert recounted.ln_z - without.ln_z == pytest.approx(0.7)
+    assert recounted.error == pytest.approx(np.hypot(without.error, 0.2))
     analytic = np.log(2 * np.pi * 0.02 * 0.01 / (1.0 * 0.19))  # the priors are 1 and .19 wide
     assert abs(without.ln_z - analytic) < 5 * without.error + 0.02
 

@@ -7,7 +7,7 @@ import pytest
 
 from cigars.config import Config
 from cigars.schema import FIDUCIAL, Globals
-from simulators.counts import expected_count, with_exposure
+from simulators.counts import expected_count, expected_count_of_all_hosts, with_exposure
 from simulators.population import galaxies_per_deg2
 from simulators.simulator import build_simulator
 from simulators.survey import prepare
@@ -87,6 +87,17 @@ def test_count_is_the_mean_of_simulated_counts(draw_at, simulator, config, where
 
 def test_expected_supernovae_is_the_count_at_the_fiducial(simulator, config):
     assert float(expected_count(_theta(), simulator, config)) == pytest.approx(EXPECTED, rel=1e-4)
+
+
+def test_all_hosts_expect_what_a_sample_of_them_does_with_less_noise(simulator, config):
+    """A sample of as many draws has an error of 1 %, all hosts, by light and errors alone, less than half of it."""
+    of_all = [float(expected_count_of_all_hosts(_theta(), simulator, config, seed, 1 << 15)) for seed in range(4)]
+    scatter = np.std(of_all, ddof=1)
+    assert scatter < 0.005 * EXPECTED
+    of_sample = float(expected_count(_theta(), simulator, config, 1 << 19))
+    assert abs(np.mean(of_all) - of_sample) < 5 * np.hypot(scatter / 2, 0.0025 * EXPECTED)
+    brighter = float(expected_count_of_all_hosts(_theta(FIDUCIAL._replace(dtd_logA=-12.13)), simulator, config, 0, 1 << 15))
+    assert abs(brighter - of_sample) > 5 * np.hypot(scatter / 2, 0.0025 * EXPECTED)
 
 
 OTHER_PRIORS = {"flat-w0waCDM": {"supernovae.cosmology": "flat-w0waCDM"}, "narrow": {"prior.Om0": {"uniform": [0.25, 0.35]}}}
