@@ -24,7 +24,7 @@ from cigars.runs import run_config
 from cigars.schema import Column, Survey, column
 from cigars.seen import REDSHIFT_BINS, Seen, input_names, pool, see, statistics_of
 from cigars.tables import write_table
-from cigars.targets import TargetWarning, as_survey, check_exposure, in_words, inside, lacking, target_hash
+from cigars.targets import TargetWarning, as_survey, check_exposure, in_words, inside, lacking, target_hash, warn_of_other_target
 
 if TYPE_CHECKING:
     from inference.checks import Check, Family, Judged
@@ -92,7 +92,7 @@ def check(
         ConfigError: for too few surveys or a level outside (0, 1).
 
     Warns:
-        TargetWarning: of objects that are not judged.
+        TargetWarning: of objects that are not judged, and where the run was trained for another catalogue.
     """
     from inference.checks import judge_among
     from inference.misspecification import false_discoveries
@@ -100,6 +100,7 @@ def check(
 
     config = run_config(run)
     check_exposure(exposure, config)
+    warn_of_other_target(run, catalogue)
     trained, started = load_run(Path(run), device), time.monotonic()
     if surveys < (fewest := _fewest(trained, config)) or not 0 < level < 1:
         raise ConfigError(

@@ -134,8 +134,9 @@ def run_and_catalogue(first: Path, second: Path | None, pretrained: str | None) 
 
 
 def _config_and_catalogue(first: Path, second: Path | None, pretrained: str | None, settings: list[str] | tuple) -> tuple[Config, Path]:
-    """Configuration of a preset, a TOML file or a run folder, and the catalogue."""
+    """Configuration of a preset, a TOML file or a run folder, before any truncation, and the catalogue."""
     from cigars import pipeline
+    from cigars.truncation import untruncated
 
     if pretrained is not None:
         raise ConfigError("infer: expected no --pretrained with --method exact, which needs no network; give CONFIG CATALOGUE")
@@ -147,4 +148,4 @@ def _config_and_catalogue(first: Path, second: Path | None, pretrained: str | No
         return pipeline.configured(str(first), settings), second
     if settings:
         raise ConfigError("infer: expected no --set with a run folder, whose configuration is used as it is; give a preset or a TOML file")
-    return pipeline.run_config(first), second
+    return untruncated(first), second

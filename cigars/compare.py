@@ -24,7 +24,7 @@ from cigars.config import Config, ConfigError, fingerprint, load_config
 from cigars.files import replacing
 from cigars.runs import run_config, stored_fingerprint
 from cigars.schema import Survey
-from cigars.targets import as_survey, check_exposure, check_trained, target_hash
+from cigars.targets import as_survey, check_exposure, check_trained, target_hash, warn_of_others
 
 if TYPE_CHECKING:
     from inference.classify import Calibration, Labelled, ModelClassifier
@@ -173,6 +173,7 @@ def compare(
     train, held, test = parts
     net, history = train_classifier(train, held, len(models), seed=seed, checkpoint=checkpoints / "classifier.pt", report=report)
     ordered = select(catalogue, np.argsort(catalogue.id))
+    warn_of_others(catalogue)
     survey = as_survey(ordered.observations, exposure)
     check_trained(_Known(device, _Objects(summary.standardiser), {"number_range": numbers}), survey, first)
     with torch.no_grad():

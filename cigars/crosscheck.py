@@ -29,7 +29,7 @@ from cigars.files import replacing
 from cigars.infer import hide
 from cigars.runs import run_config
 from cigars.schema import Globals
-from cigars.targets import TargetWarning, as_survey, check_exposure, inside, target_hash
+from cigars.targets import TargetWarning, as_survey, check_exposure, inside, target_hash, warn_of_other_target
 
 if TYPE_CHECKING:
     from inference.object_likelihood import ObjectLikelihood
@@ -158,7 +158,7 @@ def crosscheck(
         ConfigError: for an exposure that the run was not trained for, or numbers that make no chain.
 
     Warns:
-        TargetWarning: where the run was trained with spectroscopic redshifts.
+        TargetWarning: where the run was trained with spectroscopic redshifts, or for another catalogue.
     """
     from inference.batches import pack
     from inference.model import load_run, versions
@@ -169,6 +169,7 @@ def crosscheck(
     check_exposure(exposure, config)
     if min(surveys, objects, chains, warmup) < 1 or draws < 2 * chains:
         raise ConfigError(f"crosscheck: expected positive numbers and at least two draws a chain, got {draws} draws of {chains} chains")
+    warn_of_other_target(run, catalogue)
     trained = load_run(Path(run))
     within, outside = inside(trained, catalogue._replace(observations=hide(catalogue.observations, ["z_spec"])), None)
     if outside or not len(catalogue.id):

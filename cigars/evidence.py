@@ -27,7 +27,7 @@ from cigars.convergence import Convergence
 from cigars.exact import count_sample
 from cigars.exact_checks import MAX_PAIRS, SIGMAS, check_light, check_numbers, covered
 from cigars.schema import Globals, Observations
-from cigars.targets import TargetWarning, target_hash
+from cigars.targets import TargetWarning, target_hash, warn_of_others
 from cigars.validation import check_ids
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def compare_exactly(
     sized = on_one_survey(models)
     check_ids(np.asarray(catalogue.id).astype(np.str_))
     check_light(catalogue)
+    warn_of_others(catalogue)
     bank = load_bank(first.hosts, progress=lambda done, total: report("hosts", done, total))
     observations = select(catalogue, np.argsort(catalogue.id)).observations
     found: dict[str, Evidence] = {}

@@ -24,7 +24,7 @@ from cigars.files import refuse_existing
 from cigars.host_summaries import Summaries, write_summaries
 from cigars.infer import assemble, hide
 from cigars.posterior_file import check_memory, check_room, save_posterior
-from cigars.targets import TargetWarning
+from cigars.targets import TargetWarning, warn_of_others
 from cigars.validation import check_ids
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def infer_exact(
         FileError: where the draws do not fit into memory or on the disk, or a file exists.
 
     Warns:
-        TargetWarning: where the chains have not converged, the bank is too sparse for the photometry, or objects are left out.
+        TargetWarning: where the chains have not converged, the bank is too sparse for the photometry, objects are left out, or some are
+            expected to be of other types.
     """
     for path in (output, hosts):
         if path is not None:
@@ -95,6 +96,7 @@ def infer_exact(
     check_ids(np.asarray(catalogue.id).astype(np.str_))
     catalogue = catalogue._replace(observations=hide(catalogue.observations, hidden))
     check_light(catalogue)
+    warn_of_others(catalogue)
     check_memory(each * chains, len(catalogue.id))
     if output is not None:
         check_room(output, each * chains, len(catalogue.id))

@@ -25,7 +25,7 @@ from cigars.memory import gives_back
 from cigars.posterior_file import check_memory, check_room, read_posterior, writing
 from cigars.runs import run_config
 from cigars.schema import LOCALS, Observations
-from cigars.targets import FEW, TargetWarning, as_survey, check_exposure, check_trained, inside, target_hash, unlike_share
+from cigars.targets import FEW, TargetWarning, as_survey, check_exposure, check_trained, inside, target_hash, unlike_share, warn_of_others
 from cigars.truncation import draw_prior, piled_up, read_rounds
 from cigars.validation import check_ids
 
@@ -59,6 +59,7 @@ def _warn_of_theta(blind: Sequence[str], catalogue: Catalogue, number: int, conf
         said = f"Θ is drawn from its prior, not inferred: its networks saw no survey without {' and '.join(blind)}"
         warnings.warn(f"{said}; the posteriors of the objects hold for that prior", TargetWarning, stacklevel=3)
         return
+    warn_of_others(catalogue)
     if size < (1 - FEW) * number:
         said = f"{number - size:,} of {number:,} objects are left out, which count in their number and tell nothing else"
         warnings.warn(f"{said}: widths of Θ are those of all; train a configuration that covers them", TargetWarning, stacklevel=3)
@@ -114,7 +115,7 @@ def infer(
 
     Warns:
         TargetWarning: where the run was truncated for a target and the posterior piles up at an edge of its box, where Θ is drawn from
-            its prior, and where more than 1 % of the objects are left out.
+            its prior, and where more than 1 % of the objects are left out, or expected to be of other types.
     """
     from inference.model import load_run
     from inference.posterior import GlobalPosterior

@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 CALIBRATION_DRAWS = 255
+COSMOLOGY = ("Om0", "Ode0", "w0", "wa")  # by which hosts are seen or not
 ROUNDS = 3  # of a training for one target, where none are given
 
 Reporter = Callable[..., None]  # (stage, done, total, **metrics)
@@ -75,7 +76,8 @@ def simulate(
         report: progress of building the host bank.
 
     Raises:
-        ConfigError: for an unknown, infinite or dependent parameter in `theta`, or for `theta` together with `from_prior`.
+        ConfigError: for an unknown, infinite or dependent parameter in `theta`, a cosmology outside the prior, or for `theta` together
+            with `from_prior`.
     """
     given = dict(theta or {})
     if unknown := sorted(set(given) - set(Globals._fields)):
@@ -86,6 +88,13 @@ def simulate(
         raise ConfigError(f"theta: expected finite numbers, got {wrong}")
     if config.supernovae.cosmology != "LCDM" and "Ode0" in given:
         raise ConfigError(f"theta: expected no Ode0 in {config.supernovae.cosmology}, where it is 1 - Om0; leave it out")
+    for name, value in config.globals_of(given)._asdict().items():
+        prior = config.marginals.get(name)
+        if prior and name in COSMOLOGY and not from_prior and not prior.low <= value <= prior.high:
+            raise ConfigError(
+                f"theta: expected {name} within its prior, {prior.low:g} to {prior.high:g}, as hosts that it does not show are left out, "
+                f"got {value:g}; widen prior.{name}"
+            )
     survey = survey_source(config.of_exposure(1.0), "mock", None if from_prior else config.globals_of(given), report)(number, 1)
     one = _first(survey)
     ids = [f"{config.name}-{i:05d}" for i in range(int(one.number))]

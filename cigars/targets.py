@@ -6,6 +6,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.stats import binom
 from cigars.catalogue import Catalogue, CatalogueError, select
 from cigars.config import Config
 from cigars.schema import Globals, Latents, Observations, Survey
+from cigars.truncation import read_rounds
 
 __all__ = [
     "TargetWarning",
@@ -26,6 +28,8 @@ __all__ = [
     "lacking",
     "target_hash",
     "unlike_share",
+    "warn_of_other_target",
+    "warn_of_others",
 ]
 
 FEW = 0.01  # share of the objects above which it counts that they are not like those of the training
@@ -171,6 +175,24 @@ def _correlations(o: Observations) -> tuple[np.ndarray, ...]:
     """Correlations of the errors of (m, x), (m, c) and (x, c), zero where no covariance is given, [object] each."""
     m, x, c = (np.sqrt(np.asarray(v, float)) for v in (o.var_m, o.var_x, o.var_c))
     return tuple(np.nan_to_num(np.asarray(cov, float)) / scale for cov, scale in ((o.cov_mx, m * x), (o.cov_mc, m * c), (o.cov_xc, x * c)))
+
+
+def warn_of_other_target(run: str | Path, catalogue: Catalogue) -> None:
+    """Warn where the prior of a run was cut to where another catalogue's Θ is."""
+    record = read_rounds(run)
+    if record is not None and record.target != target_hash(catalogue):
+        said = f"{run}: its prior was cut for another catalogue ({record.objects} objects, {record.target})"
+        warnings.warn(f"{said}; what is said of this one holds within that; train for it, or without a target", TargetWarning, stacklevel=3)
+
+
+def warn_of_others(catalogue: Catalogue) -> None:
+    """Warn where a catalogue is expected to hold objects of other types, of which the model has none."""
+    if catalogue.p_ia is None:
+        return
+    others = float(np.nansum(1 - np.asarray(catalogue.p_ia, float)))
+    if others > FEW * len(catalogue.id):
+        said = f"by p_ia {others:.0f} of {len(catalogue.id):,} objects are not of type Ia"
+        warnings.warn(f"{said}; all are taken to be, p_ia is not used: cut the catalogue by it", TargetWarning, stacklevel=3)
 
 
 def check_exposure(exposure: float, config: Config) -> None:

@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cigars.config import Config, ConfigError, Prior, Region
 from cigars.files import FileError, replacing
+from cigars.runs import run_config
 from cigars.schema import Marginal
 
 if TYPE_CHECKING:
@@ -330,6 +331,14 @@ def read_rounds(run: str | Path) -> Rounds | None:
     except (OSError, ValueError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise FileError(f"run folder {run}: cannot read {RECORD}: {reason}; train again") from None
+
+
+def untruncated(run: str | Path) -> Config:
+    """The configuration of a run folder, with the prior that it had before rounds cut it to where their target is."""
+    config, record = run_config(run), read_rounds(run)
+    if record is None:
+        return config
+    return config.updated(**{f"prior.{n}": p.model_dump(exclude_none=True) for n, p in record.configured.items()}, **{"prior.region": None})
 
 
 def write_rounds(run: str | Path, rounds: Rounds) -> None:

@@ -24,7 +24,7 @@ from cigars.config import Config, ConfigError
 from cigars.files import FileError, replacing
 from cigars.runs import run_config
 from cigars.schema import LOCALS
-from cigars.targets import as_survey, check_exposure, check_trained, target_hash
+from cigars.targets import as_survey, check_exposure, check_trained, target_hash, warn_of_other_target
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,6 +99,9 @@ def validate(
     Raises:
         ConfigError: for too few surveys or a level outside (0, 1).
         CatalogueError: for a catalogue or an exposure unlike those of the training.
+
+    Warns:
+        TargetWarning: where the run was trained for another catalogue.
     """
     from inference.checks import joint_checks, judge, marginal_checks
     from inference.local_check import local_check
@@ -109,6 +112,8 @@ def validate(
     config = run_config(run)
     if exposure is not None:
         check_exposure(exposure, config)
+    if catalogue is not None:
+        warn_of_other_target(run, catalogue)
     trained = load_run(Path(run), device)
     observed = None if catalogue is None else _observed(trained, catalogue, 1.0 if exposure is None else exposure, config, seed)
     fresh = _fresh(trained, config, surveys, exposure, seed, report)

@@ -78,6 +78,7 @@ def test_presets_are_listed_and_shown_whole(cigars, tmp_path):
         (["simulate", "demo", "-o", "a.fits", "--theta", "Om0"], "expected name=number, got 'Om0'"),
         (["simulate", "demo", "-o", "a.fits", "--theta", "Omega=1"], "expected parameters of ['Om0'"),
         (["simulate", "demo", "-o", "a.fits", "--theta", "Om0=nan"], "expected finite numbers"),
+        (["simulate", "demo", "-o", "a.fits", "--theta", "Om0=0.9"], "expected Om0 within its prior, 0 to 0.8, as hosts"),
         (["simulate", "demo", "-o", "a.fits", "--theta", "Om0=0.3", "--from-prior"], "give one or the other"),
         (["simulate", "des5yr", "-o", "a.fits", "--theta", "Ode0=0.6"], "expected no Ode0 in flat-LCDM"),
         (["train", "nope", "-o", "run"], "got 'nope'"),

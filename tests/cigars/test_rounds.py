@@ -19,11 +19,12 @@ import cigars as package
 from cigars import pipeline, rounds
 from cigars.catalogue import Catalogue, CatalogueError, write_catalogue
 from cigars.cli import main
+from cigars.cli_infer import _config_and_catalogue
 from cigars.config import ConfigError, load_config
 from cigars.runs import read_calibration, run_config, stored_fingerprint
 from cigars.schema import FIDUCIAL
 from cigars.targets import TargetWarning, target_hash
-from cigars.truncation import RECORD, TAIL, Rounds, prior_mass, read_rounds, truncated, volume, write_rounds
+from cigars.truncation import RECORD, TAIL, Rounds, prior_mass, read_rounds, truncated, untruncated, volume, write_rounds
 
 BANDS = tuple("ugrizy")
 
@@ -92,6 +93,13 @@ def test_what_the_last_round_leaves_is_an_ordinary_run_of_the_truncated_configur
     assert stored_fingerprint(made) == pipeline.run_fingerprint(final)
     learned = [(made / folder / "checkpoints" / "regressor.pt").exists() for folder in (".", "round-2")]
     assert learned == [False, True]  # the posteriors are those of the last round's summary
+
+
+def test_without_networks_a_run_is_asked_under_the_prior_before_its_rounds(made, workplace):
+    """The box was made by the data of its target, and the exact likelihood has none of its region."""
+    assert untruncated(made) == load_config(workplace.config) == untruncated(workplace.run)
+    assert run_config(made).prior != load_config(workplace.config).prior
+    assert _config_and_catalogue(made, workplace.mock, None, ())[0] == load_config(workplace.config)
 
 
 @pytest.mark.filterwarnings("ignore::cigars.targets.TargetWarning")

@@ -8,7 +8,17 @@ import pytest
 from cigars.catalogue import Catalogue, CatalogueError, select
 from cigars.config import load_config
 from cigars.schema import Globals, Latents, Observations, Survey
-from cigars.targets import ENOUGH, SURVEYS, TargetWarning, as_survey, check_target, target_hash
+from cigars.targets import (
+    ENOUGH,
+    SURVEYS,
+    TargetWarning,
+    as_survey,
+    check_target,
+    target_hash,
+    warn_of_other_target,
+    warn_of_others,
+)
+from cigars.truncation import Rounds, write_rounds
 
 from .catalogues import make_catalogue
 
@@ -177,3 +187,19 @@ def test_correlations_of_errors_that_the_training_did_not_have_are_refused(targe
         check_target(target, uniform_source(), as_trained)
     with pytest.raises(CatalogueError, match=r"of the training, 0.00, 0.00, 0.00, got 0.60, 0.60, 0.30"):
         check_target(correlated(0.6, 0.6, 0.3), uniform_source(), config)
+
+
+def test_objects_of_other_types_are_a_warning_as_p_ia_is_not_used(target):
+    warn_of_others(target)
+    warn_of_others(target._replace(p_ia=np.full(SIZE, 0.995)))
+    with pytest.warns(TargetWarning, match=r"by p_ia 40 of 400 objects are not of type Ia; .* cut the catalogue by it"):
+        warn_of_others(target._replace(p_ia=np.where(np.arange(SIZE) < 2, np.nan, 0.9).astype(np.float32)))
+
+
+def test_a_run_that_was_cut_for_another_catalogue_is_a_warning(target, config, tmp_path):
+    warn_of_other_target(tmp_path, target)
+    record = Rounds(target=target_hash(target), objects=SIZE, rounds=2, fingerprint="0", configured={})
+    write_rounds(tmp_path, record)
+    warn_of_other_target(tmp_path, target)
+    with pytest.warns(TargetWarning, match=r"its prior was cut for another catalogue \(400 objects, .*\); .* train for it, or without"):
+        warn_of_other_target(tmp_path, select(target, np.arange(SIZE - 1)))
