@@ -7,7 +7,7 @@ falls within 22.5-25 mag over 0.2 < z < 1, hosts with redshift lost about r = 23
 
 1. Host errors: ln sigma ~ N(a + b (mag - 23), s), maximum likelihood; the release rounds sigma to 0.01, so each object contributes
    the probability of its interval [e - 0.005, e + 0.005].
-2. Supernova errors: ln W regressed on m; correlations are medians over objects.
+2. Supernova errors: ln W regressed on m; correlations are means over objects, as covariances add up over a catalogue.
 3. Hosts with a redshift: of all 19,706 transients the fraction whose host has one, against r: plateau Phi((m_50 - r)/w) + floor.
    Weak: the transients are of every kind (AGN and core collapse too, with other hosts), targets had priorities of type and season,
    and a plateau below one is dropped, which is right only where it does not depend on magnitude.
@@ -178,10 +178,10 @@ def _robust_slope(design: np.ndarray, y: np.ndarray, weight: np.ndarray) -> floa
 
 
 def correlations(catalogue: Catalogue) -> list[float]:
-    """Median correlations of the errors of (m, x), (m, c), (x, c)."""
+    """Mean correlations of the errors of (m, x), (m, c), (x, c)."""
     o = catalogue.observations
     pairs = ((o.cov_mx, o.var_m, o.var_x), (o.cov_mc, o.var_m, o.var_c), (o.cov_xc, o.var_x, o.var_c))
-    return [float(np.median(cov / np.sqrt(a * b))) for cov, a, b in pairs]
+    return [float(np.mean(cov / np.sqrt(a * b))) for cov, a, b in pairs]
 
 
 def fit(directory: Path) -> dict[str, Any]:
