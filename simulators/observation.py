@@ -64,7 +64,7 @@ def observe_hosts(key: Key[Array, ""], magnitude: Float[Array, "sn band"], confi
     probability = np.asarray(config.missing_probability, np.float32)  # of all bands, or [band]
     if not probability.any():
         return noisy, error
-    missing = _by_band(jax.random.uniform, missing_key, magnitude) < probability
+    missing = _by_band(jax.random.uniform, missing_key, magnitude) < jnp.broadcast_to(probability, magnitude.shape)
     # an object keeps one band: a host without any photometry has no place in the catalogue
     missing = missing & ~(jnp.all(missing, -1, keepdims=True) & (jnp.arange(magnitude.shape[-1]) == 0)[None])
     return jnp.where(missing, jnp.nan, noisy), jnp.where(missing, jnp.nan, error)
