@@ -151,6 +151,9 @@ def compare(
         ValueError: for a folder that is not new, or holds another comparison.
         CatalogueError: for a catalogue or an exposure unlike the simulations.
         TrainingError: if a loss is not finite.
+
+    Warns:
+        TargetWarning: where objects of other types are expected among those of the catalogue.
     """
     import torch
 
@@ -164,6 +167,7 @@ def compare(
     models = on_one_survey(models)
     first = next(iter(models.values()))
     check_exposure(exposure, first)
+    warn_of_others(catalogue)
     identity = _comparison_fingerprint(models, surveys, run, seed)
     checkpoints = prepare(Path(folder), identity, resume, "the models")
     sources = [_source(config, seed, report) for config in models.values()]
@@ -173,7 +177,6 @@ def compare(
     train, held, test = parts
     net, history = train_classifier(train, held, len(models), seed=seed, checkpoint=checkpoints / "classifier.pt", report=report)
     ordered = select(catalogue, np.argsort(catalogue.id))
-    warn_of_others(catalogue)
     survey = as_survey(ordered.observations, exposure)
     check_trained(_Known(device, _Objects(summary.standardiser), {"number_range": numbers}), survey, first)
     with torch.no_grad():

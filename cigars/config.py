@@ -345,6 +345,11 @@ class Config(_Frozen):
             return Prior(fixed=FIDUCIAL.Ode0)
         return getattr(self.prior, name)
 
+    def limits(self, name: str) -> tuple[float, float]:
+        """Least and largest value of a parameter by its prior, equal where it is fixed; of `Ode0` in a flat cosmology they mean nothing."""
+        prior = self._prior(name)
+        return (prior.fixed, prior.fixed) if prior.fixed is not None else (prior.marginal.low, prior.marginal.high)
+
     def globals_of(self, free: Mapping[str, Any]) -> Globals:
         """Θ from some parameters by name, numbers or arrays: the others have the values that are fixed, or the fiducial ones."""
         values = {**FIDUCIAL._asdict(), **self.fixed, **free}

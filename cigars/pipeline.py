@@ -23,7 +23,7 @@ from cigars.ingest import ingest
 from cigars.memory import gives_back
 from cigars.posterior_file import read_posterior, save_posterior
 from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
-from cigars.schema import Globals, Latents, Survey
+from cigars.schema import COSMOLOGY, Globals, Latents, Survey
 from cigars.scores import joint_scores
 from cigars.truncation import draw_prior
 from cigars.validate import VALIDATION, read_validation
@@ -53,7 +53,6 @@ __all__ = [
 ]
 
 CALIBRATION_DRAWS = 255
-COSMOLOGY = ("Om0", "Ode0", "w0", "wa")  # by which hosts are seen or not
 ROUNDS = 3  # of a training for one target, where none are given
 
 Reporter = Callable[..., None]  # (stage, done, total, **metrics)
@@ -88,19 +87,27 @@ def simulate(
         raise ConfigError(f"theta: expected finite numbers, got {wrong}")
     if config.supernovae.cosmology != "LCDM" and "Ode0" in given:
         raise ConfigError(f"theta: expected no Ode0 in {config.supernovae.cosmology}, where it is 1 - Om0; leave it out")
-    for name, value in config.globals_of(given)._asdict().items():
-        prior = config.marginals.get(name)
-        if prior and name in COSMOLOGY and not from_prior and not prior.low <= value <= prior.high:
-            raise ConfigError(
-                f"theta: expected {name} within its prior, {prior.low:g} to {prior.high:g}, as hosts that it does not show are left out, "
-                f"got {value:g}; widen prior.{name}"
-            )
+    if not from_prior:
+        _check_shown(config.globals_of(given), config)
     survey = survey_source(config.of_exposure(1.0), "mock", None if from_prior else config.globals_of(given), report)(number, 1)
     one = _first(survey)
     ids = [f"{config.name}-{i:05d}" for i in range(int(one.number))]
     if not ids:
         raise ConfigError("simulate: the mock has no detected supernova; raise the survey's size or change Θ")
     return catalogue_from_survey(one, ids), truth_from_survey(one, ids)
+
+
+def _check_shown(theta: Globals, config: Config) -> None:
+    """Raise ConfigError for a cosmology outside the prior: hosts that no cosmology of the prior shows are left out of the simulator."""
+    for name in COSMOLOGY:
+        (low, high), value = config.limits(name), getattr(theta, name)
+        implied = name == "Ode0" and config.supernovae.cosmology != "LCDM"
+        if not implied and not low <= value <= high:
+            remedy = f"widen prior.{name}" if name in config.marginals else f"free {name} by supernovae.cosmology and prior.{name}"
+            raise ConfigError(
+                f"theta: expected {name} within its prior, {low:g} to {high:g}, which leaves out the hosts that it does not show, "
+                f"got {value:g}; {remedy}"
+            )
 
 
 def write_mock(config: Config, catalogue: Catalogue, truth: Truth, path: Path, truth_path: Path, *, overwrite: bool = False) -> None:

@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from cigars.files import FileError
 from cigars.posterior import Posterior
-from cigars.schema import LOCALS, Column, column
+from cigars.schema import COSMOLOGY, LOCALS, Column, column
 from cigars.tables import write_table
 
 __all__ = ["HOST_AXES", "brightness", "dtd", "hubble_curve", "hubble_diagram", "mass_function", "products", "redshift_distribution"]
@@ -152,7 +152,7 @@ def _shifts(posterior: Posterior) -> dict[str, Float[ndarray, "draw object"]]:
 def _modulus(z: ndarray, theta: dict[str, ndarray], k: int) -> ndarray:
     from cigars.report.hubble import distance_modulus
 
-    return distance_modulus(z, *(theta[n][k : k + 1] for n in ("Om0", "Ode0", "w0", "wa")))[0]
+    return distance_modulus(z, *(theta[n][k : k + 1] for n in COSMOLOGY))[0]
 
 
 def _moduli(z: Float[ndarray, "draw object"], theta: dict[str, ndarray]) -> Float[ndarray, "draw object"]:

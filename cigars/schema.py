@@ -12,6 +12,7 @@ import numpy as np
 
 __all__ = [
     "CATALOGUE",
+    "COSMOLOGY",
     "FIDUCIAL",
     "GLOBALS",
     "LATENTS",
@@ -28,6 +29,9 @@ __all__ = [
     "column",
     "concatenate",
 ]
+
+COSMOLOGY = ("Om0", "Ode0", "w0", "wa")
+"""The parameters of the expansion history."""
 
 RANDOM_STREAM = 4
 """Raised whenever the simulator makes another survey of the same key: a part of fingerprints, so that a store or a training begun with the

@@ -34,7 +34,7 @@ __all__ = [
 
 FEW = 0.01  # share of the objects above which it counts that they are not like those of the training
 CHANCE = 1e-6  # of a share as far from the training's
-CORRELATION = 0.1  # by which mean error correlations of many objects may differ from the training's: .3 to .4 σ of β and σ_0 at 1,600
+CORRELATION = 0.1  # by which mean error correlations of many objects may differ from the training's, whose networks take them as they were
 SLIGHT = 5e-3  # share of the objects below which a column may leave the simulated range
 ENOUGH = 200_000  # simulated objects against whose range a target is checked
 SURVEYS = 64, 4096  # fewest and most surveys that give them
@@ -161,9 +161,9 @@ def _refuse_unlike(observations: Observations, config: Config, remedy: str) -> N
             f"catalogue: expected bands missing as often as in the training, got {said}; train with observation.missing_probability = "
             f"[{', '.join(f'{min(count / size, 0.99):.2g}' for _, count, _ in bands)}], or without bands that all objects lack"
         )
-    given = [float(np.nanmean(r)) for r in _correlations(observations) if np.isfinite(r).any()]
+    given = [float(r.mean()) for r in _correlations(observations)]
     allowed = CORRELATION + size**-0.5  # their scatter from object to object is some .2
-    if given and np.abs(np.subtract(given, config.observation.sn_correlation)).max() > allowed:
+    if np.abs(np.subtract(given, config.observation.sn_correlation)).max() > allowed:
         means, trained = (", ".join(f"{v:.2f}" for v in values) for values in (given, config.observation.sn_correlation))
         raise CatalogueError(
             f"catalogue: expected cov_mx, cov_mc, cov_xc with the mean correlations of the training, {trained}, got {means}; "

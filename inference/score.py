@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cigars.schema import FIDUCIAL, Observations
+from cigars.schema import COSMOLOGY, FIDUCIAL, Observations
 
 from .batches import Packed, thinned
 from .centring import MeanScore, Polynomial
@@ -35,7 +35,6 @@ and ∂μ/∂Θ, both [object, parameter]."""
 
 GREY_SCATTER = 0.15  # mag, of the grey shift that makes the score of host magnitudes learnable
 CLIP = 6.0
-COSMOLOGY = ("Om0", "Ode0", "w0", "wa")
 PHYSICS = 7
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from cigars.schema import FIDUCIAL, Globals, Observations
+from cigars.schema import COSMOLOGY, FIDUCIAL, Globals, Observations
 from simulators.selection import detection_probability
 from simulators.simulator import Simulator, transverse_modulus, unpack
 
@@ -240,7 +240,7 @@ def _modulus_limits(config: Config, simulator: Simulator, z: np.ndarray, grey: t
         fiducial = np.asarray(transverse_modulus(FIDUCIAL, jnp.asarray(z, jnp.float32), config.hosts.z_max), np.float64)
         return fiducial + grey[0], fiducial + grey[1]
     flat = config.supernovae.cosmology != "LCDM"
-    corners = [_corner(c, flat) for c in itertools.product(*(_bounds(config, name) for name in ("Om0", "Ode0", "w0", "wa")))]
+    corners = [_corner(c, flat) for c in itertools.product(*(_bounds(config, name) for name in COSMOLOGY))]
     at = jnp.asarray(z, jnp.float32)
     moduli = np.stack([np.asarray(_jitted_modulus(corner, at, config.hosts.z_max), np.float64) for corner in dict.fromkeys(corners)])
     return moduli.min(0), moduli.max(0)
@@ -255,12 +255,10 @@ def _corner(values: tuple[float, ...], flat: bool) -> Globals:
 
 
 def _bounds(config: Config, name: str) -> tuple[float, float]:
-    marginal = config.marginals.get(name)
-    if marginal is None:
-        return (config.fixed.get(name, getattr(FIDUCIAL, name)),) * 2
-    if marginal.kind == "uniform":
-        return marginal.low, marginal.high
-    return max(marginal.low, marginal.loc - 5 * marginal.scale), min(marginal.high, marginal.loc + 5 * marginal.scale)
+    (low, high), marginal = config.limits(name), config.marginals.get(name)
+    if marginal is None or marginal.kind == "uniform":
+        return low, high
+    return max(low, marginal.loc - 5 * marginal.scale), min(high, marginal.loc + 5 * marginal.scale)
 
 
 class _Distances(NamedTuple):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cigars.schema import FIDUCIAL, Globals
+from cigars.schema import COSMOLOGY, FIDUCIAL, Globals
 from simulators.categorical import AliasTable, BlockedCdf, alias_table, blocked_cdf
 from simulators.cosmology import distance_modulus_transverse, interpolate_uniform, transverse_distance_table
 from simulators.hosts import HostBank, fiducial_rate
@@ -79,17 +79,13 @@ def build_simulator(config: Config, bank: HostBank) -> Simulator:
 
 def _nearest_modulus(config: Config, z: np.ndarray) -> np.ndarray:
     """Smallest μ_M(z) over the corners of the prior box; −∞ where a cosmological parameter is unbounded."""
-    names = ("Om0", "Ode0", "w0", "wa")
-    bounds = []
-    for name in names:
-        marginal = config.marginals.get(name)
-        bounds.append((marginal.low, marginal.high) if marginal else (config.fixed.get(name, getattr(FIDUCIAL, name)),) * 2)
+    bounds = [config.limits(name) for name in COSMOLOGY]
     if not np.all(np.isfinite(bounds)):
         return np.full(z.shape, -np.inf, np.float32)
     corners = np.array(np.meshgrid(*bounds)).reshape(4, -1)
     if config.supernovae.cosmology != "LCDM":
         corners[1] = 1 - corners[0]
-    thetas = [FIDUCIAL._replace(**dict(zip(names, c, strict=True))) for c in np.unique(corners.astype(np.float32), axis=1).T]
+    thetas = [FIDUCIAL._replace(**dict(zip(COSMOLOGY, c, strict=True))) for c in np.unique(corners.astype(np.float32), axis=1).T]
     # one after the other: JAX would keep what a vmap outside jit makes of a function, of every call
     return np.min([np.asarray(transverse_modulus(theta, jnp.asarray(z), config.hosts.z_max)) for theta in thetas], 0) - 1e-3
 

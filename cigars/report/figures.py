@@ -12,11 +12,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cigars.report.inputs import COSMOLOGY, ReportInputs, free_parameters, global_draws
+from cigars.report.inputs import ReportInputs, free_parameters, global_draws
 from cigars.report.statistics import bin_ranks, prior_distribution
 from cigars.report.style import BAND, GREY, INK, POSTERIOR, SECOND, TRUTH, grid_of_axes, styled
 from cigars.report.tables import axis_label
-from cigars.schema import column
+from cigars.schema import COSMOLOGY, column
 
 __all__ = ["corner_figure", "cosmology_corner", "coverage_figure", "full_corner", "marginals_figure", "sbc_figure", "training_figure"]
 

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cigars.schema import FIDUCIAL, GLOBALS, LOCALS, Latents, Marginal
+from cigars.schema import COSMOLOGY, FIDUCIAL, GLOBALS, LOCALS, Latents, Marginal
 
 if TYPE_CHECKING:
     import arviz
 
 __all__ = [
-    "COSMOLOGY",
     "FEWEST_RANKS",
     "ReportInputs",
     "attribute",
@@ -34,9 +33,6 @@ __all__ = [
     "observed",
     "reference_redshift",
 ]
-
-COSMOLOGY = ("Om0", "Ode0", "w0", "wa")
-"""The parameters of the expansion history."""
 
 FEWEST_RANKS = 20
 """Ranks below which a histogram says nothing."""

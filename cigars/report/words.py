@@ -6,11 +6,12 @@ import numpy as np
 from markupsafe import Markup
 
 from cigars.convergence import convergence
-from cigars.report.inputs import COSMOLOGY, ReportInputs, attribute, calibration_gap, cosmology_draws, free_parameters, has_locals, observed
+from cigars.report.inputs import ReportInputs, attribute, calibration_gap, cosmology_draws, free_parameters, has_locals, observed
 from cigars.report.likeness import likeness_verdict
 from cigars.report.objects import redshift_pairs
 from cigars.report.statistics import RedshiftStatistics, rank_p_values, redshift_statistics
 from cigars.report.tables import ParameterRow, format_value, label_html
+from cigars.schema import COSMOLOGY
 
 __all__ = ["calibration_verdict", "headline", "number_of_objects", "redshift_quality", "summary", "validation_verdict"]
 

@@ -1,12 +1,19 @@
 """A target is known by its rows, and one unlike what would be simulated is refused before any training, in one line."""
 
+import shutil
 import warnings
 
 import numpy as np
 import pytest
 
 from cigars.catalogue import Catalogue, CatalogueError, select
+from cigars.check import check
+from cigars.compare import compare
 from cigars.config import load_config
+from cigars.crosscheck import crosscheck
+from cigars.evidence import compare_exactly
+from cigars.exact import infer_exact
+from cigars.infer import infer
 from cigars.schema import Globals, Latents, Observations, Survey
 from cigars.targets import (
     ENOUGH,
@@ -19,6 +26,7 @@ from cigars.targets import (
     warn_of_others,
 )
 from cigars.truncation import Rounds, write_rounds
+from cigars.validate import validate
 
 from .catalogues import make_catalogue
 
@@ -167,7 +175,7 @@ def test_of_bands_that_all_may_be_missing_the_first_is_kept(target, config):
     mag[missing] = np.nan
     lacking, trained = target.observations._replace(mag=mag), config.updated(**{"observation.missing_probability": 0.5})
     check_target(target._replace(observations=lacking), uniform_source(), trained)
-    mag[:, 0] = np.where(missing.all(1) | missing[:, 0] | (rng.uniform(size=SIZE) < 1 / 3), np.nan, target.observations.mag[:, 0])
+    mag[rng.uniform(size=SIZE) < 1 / 3, 0] = np.nan  # as if it were not kept
     with pytest.raises(CatalogueError, match="without mag_g in place of 25%"):
         check_target(target._replace(observations=lacking), uniform_source(), trained)
 
@@ -203,3 +211,50 @@ def test_a_run_that_was_cut_for_another_catalogue_is_a_warning(target, config, t
     warn_of_other_target(tmp_path, target)
     with pytest.warns(TargetWarning, match=r"its prior was cut for another catalogue \(400 objects, .*\); .* train for it, or without"):
         warn_of_other_target(tmp_path, select(target, np.arange(SIZE - 1)))
+
+
+class Enough(Exception):
+    """What would come next takes long."""
+
+
+def enough(*_, **__):
+    raise Enough
+
+
+@pytest.mark.parametrize("asked", [check, crosscheck, lambda run, catalogue: validate(run, catalogue=catalogue)])
+def test_whoever_asks_a_run_says_whether_it_was_cut_for_another(asked, workplace, catalogue, tmp_path, monkeypatch):
+    run = shutil.copytree(workplace.run, tmp_path / "run")
+    record = Rounds(target="another", objects=7, rounds=2, fingerprint="0", configured={})
+    write_rounds(run, record)
+    monkeypatch.setattr("inference.model.load_run", enough)
+    with pytest.warns(TargetWarning, match=r"its prior was cut for another catalogue \(7 objects, another\)"), pytest.raises(Enough):
+        asked(run, catalogue)
+
+
+def asked_exactly(workplace, catalogue, monkeypatch):
+    monkeypatch.setattr("cigars.exact.check_memory", enough)
+    infer_exact(load_config(workplace.config), catalogue)
+
+
+def compared_exactly(workplace, catalogue, monkeypatch):
+    monkeypatch.setattr("simulators.hosts.load_bank", enough)
+    config = load_config(workplace.config)
+    compare_exactly({"a": config, "b": config.updated(**{"prior.M0": {"fixed": -19.5}})}, catalogue)
+
+
+def compared(workplace, catalogue, monkeypatch):
+    monkeypatch.setattr("cigars.compare._comparison_fingerprint", enough)
+    config = load_config(workplace.config)
+    compare({"a": config, "b": config.updated(**{"prior.M0": {"fixed": -19.5}})}, catalogue, "nowhere")
+
+
+def inferred(workplace, catalogue, monkeypatch):
+    monkeypatch.setattr("inference.posterior.GlobalPosterior.sample", enough)
+    infer(workplace.run, catalogue)
+
+
+@pytest.mark.parametrize("asked", [asked_exactly, compared_exactly, compared, inferred])
+def test_whoever_takes_all_to_be_of_type_ia_says_so(asked, workplace, catalogue, monkeypatch):
+    mixed = catalogue._replace(p_ia=np.full(len(catalogue.id), 0.9, np.float32))
+    with pytest.warns(TargetWarning, match="by p_ia 6 of 58 objects are not of type Ia"), pytest.raises(Enough):
+        asked(workplace, mixed, monkeypatch)
