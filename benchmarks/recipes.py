@@ -28,6 +28,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "score at the estimate from moments": {"refinements": 0},
     "score, refined once": {},
     "score, refined twice": {"refinements": 2},
+    "score, refined once, anchored": {"anchored": True},
     "score, refined once, not centred": {},
     "score, refined once, heads decay by .01": {},
     "score, refined once, ensemble of 4": {"ensemble": 4},
@@ -43,7 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def _fiducial(one: Any, packed: Any, features: Any, estimate: Any) -> Any:
+def _fiducial(one: Any, packed: Any, features: Any, estimate: Any, _: Any) -> Any:
     """The fiducial Θ in the place of an estimate, for every survey."""
     import torch
 

@@ -49,6 +49,8 @@ __all__ = [
     "to_toml",
 ]
 
+LATER = {("anchored", False)}  # settings of the training that came later, with what all had before
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line for people."""
@@ -267,6 +269,7 @@ class TrainingConfig(_Frozen):
     encoder: Literal["score", "moments", "set", "both"] = "score"  # summary of a survey; "both" is moments and a learned set
     pilot_surveys: int = Field(4_000, ge=16)  # for the first estimate of Θ and the score network, and again for each refinement
     refinements: int = Field(1, ge=0, le=4)  # how often the score is evaluated anew at a better estimate
+    anchored: bool = False  # the score at the middle of the prior as well, for priors that are narrow against it, as rounds leave
     ensemble: int = Field(4, ge=1)
     local_epochs: int = Field(10, ge=1)  # passes over the objects, for the local regressor and the local flow
     hide_sn: float = Field(0.1, ge=0, lt=1)  # chance that the local flow sees an object without its supernova light
@@ -412,8 +415,14 @@ def _without_none(tree: Any) -> Any:
 
 def fingerprint(*parts: Any) -> str:
     """Short SHA-256 of configurations, numbers and names, the same on every machine."""
-    plain = [p.model_dump(mode="json") if isinstance(p, BaseModel) else p for p in parts]
+    plain = [_without_later(p.model_dump(mode="json")) if isinstance(p, BaseModel) else p for p in parts]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without_later(tree: dict[str, Any]) -> dict[str, Any]:
+    """What came later is left out where it has the value that it had before it could be chosen: fingerprints outlive it."""
+    training = {k: v for k, v in tree.get("training", {}).items() if (k, v) not in LATER}
+    return {**tree, "training": training} if "training" in tree else tree
 
 
 def _read(source: str | Path) -> dict[str, Any]:

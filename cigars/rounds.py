@@ -1,9 +1,10 @@
 """Training for one target in rounds: find where its Θ is, cut the prior to that, and train inside.
 
 A round learns the summary of surveys alone, without any posterior; all but the last from a quarter of the objects and half of the pilot
-surveys. Surveys simulated in the present box, each with that summary, then say where the target's Θ can be (`inference.regression`,
-`truncation`), and again inside what is left, for as long as that halves its volume. In what the last round leaves of the prior the
-posteriors are trained, on its summary; their run folder is like any other, calibrated inside its own prior.
+surveys, and without an anchor, for which their priors are too wide. Surveys simulated in the present box, each with that summary, then
+say where the target's Θ can be (`inference.regression`, `truncation`), and again inside what is left, for as long as that halves its
+volume; in the last round they are twice as many. In what it leaves of the prior the posteriors are trained, on its summary; their run
+folder is like any other, calibrated inside its own prior.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["narrowed", "reduced", "train_rounds"]
 
 FEWEST_SURVEYS, FEWEST_OBJECTS = 1_000, 200_000
-NEARBY, ENOUGH = (512, 1_024), 8_000_000  # fewest and most surveys in the present box that cut it, and objects of theirs that are enough
+NEARBY, ENOUGH = (512, 1_024), 8_000_000  # fewest and most surveys that cut a box not the last, and objects of theirs that are enough
 STEPS, WORTH = 4, 0.5  # at most so many cuts a round, while each leaves less than this share of the volume
 CHECKPOINTS = "checkpoints"
 
@@ -87,9 +88,10 @@ def train_rounds(
 
 
 def reduced(config: Config) -> Config:
-    """The configuration of a round that is not the last: a quarter of the objects, half of the pilot surveys, within the numbers above."""
+    """That of a round that is not the last: a quarter of the objects, half of the pilot surveys, within the numbers above, no anchor."""
     t = config.training
     fewer = {
+        "anchored": False,
         "objects": min(max(t.objects // 4, FEWEST_OBJECTS), t.objects),
         "pilot_surveys": min(max(t.pilot_surveys // 2, FEWEST_SURVEYS), t.pilot_surveys),
     }
@@ -145,7 +147,7 @@ def _round(config: Config, run: Path, target: Catalogue, record: Rounds, number:
     if record.history:
         _check(target, chosen, report)
     folder.mkdir(parents=True, exist_ok=True)
-    found = _searched(chosen, folder, target, device, report)
+    found = _searched(chosen, folder, target, device, report, nearby(chosen, len(target.id), last))
     done = Round(
         number=number,
         folder=folder.name,
@@ -169,7 +171,13 @@ class _Searched(NamedTuple):
     surveys: int
 
 
-def _searched(config: Config, folder: Path, target: Catalogue, device: str, report: Reporter) -> _Searched:
+def nearby(config: Config, objects: int, last: bool) -> int:
+    """Surveys of some such number of objects that cut a prior in one step, twice as many in the last round."""
+    fewest, most = NEARBY
+    return min((2 if last else 1) * min(max(ENOUGH // max(objects, 1), fewest), most), config.training.surveys)
+
+
+def _searched(config: Config, folder: Path, target: Catalogue, device: str, report: Reporter, surveys: int) -> _Searched:
     """Learn the summary and cut the prior by it."""
     from inference.fit import learn_summary
     from inference.parallel import from_first
@@ -194,7 +202,7 @@ def _searched(config: Config, folder: Path, target: Catalogue, device: str, repo
         joint_score=joint_scores(config),
     )
     # of one process: on other devices sums differ in their last digits, and with them the box and all that is simulated in it
-    steps = from_first(lambda: tuple(narrowed(summary, config, target, device, report)))
+    steps = from_first(lambda: tuple(narrowed(summary, config, target, surveys, device, report)))
     return _Searched(summary, steps, simulated + sum(step.surveys for step in steps))
 
 
@@ -210,7 +218,7 @@ def _trained(config: Config, found: _Searched, run: Path, device: str, report: R
 
 
 def narrowed(
-    summary: nn.Module, config: Config, target: Catalogue, device: str = "cpu", report: Reporter = lambda *_, **__: None
+    summary: nn.Module, config: Config, target: Catalogue, surveys: int, device: str = "cpu", report: Reporter = lambda *_, **__: None
 ) -> Iterator[Step]:
     """Cut the prior to where the target can be, step by step, each by surveys simulated in the box of the one before.
 
@@ -218,6 +226,7 @@ def narrowed(
         summary: of packed surveys, learned in the configured prior.
         config: what it was learned for.
         target: catalogue in its bands.
+        surveys: simulated for each step.
         device: where the summary is.
         report: progress, called as report("nearby", done, total).
     """
@@ -227,7 +236,6 @@ def narrowed(
     from inference.regression import regress
 
     names, left, mass = tuple(config.marginals), config, 1.0
-    surveys = min(max(ENOUGH // max(len(target.id), 1), NEARBY[0]), NEARBY[1], config.training.surveys)
     with torch.no_grad():
         observed = summary(pack(as_survey(target.observations), device=device))[0]
     for number in range(STEPS):

@@ -118,7 +118,7 @@ def fit(
         "architecture": {
             "encoder": config.training.encoder, "bands": int(objects.observations.mag.shape[-1]), "regressor_width": REGRESSOR_WIDTH,
             "fixed": dict(config.fixed), "pilots": _pilot_shapes(summary), "few": getattr(summary, "few", 0),
-            "centring": _centring(summary),
+            "centring": _centring(summary), "anchored": getattr(summary, "anchored", False),
             "summary": int(table.shape[1]), "components": [m.whitening.projection.shape[1] for m in members], "density": True,
         },
         "number_range": sizes, "curves": {**curves, "density": density_curve, "local": local_curve},

@@ -97,7 +97,8 @@ def build_summary(architecture: Mapping[str, Any], distance: DistanceTable, prio
         return moments
     pilots = [Pilot(Whitening(*shape), size, torch.zeros(2, size)) for shape in architecture["pilots"]]
     score = ScoreNetwork(prior, bands, architecture["fixed"], centring=architecture.get("centring", 0))  # former runs: polynomials
-    return OneStep(moments, score, pilots, int(architecture.get("few", 0)))  # former runs: all objects
+    # former runs: all objects, no anchor
+    return OneStep(moments, score, pilots, int(architecture.get("few", 0)), bool(architecture.get("anchored", False)))
 
 
 def build_members(architecture: Mapping[str, Any], summary: nn.Module, prior: Prior, components: list[int]) -> list[GlobalEstimator]:

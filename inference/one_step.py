@@ -50,7 +50,7 @@ def train_one_step(run: Stages, moments: Moments) -> OneStep:
     keep = max(math.ceil(t.objects / t.pilot_surveys), 1)
     table, theta, objects, _ = run.table("pilot", moments, run.at.pilot, t.pilot_surveys, keep)
     score = run.seeded(3, lambda: ScoreNetwork(run.prior, objects.observations.mag.shape[-1], run.fixed)).to(run.device)
-    one = OneStep(moments, score, [_train_pilot(run, 0, table, score.standardise(theta))], FEW)
+    one = OneStep(moments, score, [_train_pilot(run, 0, table, score.standardise(theta))], FEW, t.anchored)
     _train_score(run, score, run.joint_score, moments, objects)
     table, theta, *_ = run.table("centre", one.eval().at_truth, run.at.centre, CENTRE * t.pilot_surveys, 0)
     score.centre_of_sums.fit(score.standardise(theta), table[:, :-1], table[:, -1])

@@ -179,11 +179,13 @@ class OneStep(nn.Module):
         pilots: the first from moments, the others from the summary at the estimate before.
         few: objects of a survey at most that estimates use beyond the moments, which is most of the cost of a large survey; all count at
             the last estimate, and 0 takes all everywhere.
+        anchored: give the mean score at the middle of the prior as well. It is farther from the truth, and says less of what is not
+            linear there, but does not have the errors of an estimate and of the centring: the larger the survey, the more they count.
     """
 
-    def __init__(self, moments: Moments, score: ScoreNetwork, pilots: list[Pilot], few: int = 0) -> None:
+    def __init__(self, moments: Moments, score: ScoreNetwork, pilots: list[Pilot], few: int = 0, anchored: bool = False) -> None:
         super().__init__()
-        self.moments, self.score, self.pilots, self.few = moments, score, nn.ModuleList(pilots), few
+        self.moments, self.score, self.pilots, self.few, self.anchored = moments, score, nn.ModuleList(pilots), few, anchored
 
     @property
     def regressor(self) -> LocalRegressor:
@@ -197,25 +199,34 @@ class OneStep(nn.Module):
 
     @torch.no_grad()
     def forward(self, packed: Packed) -> Float[Tensor, "survey summary"]:
-        """Summary of each survey: estimate, estimate after one Newton step, that step, mean scores, ln widths, numbers, exposure."""
+        """Each survey: estimate, estimate after one Newton step, that step, mean scores, ln widths, numbers, exposure, anchor."""
         features, estimate = self._objects(packed)
-        return self._at(packed, features, estimate, self._estimated(packed, features, estimate)[0])
+        anchor = self._anchor(packed, features, estimate)
+        y, _ = self._estimated(packed, features, estimate, anchor)
+        return torch.cat([self._at(packed, features, estimate, y), anchor], -1)
 
     @torch.no_grad()
     def towards(self, packed: Packed) -> Float[Tensor, "survey summary"]:
-        """The summary of a few objects of each survey, which the next refinement reads."""
-        y, some = self._estimated(packed, *self._objects(packed))
-        return self._at(*some, y)
+        """The summary of a few objects of each survey, but for the anchor, which is of all; the next refinement reads it."""
+        features, estimate = self._objects(packed)
+        anchor = self._anchor(packed, features, estimate)
+        y, some = self._estimated(packed, features, estimate, anchor)
+        return torch.cat([self._at(*some, y), anchor], -1)
+
+    def _anchor(self, packed: Packed, features: Tensor, estimate: tuple[Tensor, Tensor]) -> Float[Tensor, "survey *"]:
+        """Mean score of each survey at the middle of the prior, if there is to be one; its mean there is the same for all surveys."""
+        middle = torch.zeros(len(packed.lengths), self.score.size, device=features.device)
+        return self._means(packed, features, estimate, middle)[0] if self.anchored else middle[:, :0]
 
     def _estimated(
-        self, packed: Packed, features: Tensor, estimate: tuple[Tensor, Tensor]
+        self, packed: Packed, features: Tensor, estimate: tuple[Tensor, Tensor], anchor: Tensor
     ) -> tuple[Tensor, tuple[Packed, Tensor, tuple[Tensor, Tensor]]]:
         """Last estimate of y, and what `_at` wants of the few objects that led to it."""
         y = self.pilots[0](self.moments(packed, estimate))
         fewer, rows = thinned(packed, self.few) if self.few else (packed, slice(None))
         some = fewer, features[rows], (estimate[0][rows], estimate[1][rows])
         for refine in self.pilots[1:]:
-            y = refine(self._at(*some, y))
+            y = refine(torch.cat([self._at(*some, y), anchor], -1))
         return y, some
 
     @torch.no_grad()

@@ -154,6 +154,13 @@ def test_every_change_changes_the_fingerprint_and_nothing_else_does():
     assert len({fingerprint(c) for c in (config, *changed)}) == 5
     assert fingerprint(load_config("demo")) == fingerprint(config)
     assert fingerprint(config, "a") != fingerprint(config, "b")
+    assert fingerprint(config.updated(**{"training.anchored": True})) != fingerprint(config)
+
+
+def test_a_setting_that_came_later_leaves_fingerprints_of_before_what_they_were():
+    tree = load_config("demo").model_dump(mode="json")
+    assert tree["training"].pop("anchored") is False
+    assert fingerprint(load_config("demo")) == fingerprint(tree)
 
 
 def test_nothing_can_be_changed_in_place():

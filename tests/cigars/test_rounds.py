@@ -194,8 +194,8 @@ class Number(torch.nn.Module):
 def test_the_box_closes_about_the_target_where_the_summary_sees_it_and_nowhere_else(workplace, catalogue):
     """Some 60 objects know lg A to .06, fewer of a lower rate to .15: some 6 times that on either side is left of 1.6."""
     known = {f"prior.{name}": {"fixed": getattr(FIDUCIAL, name)} for name in ("Om0", "Ode0", "M0", "dtd_slope", "sigma_int", "beta")}
-    config = load_config(workplace.config, **{"training.surveys": 512, "prior.dtd_logA": {"uniform": [-12.95, -11.35]}}, **known)
-    steps = list(rounds.narrowed(Number(), config, catalogue))
+    config = load_config(workplace.config, **{"prior.dtd_logA": {"uniform": [-12.95, -11.35]}}, **known)
+    steps = list(rounds.narrowed(Number(), config, catalogue, 512))
     assert 1 <= len(steps) <= rounds.STEPS
     low, high = steps[-1].box["dtd_logA"]
     assert low < FIDUCIAL.dtd_logA < high
@@ -271,12 +271,21 @@ def test_a_damaged_record_is_one_line(refused, made, workplace, tmp_path):
 
 def test_all_rounds_but_the_last_are_smaller_within_limits():
     for pilots, objects in ((4_000, 2_400_000), (1_500, 400_000), (500, 100_000)):
-        sizes = {"training.objects": objects, "training.pilot_surveys": pilots}
+        sizes = {"training.objects": objects, "training.pilot_surveys": pilots, "training.anchored": True}
         config = load_config("lsst", **sizes)
         fewer = rounds.reduced(config)
         assert fewer.training.objects == min(max(objects // 4, 200_000), objects)
         assert fewer.training.pilot_surveys == min(max(pilots // 2, 1_000), pilots)
+        assert not fewer.training.anchored
         assert fewer.updated(**sizes) == config
+
+
+@pytest.mark.parametrize(
+    ("objects", "surveys", "first", "last"), [(1_600, 32_000, 1_024, 2_048), (16_000, 20_000, 512, 1_024), (0, 64, 64, 64)]
+)
+def test_surveys_that_cut_are_twice_as_many_in_the_last_round_and_fewer_of_large_ones(objects, surveys, first, last):
+    config = load_config("lsst", **{"training.surveys": surveys})
+    assert (rounds.nearby(config, objects, False), rounds.nearby(config, objects, True)) == (first, last)
 
 
 # Several processes

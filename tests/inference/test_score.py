@@ -94,6 +94,18 @@ def test_few_objects_lead_to_the_estimate_and_all_count_at_it(one):
 
 
 @torch.no_grad()
+def test_an_anchor_is_the_score_at_the_middle_of_the_prior(one):
+    """Beside what the summary is without, of all objects wherever estimates come from, and not centred, which would change nothing."""
+    packed, size = surveys(observations(300, seed=4), [200, 100]), len(PRIOR.names)
+    anchored = OneStep(one.moments, one.score, list(one.pilots[:1]), 60, anchored=True)
+    without = OneStep(one.moments, one.score, list(one.pilots[:1]), 60)
+    for summary, plain in ((anchored(packed), without(packed)), (anchored.towards(packed), without.towards(packed))):
+        torch.testing.assert_close(summary[:, :-size], plain)
+        single = one.of_objects(packed, torch.zeros(2, size))
+        torch.testing.assert_close(summary[:, -size:], torch.stack([part.mean(0) for part in single.split([200, 100])]))
+
+
+@torch.no_grad()
 def test_estimates_stay_inside_the_prior_whatever_the_summary(one):
     wild = 1e6 * torch.randn(50, one.pilots[0].whitening.mean.shape[0], generator=torch.Generator().manual_seed(0))
     y = one.pilots[0](wild)
@@ -260,6 +272,17 @@ def test_run_with_scores_survives_the_disk(trained):
     assert again.summary.few == net.summary.few == FEW
     a, b = (GlobalPosterior(t).log_prob(packed.theta[None], packed) for t in (net, again))
     torch.testing.assert_close(a, b)
+
+
+def test_an_anchored_training_refines_by_its_anchor_and_survives_the_disk(trained, distance, tmp_path):
+    survey, size = trained[1], len(MARGINALS)
+    config = configuration(192, "score", pilot_surveys=64, objects=4000, validation_surveys=32, flow_epochs=2, anchored=True)
+    net = fit(survey, config, MARGINALS, distance, tmp_path, joint_score=gaussian_score(survey))
+    packed, plain = torch_packed(survey, 30_000_000, 4), trained[0].summary
+    assert net.summary(packed).shape[1] == plain(packed).shape[1] + size
+    moments, refined = (pilot.whitening.mean.shape[0] for pilot in net.summary.pilots)
+    assert (moments, refined) == (plain.pilots[0].whitening.mean.shape[0], net.summary(packed).shape[1])
+    torch.testing.assert_close(load_run(tmp_path).summary(packed), net.summary(packed))
 
 
 def test_without_joint_scores_the_training_says_what_to_do(distance, tmp_path):
