@@ -103,7 +103,9 @@ def on_one_survey(models: Mapping[str, Config]) -> dict[str, Config]:
 
 
 def _identity(config: Config) -> str:
-    return fingerprint(config.model_copy(update={"name": "", "seed": 0, "training": type(config.training)()}))
+    """Of what is simulated: priors that the cosmology has no use for do not count."""
+    plain = {"name": "", "seed": 0, "training": type(config.training)(), "prior": type(config.prior)(region=config.prior.region)}
+    return fingerprint(config.model_copy(update=plain), {k: list(m) for k, m in config.marginals.items()}, config.fixed)
 
 
 def _counted(config: Config) -> tuple[Any, ...]:

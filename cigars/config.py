@@ -50,6 +50,9 @@ __all__ = [
 ]
 
 LATER = {("anchored", False)}  # settings of the training that came later, with what all had before
+HOSTS_END = 1.5  # redshift up to which there are hosts
+LEAST_EXPANSION = 1e-3  # of (H/H0)^2
+FAR = 5.0  # standard deviations beyond which a normal prior has nothing
 
 
 class ConfigError(ValueError):
@@ -153,8 +156,8 @@ class HostConfig(_Frozen):
     table_file: str | None = None  # hosts with magnitudes computed elsewhere, for backend = "table"
     convention: Literal["native", "fsps"] = "native"
     nebular: bool = True
-    redshift_density: Literal["tabulated", "volume"] = "tabulated"
-    z_max: float = Field(1.2, gt=0.02, le=1.5)  # hosts beyond never show a detected supernova
+    redshift_density: Literal["tabulated", "volume"] = "tabulated"  # "volume" for sizes by area, whose hosts it counts
+    z_max: float = Field(1.2, gt=0.02, le=1.5)  # there are none beyond, so that nothing may be detected there
     effective_hosts: float = Field(1e6, ge=100)  # effective number of the importance bank
     bank_seed: int = 0
 
@@ -214,7 +217,9 @@ class SelectionConfig(_Frozen):
     """Which objects enter the catalogue (forward model §8)."""
 
     host_thresholds: tuple[float, ...] = (25.73, 26.86, 26.88, 26.34, 25.63, 25.87)  # on noiseless magnitudes
-    host_efficiency: tuple[str, float, float] | None = None  # band, m_50, width: hosts kept with Phi((m_50 - mag) / width)
+    host_efficiency: tuple[str, float, Annotated[float, Field(gt=0)]] | None = (
+        None  # band, m_50, width: kept with Phi((m_50 - mag) / width)
+    )
     detection: Literal["smooth", "table"] = "smooth"
     detection_file: str | None = None  # .npz with z, m, probability[z, m], for "table"
     m50: tuple[float, ...] = (24.138, 2.249, -10.370, 11.504, -4.822)  # ascending powers of z
@@ -226,7 +231,7 @@ class SizeConfig(_Frozen):
     """Size of a survey: by the expected catalogue at the fiducial Θ, or by area and duration."""
 
     expected_supernovae: float | None = Field(1600.0, gt=0)
-    area_deg2: float | None = Field(None, gt=0)
+    area_deg2: float | None = Field(None, gt=0, le=41_253)  # of the whole sky
     duration_yr: float | None = Field(None, gt=0)
     capacity: int = Field(8192, ge=1)  # objects that a survey has room for; one of more, up to eight times as many, is drawn again
     exposure: tuple[float, float] = (1.0, 1.0)  # of training surveys, relative to the size: drawn log-uniformly, and known to the network
@@ -295,6 +300,15 @@ class Config(_Frozen):
     size: SizeConfig = SizeConfig()
     training: TrainingConfig = TrainingConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _hosts_of_an_area(cls, data: Any) -> Any:
+        """Sizes by area count hosts by volume unless told otherwise, which is refused below."""
+        size, hosts = (data.get(key, {}) if isinstance(data, dict) else {} for key in ("size", "hosts"))
+        if not isinstance(size, dict) or not isinstance(hosts, dict) or size.get("area_deg2") is None:
+            return data
+        return {**data, "hosts": {"redshift_density": "volume", **hosts}}
+
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         bands = len(self.hosts.bands)
@@ -322,7 +336,60 @@ class Config(_Frozen):
             raise ValueError(
                 "selection.detection_file: expected a file for detection = 'table'; set it with --set selection.detection_file=PATH"
             )
+        if self.size.area_deg2 is not None and self.hosts.backend != "table" and self.hosts.redshift_density != "volume":
+            raise ValueError(
+                f"hosts.redshift_density: expected 'volume' for a size by area, got {self.hosts.redshift_density!r}; "
+                "set it, or give size.expected_supernovae"
+            )
+        if self.hosts.z_max < min(self.selection.z_max, HOSTS_END):
+            raise ValueError(
+                f"hosts.z_max: expected at least selection.z_max, {self.selection.z_max:g}, got {self.hosts.z_max:g}, beyond which "
+                "supernovae would have no hosts; raise it, or lower selection.z_max"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _all_is_read(self) -> Config:
+        """A setting that nothing reads is a mistake: what it was meant to change stays as it was."""
+        plain, cosmology, backend = Config.model_construct(), self.supernovae.cosmology, self.hosts.backend
+        readers = {  # setting: whether it is read, and what has to be set so that it is
+            **{f"prior.{name}": (cosmology == "flat-w0waCDM", "supernovae.cosmology = 'flat-w0waCDM'") for name in ("w0", "wa")},
+            "hosts.emulator_file": (backend == "emulator", "hosts.backend = 'emulator'"),
+            "hosts.table_file": (backend == "table", "hosts.backend = 'table'"),
+            **{f"hosts.{name}": (backend == "ssp", "hosts.backend = 'ssp'") for name in ("ssp_file", "nebular", "convention")},
+            "selection.detection_file": (self.selection.detection == "table", "selection.detection = 'table'"),
+        }
+        for key, (read, remedy) in readers.items():
+            section, name = key.split(".")
+            value, default = (getattr(getattr(config, section), name) for config in (self, plain))
+            if not read and value != default:
+                raise ValueError(f"{key}: expected {remedy}, without which nothing reads it, or no such setting")
+        if cosmology != "LCDM" and self.prior.Ode0.fixed is not None:
+            raise ValueError(f"prior.Ode0: expected no fixed value in {cosmology}, where it is 1 - Om0; leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _possible(self) -> Config:
+        """Nothing negative where that means nothing, and no universe that was not there when the light of a host left it."""
+        for name in ("Om0", "sigma_int"):
+            if (least := self._reach(name)[0]) < 0:
+                raise ValueError(
+                    f"prior.{name}: expected nothing below 0, got values from {least:g}; cut it, a normal one with within = [0, ...]"
+                )
+        if self.supernovae.cosmology == "LCDM":
+            matter, dark = self._reach("Om0")[0], self._reach("Ode0")[1]
+            scales = (1 + self.hosts.z_max * k / 256 for k in range(257))
+            if min(matter * a**3 + (1 - matter - dark) * a**2 + dark for a in scales) < LEAST_EXPANSION:
+                raise ValueError(
+                    f"prior.Ode0: expected universes that go back to all hosts, got one without a Big Bang at Om0 = {matter:g} and "
+                    f"Ode0 = {dark:g}; lower the upper limit of Ode0, or raise the lower one of Om0"
+                )
+        return self
+
+    def _reach(self, name: str) -> tuple[float, float]:
+        """Least and largest value that a parameter has, by its prior."""
+        (low, high), m = self.limits(name), self._prior(name).marginal
+        return (max(low, m.loc - FAR * m.scale), min(high, m.loc + FAR * m.scale)) if m.kind == "normal" else (low, high)
 
     @property
     def band_names(self) -> tuple[str, ...]:

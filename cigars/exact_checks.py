@@ -27,6 +27,8 @@ def check_numbers(
 ) -> None:
     if not config.marginals:
         raise ConfigError("exact: expected at least one free parameter, got none; give one a prior that is not fixed")
+    if config.prior.region is not None:
+        raise ConfigError("prior.region: expected none, whose edges chains do not see, got one; leave it out")
     if chains < 1 or draws < 4 * chains:
         raise ConfigError(f"exact: expected at least four draws a chain, got {draws} of {chains} chains; ask for more draws")
     if warmup < 1:

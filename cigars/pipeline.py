@@ -7,6 +7,7 @@ nowhere else. Random streams are keyed by seed and purpose, so a mock never repe
 from __future__ import annotations
 
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from cigars.posterior_file import read_posterior, save_posterior
 from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
 from cigars.schema import COSMOLOGY, Globals, Latents, Survey
 from cigars.scores import joint_scores
+from cigars.targets import TargetWarning
 from cigars.truncation import draw_prior
 from cigars.validate import VALIDATION, read_validation
 
@@ -98,7 +100,7 @@ def simulate(
 
 
 def _check_shown(theta: Globals, config: Config) -> None:
-    """Raise ConfigError for a cosmology outside the prior: hosts that no cosmology of the prior shows are left out of the simulator."""
+    """Raise ConfigError for a cosmology outside the prior, whose hosts the simulator may lack; warn of other parameters outside theirs."""
     for name in COSMOLOGY:
         (low, high), value = config.limits(name), getattr(theta, name)
         implied = name == "Ode0" and config.supernovae.cosmology != "LCDM"
@@ -108,6 +110,10 @@ def _check_shown(theta: Globals, config: Config) -> None:
                 f"theta: expected {name} within its prior, {low:g} to {high:g}, which leaves out the hosts that it does not show, "
                 f"got {value:g}; {remedy}"
             )
+    outside = [f"{k} = {v:g}" for k in config.marginals if not (at := config.limits(k))[0] <= (v := getattr(theta, k)) <= at[1]]
+    if outside:
+        said = f"mock: {', '.join(outside)} outside the prior, so that no posterior of this configuration can hold it"
+        warnings.warn(f"{said}; give another value with --theta, or widen the prior", TargetWarning, stacklevel=3)
 
 
 def write_mock(config: Config, catalogue: Catalogue, truth: Truth, path: Path, truth_path: Path, *, overwrite: bool = False) -> None:

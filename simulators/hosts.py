@@ -44,7 +44,7 @@ __all__ = [
 
 CHUNK = 500_000
 RATE_QUANTILE = 0.995
-SCHEMA = 1
+SCHEMA, TABLE_SCHEMA = 1, 2  # hosts of a table beyond z_max were kept in 1
 
 Progress = Callable[[float, float], None]  # done, total
 
@@ -78,7 +78,7 @@ def effective_number(bank: HostBank) -> float:
 
 def bank_fingerprint(config: HostConfig) -> str:
     """Identity of a bank: its configuration, the data behind its photometry and the format."""
-    return fingerprint(SCHEMA, config, photometry_fingerprint(config))
+    return fingerprint(TABLE_SCHEMA if config.backend == "table" else SCHEMA, config, photometry_fingerprint(config))
 
 
 def cache_folder() -> Path:
@@ -131,6 +131,10 @@ def build_bank(config: HostConfig, *, progress: Progress | None = None) -> HostB
 
 def _bank_from_table(config: HostConfig) -> HostBank:
     galaxies, magnitude, probability = read_host_table(str(config.table_file), config.band_names)
+    inside = np.asarray(galaxies.z) < config.z_max  # as where they are drawn: surveys by area count no others
+    if not inside.any():
+        raise ValueError(f"{config.table_file}: expected hosts at redshifts below hosts.z_max = {config.z_max:g}, got none; raise it")
+    galaxies, magnitude, probability = Galaxies(*(np.asarray(v)[inside] for v in galaxies)), magnitude[inside], probability[inside]
     return _bank(galaxies, np.asarray(_ln_mass(galaxies)), probability, magnitude, (1 / np.asarray(probability, np.float64)).sum())
 
 

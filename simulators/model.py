@@ -64,7 +64,13 @@ class HostDistribution(dist.Distribution):
 
 
 def globals_model(config: Config) -> Globals:
-    """Θ: one site for each free parameter; fixed ones are constants, and a flat cosmology has Ω_Λ = 1 − Ω_m."""
+    """Θ: one site for each free parameter; fixed ones are constants, and a flat cosmology has Ω_Λ = 1 − Ω_m.
+
+    Raises:
+        ValueError: for a prior with a region, whose edges no site states.
+    """
+    if config.prior.region is not None:
+        raise ValueError("prior.region: expected none in a model for chains, which would not see its edges; leave it out")
     values: dict[str, Any] = {name: numpyro.sample(name, distribution(m)) for name, m in config.marginals.items()}
     values |= {name: jnp.asarray(value, jnp.float32) for name, value in config.fixed.items()}
     if config.supernovae.cosmology != "LCDM":
@@ -75,14 +81,16 @@ def globals_model(config: Config) -> Globals:
 def _check_stated(config: Config) -> None:
     o = config.observation
     given = {
-        "supernovae.dust": config.supernovae.dust,
-        "observation.host_errors": o.host_errors,
-        "observation.sn_correlation": o.sn_correlation,
+        "supernovae.dust": (config.supernovae.dust, "independent"),
+        "observation.host_errors": (o.host_errors, "constant"),
+        "observation.sn_correlation": (o.sn_correlation, (0.0, 0.0, 0.0)),
+        "observation.spectroscopic_fraction": (o.spectroscopic_fraction, 0.0),
+        "observation.missing_probability": (o.missing_probability, 0.0),
+        **{f"observation.{name}.floor": (getattr(o, name).floor, 0.0) for name in ("sn_m", "sn_x", "sn_c")},
     }
-    stated = {"supernovae.dust": "independent", "observation.host_errors": "constant", "observation.sn_correlation": (0.0, 0.0, 0.0)}
-    for name, value in stated.items():
-        if given[name] != value:
-            raise ValueError(f"supernova_model: expected {name} = {value!r}, got {given[name]!r}; draw that variant with simulate")
+    for name, (value, stated) in given.items():
+        if value != stated:
+            raise ValueError(f"supernova_model: expected {name} = {stated!r}, got {value!r}; draw that variant with simulate")
 
 
 def supernova_model(simulator: Simulator, config: Config, number: int) -> None:
@@ -117,7 +125,7 @@ def supernova_model(simulator: Simulator, config: Config, number: int) -> None:
         for name, errors in (("m", o.sn_m), ("x", o.sn_x), ("c", o.sn_c)):
             mean = errors.offset + errors.slope * (truth["m"] - errors.pivot)
             variance = numpyro.sample(f"var_{name}", dist.LogNormal(mean, errors.scatter))
-            data[name] = numpyro.sample(name, dist.Normal(truth[name], jnp.sqrt(variance + errors.floor**2)))
+            data[name] = numpyro.sample(name, dist.Normal(truth[name], jnp.sqrt(variance)))
         magnitude = h.magnitude + modulus[:, None]
         numpyro.sample("mag", dist.Normal(magnitude, o.host_sigma).to_event(1))
         seen = detection_probability(h.z, data["m"], config.selection, simulator.detection)

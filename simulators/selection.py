@@ -75,9 +75,10 @@ def detection_probability(
 ) -> Float[Array, "sn"]:
     """Probability of detecting a supernova at redshift z with observed peak magnitude m."""
     if config.detection == "table":
-        return _bilinear(table, z, m)
-    smooth = ndtr((_polynomial(config.m50, z) - m) / jnp.exp(_polynomial(config.ln_width, z)))
-    return jnp.where(z < config.z_max, smooth, 0.0)
+        detected = _bilinear(table, z, m)
+    else:
+        detected = ndtr((_polynomial(config.m50, z) - m) / jnp.exp(_polynomial(config.ln_width, z)))
+    return jnp.where(z < config.z_max, detected, 0.0)
 
 
 def _polynomial(coefficients: tuple[float, ...], z: Array) -> Array:

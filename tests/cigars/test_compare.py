@@ -135,6 +135,9 @@ def test_what_cannot_be_compared_is_one_line(workplace, catalogue, refused, tmp_
         on_one_survey({"a": config})
     with pytest.raises(ConfigError, match="b: expected a model that differs from 'a'"):
         on_one_survey({"a": config, "b": config.model_copy(update={"name": "other"})})
+    flat = config.updated(**{"supernovae.cosmology": "flat-LCDM"})
+    with pytest.raises(ConfigError, match="b: expected a model that differs from 'a'"):  # by a prior that a flat cosmology does not have
+        on_one_survey({"a": flat, "b": flat.updated(**{"prior.Ode0": {"uniform": [0.6, 0.8]}})})
     with pytest.raises(ConfigError, match="b: expected the bands"):
         on_one_survey({"a": config, "b": config.updated(**{"hosts.bands": [f"lsst2023-{b}" for b in "grizyu"]})})
     with pytest.raises(ConfigError, match="at least 40 surveys"):

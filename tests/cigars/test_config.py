@@ -113,12 +113,41 @@ def test_an_unknown_key_is_answered_with_the_nearest(key, nearest):
         ("prior.Om0={uniform=[0, 1], fixed=3}", "exactly one of uniform, normal, fixed"),
         ("prior.Om0={uniform=[0, 1], within=[0, 1]}", "within: expected [low, high]"),
         ("prior.Om0={}", "exactly one"),
+        ("prior.w0={fixed=-0.8}", "prior.w0: expected supernovae.cosmology = 'flat-w0waCDM', without which nothing reads it"),
+        ("prior.wa={uniform=[-1, 1]}", "prior.wa: expected supernovae.cosmology = 'flat-w0waCDM'"),
+        ("hosts.table_file=a.fits", "hosts.table_file: expected hosts.backend = 'table'"),
+        ("hosts.emulator_file=a.pickle", "hosts.emulator_file: expected hosts.backend = 'emulator'"),
+        ("selection.detection_file=a.npz", "selection.detection_file: expected selection.detection = 'table'"),
+        ("hosts.z_max=0.5", "hosts.z_max: expected at least selection.z_max, 1.2, got 0.5"),
+        ("selection.z_max=1.3", "hosts.z_max: expected at least selection.z_max, 1.3, got 1.2"),
+        ("selection.host_efficiency=['r', 22, -1]", "selection.host_efficiency"),
+        ("size={expected_supernovae='none', area_deg2=50000, duration_yr=1}", "area_deg2"),
+        ("prior.Om0={normal=[0.3, 0.1]}", "prior.Om0: expected nothing below 0, got values from -0.2; cut it"),
+        ("prior.sigma_int={uniform=[-0.1, 0.2]}", "prior.sigma_int: expected nothing below 0"),
+        ("prior.Ode0={uniform=[0, 1.5]}", "got one without a Big Bang at Om0 = 0 and Ode0 = 1.5"),
         ("foo", "--set: expected key=value, got 'foo'"),
         ("=3", "--set: expected key=value"),
     ],
 )
 def test_a_bad_value_is_named_in_one_line(setting, says):
     assert says in refused("demo", [setting])
+
+
+def test_settings_that_only_their_variant_reads_are_taken_with_it():
+    assert load_config("demo", ["supernovae.cosmology=flat-w0waCDM", "prior.w0={fixed=-0.8}"]).fixed["w0"] == -0.8
+    assert load_config("demo", ["hosts.z_max=1.4", "selection.z_max=1.4"]).hosts.z_max == 1.4
+    assert load_config("demo", ["prior.Ode0={uniform=[0, 1.5]}", "prior.Om0={uniform=[0.2, 0.8]}"]).limits("Ode0") == (0, 1.5)
+    assert "expected no fixed value in flat-LCDM" in refused("demo", ["supernovae.cosmology=flat-LCDM", "prior.Ode0={fixed=0.7}"])
+    emulated = ["hosts.backend=emulator", "hosts.emulator_file=a.pickle", "hosts.nebular=false"]
+    assert "hosts.nebular: expected hosts.backend = 'ssp'" in refused("demo", emulated)
+
+
+def test_a_size_by_area_counts_hosts_by_volume():
+    area = {"expected_supernovae": "none", "area_deg2": 10.0, "duration_yr": 1.0}
+    assert load_config("demo", size=area).hosts.redshift_density == "volume"
+    assert load_config("demo").hosts.redshift_density == "tabulated"
+    with pytest.raises(ConfigError, match="redshift_density: expected 'volume' for a size by area, got 'tabulated'"):
+        load_config("demo").updated(size=area)
 
 
 def test_bad_files_are_named_in_one_line(tmp_path):
@@ -134,9 +163,9 @@ def test_bad_files_are_named_in_one_line(tmp_path):
 def test_a_file_starts_from_its_preset_and_changes_what_it_lists(tmp_path):
     base = load_config("demo")
     config = load_config(
-        written(tmp_path, 'extends = "demo"\nname = "mine"\n[size]\ncapacity = 4096\n[prior]\nOm0 = { normal = [0.3, 0.1] }')
+        written(tmp_path, 'extends = "demo"\nname = "mine"\n[size]\ncapacity = 4096\n[prior]\nOm0 = { normal = [0.3, 0.05] }')
     )
-    assert config == base.updated(**{"name": "mine", "size.capacity": 4096, "prior.Om0": {"normal": (0.3, 0.1)}})
+    assert config == base.updated(**{"name": "mine", "size.capacity": 4096, "prior.Om0": {"normal": (0.3, 0.05)}})
     assert config.size.expected_supernovae == base.size.expected_supernovae
     assert config.prior.Om0.uniform is None  # replaced, not merged with demo's
     assert load_config("demo", ["prior.Om0.fixed=0.3"]).fixed["Om0"] == 0.3

@@ -323,6 +323,10 @@ def test_too_many_pairs_are_refused_with_their_cost(setting, given):
         ({"supernovae.dust": "local"}, "got 'local'"),
         ({"observation.host_errors": "lsst"}, "expected observation.host_errors 'constant'"),
         ({f"prior.{name}": {"fixed": 0.3} for name in FREE}, "at least one free parameter"),
+        (
+            {"prior.region": {"names": ["Om0"], "centre": [0.3], "directions": [[1.0]], "limits": [[-0.1, 0.1]]}},
+            "prior.region: expected none, whose edges chains do not see",
+        ),
     ],
 )
 def test_configurations_that_are_not_covered_are_refused(setting, given, changes, message):

@@ -84,7 +84,7 @@ def test_another_random_stream_is_another_run_and_another_store(monkeypatch):
 
 
 def test_the_stream_is_new_only_where_surveys_are_exposed_anew():
-    area = {"size.expected_supernovae": "none", "size.area_deg2": 10.0, "size.duration_yr": 1.0}
+    area = {"size.expected_supernovae": "none", "size.area_deg2": 10.0, "size.duration_yr": 1.0, "hosts.redshift_density": "volume"}
     narrow = {"prior.Om0": {"uniform": [0.1, 0.6]}}
     new = [Config().updated(**narrow), Config().updated(**{"supernovae.cosmology": "flat-LCDM"})]
     old = [Config(), load_config("lsst-16k"), load_config("lsst-any"), Config().updated(**narrow, **area)]

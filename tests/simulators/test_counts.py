@@ -122,7 +122,12 @@ def test_area_and_duration_scale_the_population(yearly, bank):
     """Rate of the bank per galaxy it stands for, times the galaxies on the sky patch, times the years."""
 
     def sized(area, duration):
-        size = {"size.expected_supernovae": "none", "size.area_deg2": area, "size.duration_yr": duration}
+        size = {
+            "size.expected_supernovae": "none",
+            "size.area_deg2": area,
+            "size.duration_yr": duration,
+            "hosts.redshift_density": "volume",
+        }
         return float(with_exposure(yearly, Config().updated(**size), bank).ln_total)
 
     base = sized(10.0, 1.0)

@@ -146,11 +146,24 @@ def test_host_distribution_draws_what_it_scores(key):
 
 @pytest.mark.parametrize(
     "setting",
-    [{"supernovae.dust": "local"}, {"observation.host_errors": "lsst"}, {"observation.sn_correlation": [0.5, 0.0, 0.0]}],
+    [
+        {"supernovae.dust": "local"},
+        {"observation.host_errors": "lsst"},
+        {"observation.sn_correlation": [0.5, 0.0, 0.0]},
+        {"observation.sn_x.floor": 0.5},
+        {"observation.spectroscopic_fraction": 1.0},
+        {"observation.missing_probability": 0.3},
+    ],
 )
 def test_what_the_model_does_not_state_is_refused(simulator, setting):
     with pytest.raises(ValueError, match="supernova_model: expected"):
         supernova_model(simulator, Config().updated(**setting), 3)
+
+
+def test_a_region_is_refused_which_no_site_states():
+    region = {"names": ["Om0"], "centre": [0.3], "directions": [[1.0]], "limits": [[-0.1, 0.1]]}
+    with pytest.raises(ValueError, match=r"prior\.region: expected none"):
+        globals_model(Config().updated(**{"prior.region": region}))
 
 
 def test_globals_are_a_schema_tuple(key, config):

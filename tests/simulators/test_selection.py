@@ -71,11 +71,15 @@ def test_table_is_bilinear_inside_and_constant_outside(tmp_path, points):
     z, m = np.linspace(0.05, 1.3, 26), np.linspace(17, 27, 41)
     p = rng.uniform(size=(26, 41))
     table = read_detection_table(_write(tmp_path / "t.npz", z=z, m=m, probability=p))
-    ours = np.asarray(detection_probability(_f32(points[0]), _f32(points[1]), TABLE, table))
+    deep = TABLE.model_copy(update={"z_max": 2.0})
+    ours = np.asarray(detection_probability(_f32(points[0]), _f32(points[1]), deep, table))
     inside = np.stack([points[0].clip(z[0], z[-1]), points[1].clip(m[0], m[-1])], -1)
     exact = RegularGridInterpolator((z, m), p)(inside)
     np.testing.assert_allclose(ours, exact, atol=3e-5)  # float32 positions of size 40: 4e-6 of a cell
     assert np.abs(ours - RegularGridInterpolator((z, m), p, "nearest")(inside)).max() > 0.1
+    shallow = TABLE.model_copy(update={"z_max": 0.6})
+    cut = np.asarray(detection_probability(_f32(points[0]), _f32(points[1]), shallow, table))
+    np.testing.assert_array_equal(cut, np.where(_f32(points[0]) < np.float32(0.6), ours, 0.0))  # as of the smooth form
 
 
 def test_unusable_tables_are_refused(tmp_path):

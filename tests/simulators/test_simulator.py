@@ -72,7 +72,7 @@ def test_only_hosts_that_no_cosmology_of_the_prior_shows_are_dropped(bank, model
 
 
 def test_an_unbounded_prior_keeps_every_host(bank):
-    config = Config().updated(**{"prior.Om0": {"normal": [0.3, 0.1]}})
+    config = Config().updated(**{"prior.Om0": {"normal": [0.3, 0.05]}})
     assert len(build_simulator(config, bank._replace(magnitude=bank.magnitude + 3)).table) == len(bank.z)
 
 
