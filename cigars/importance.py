@@ -1,7 +1,7 @@
 r"""Importance weights on posterior draws: another prior, or another experiment's constraint, after the fact.
 
 Draws of p(Θ | D) weighted by w(Θ) are draws of p(Θ | D) w(Θ) / ∫. Their effective number $(\sum w)^2 / \sum w^2$ (Kish 1965) says
-how far to trust them; below 50 they are refused.
+how far to trust them; below 50 they are refused. Draws that weights have chosen repeat, and each counts once, with all its weight.
 """
 
 from __future__ import annotations
@@ -15,15 +15,27 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.special import logsumexp
-from scipy.stats import gaussian_kde, multivariate_normal
+from scipy.stats import gaussian_kde, multivariate_normal, multivariate_t
 
 from cigars.config import Prior
 from cigars.files import FileError
 from cigars.schema import Globals, Marginal
 
-__all__ = ["FEWEST", "Chain", "Constraint", "Gaussian", "effective_number", "ln_prior_ratio", "read_chain", "read_gaussian", "resample"]
+__all__ = [
+    "FEWEST",
+    "Chain",
+    "Constraint",
+    "Gaussian",
+    "effective_number",
+    "ln_prior_ratio",
+    "proposals",
+    "read_chain",
+    "read_gaussian",
+    "resample",
+]
 
 FEWEST = 50.0  # effective draws
+DEGREES = 5.0  # of freedom of the Student-t from which conditional draws are proposed
 ALIASES = {"omegam": "Om0", "omega_m": "Om0", "omegal": "Ode0", "omegav": "Ode0", "omega_lambda": "Ode0", "w": "w0"}
 """Names under which other codes keep the parameters."""
 
@@ -65,11 +77,12 @@ class Chain(NamedTuple):
         return gaussian_kde(self.samples.T, weights=self.weights).logpdf(values.T)
 
 
-def effective_number(ln_weight: Float[ndarray, "draw"]) -> float:
-    """(Σw)²/Σw²; zero where all weights are."""
+def effective_number(ln_weight: Float[ndarray, "draw"], same: Int[ndarray, "draw"] | None = None) -> float:
+    """(Σw)²/Σw²; zero where all weights are. Draws of equal number in `same` are one draw that repeats, with the sum of their weights."""
     if not np.isfinite(ln_weight).any():
         return 0.0
-    return float(np.exp(2 * logsumexp(ln_weight) - logsumexp(2 * ln_weight)))
+    weight = np.exp(ln_weight - logsumexp(ln_weight))
+    return float(1 / np.square(weight if same is None else np.bincount(same, weight)).sum())
 
 
 def resample(ln_weight: Float[ndarray, "draw"], count: int, rng: np.random.Generator) -> Int[ndarray, "count"]:
@@ -78,6 +91,21 @@ def resample(ln_weight: Float[ndarray, "draw"], count: int, rng: np.random.Gener
     places = (np.arange(count) + rng.uniform()) / count
     chosen = np.searchsorted(cumulative, places * cumulative[-1], side="right").clip(0, len(ln_weight) - 1)
     return rng.permutation(chosen)
+
+
+def proposals(eta: ndarray, at: list[int], rest: list[int], target: ndarray, seed: int) -> tuple[ndarray, ndarray]:
+    """As many proposals of η [draw, parameter] as there are draws, the parameters `at` held at `target`, and ln of their density [draw]."""
+    out = np.empty_like(eta)
+    out[:, at] = target
+    if not rest:
+        return out, np.zeros(len(eta))
+    covariance, mean = np.cov(eta.T), eta.mean(0)
+    slope = np.linalg.solve(covariance[np.ix_(at, at)], covariance[np.ix_(at, rest)]).T
+    centre = mean[rest] + slope @ (target - mean[at])
+    spread = covariance[np.ix_(rest, rest)] - slope @ covariance[np.ix_(at, rest)]
+    law = multivariate_t(centre, spread, df=DEGREES, seed=seed)
+    out[:, rest] = law.rvs(len(eta)).reshape(len(eta), -1)
+    return out, law.logpdf(out[:, rest])
 
 
 def ln_prior_ratio(

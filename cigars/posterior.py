@@ -20,7 +20,7 @@ from scipy.special import logsumexp
 from cigars.catalogue import Catalogue
 from cigars.config import Config, Prior
 from cigars.files import FileError
-from cigars.importance import FEWEST, Chain, Constraint, Gaussian, effective_number, ln_prior_ratio, resample
+from cigars.importance import FEWEST, Chain, Constraint, Gaussian, effective_number, ln_prior_ratio, proposals, resample
 from cigars.posterior_file import check_memory, read_posterior, save_posterior
 from cigars.schema import GLOBALS, LOCALS, Marginal, Observations, column
 
@@ -33,7 +33,6 @@ __all__ = ["Posterior", "load_posterior"]
 
 POOL = 20_000  # draws of Θ that a reweighting starts from, where the run is at hand
 QUANTILES = (0.16, 0.5, 0.84)
-DEGREES = 5.0  # of freedom of the Student-t from which conditional draws are proposed
 
 
 def load_posterior(path: str | Path | arviz.InferenceData, run: str | Path | None = None) -> Posterior:
@@ -175,7 +174,9 @@ class Posterior:
             raise ValueError(f"sample: expected at least one draw, got {n}")
         rng = np.random.default_rng(seed)
         if n <= self.draws:
-            return self._rows(np.sort(rng.choice(self.draws, n, replace=False)))
+            effective = self.attributes.get("effective_draws")
+            record = {} if effective is None else {"effective_draws": min(effective, float(n))}
+            return self._rows(np.sort(rng.choice(self.draws, n, replace=False)), record)
         self._refuse_weighted(f"sample: {n:,} draws")
         return self._at(self._fresh(n, seed), seed, {"seed": seed})
 
@@ -221,7 +222,7 @@ class Posterior:
             raise ValueError(
                 f"marginal density: expected at least {FEWEST:.0f} effective draws, got {effective:.1f}; the value is too far out"
             )
-        return float(logsumexp(ln_weight) - np.log(len(ln_weight))), float((1 / effective - 1 / len(ln_weight)) ** 0.5)
+        return float(logsumexp(ln_weight) - np.log(len(ln_weight))), max(1 / effective - 1 / len(ln_weight), 0.0) ** 0.5
 
     def _at_fixed(
         self, what: str, fixed: Mapping[str, float], seed: int, scaled: bool = False
@@ -242,7 +243,7 @@ class Posterior:
         if not bool(torch.isfinite(prior.log_prob(row))):
             raise ValueError(f"{what}: expected values within the prior, got {dict(fixed)}")
         target = prior.transform.inv(row).double().numpy()[at]
-        proposed, ln_proposal = _student_t(eta, at, rest, target, seed)
+        proposed, ln_proposal = proposals(eta, at, rest, target, seed)
         theta = prior.transform(torch.as_tensor(proposed, dtype=torch.float32))
         jacobian = prior.transform.log_abs_det_jacobian(torch.as_tensor(proposed, dtype=torch.float32), theta)
         counted = jacobian if scaled else jacobian[:, rest]
@@ -359,16 +360,20 @@ class Posterior:
     def _weighted(
         self, theta: ndarray, ln_weight: ndarray, said: str, draws: int, seed: int, more: Mapping[str, Any] | None = None
     ) -> Posterior:
-        effective = effective_number(ln_weight)
+        stored = len(theta) == self.draws and np.array_equal(theta, self.marginal())
+        # of those stored some repeat where weights have chosen them before
+        same = np.unique(theta, axis=0, return_inverse=True)[1].reshape(-1) if stored else np.arange(len(theta))
+        effective, before = effective_number(ln_weight, same), self.attributes.get("weighted_by")
         if not effective >= FEWEST:  # as for one that is not a number
+            remedy = f", or give all constraints to one combine, of the posterior before ({before})" if before else ""
             raise ValueError(
                 f"{said}: expected at least {FEWEST:.0f} effective draws, got {effective:.1f} of {len(ln_weight):,}; "
-                "the two hardly overlap: draw more, or doubt one of them"
+                f"the two hardly overlap: draw more, or doubt one of them{remedy}"
             )
         chosen = resample(ln_weight, draws, np.random.default_rng(seed))
-        before = self.attributes.get("weighted_by")
-        record = {"weighted_by": f"{before}; {said}" if before else said, "effective_draws": effective, **(more or {})}
-        if len(theta) == self.draws and np.array_equal(theta, self.marginal()):
+        kept = effective_number(np.zeros(draws), same[chosen])
+        record = {"weighted_by": f"{before}; {said}" if before else said, "effective_draws": kept, **(more or {})}
+        if stored:
             return self._rows(chosen, record)
         return self._at(theta[chosen], seed, record)
 
@@ -390,20 +395,3 @@ class Posterior:
         check_memory(len(theta), len(self.ids))
         local = gathered(draw_hosts(self._trained, catalogue, theta, seed + 2), len(theta), len(self.ids))
         return Posterior(assemble(self.names, theta, local, catalogue, self.config, {**self.attributes, **record}), self._run)
-
-
-def _student_t(eta: ndarray, at: list[int], rest: list[int], target: ndarray, seed: int) -> tuple[ndarray, ndarray]:
-    """As many proposals of η as there are draws, the parameters `at` held at `target`, and ln of their density."""
-    from scipy.stats import multivariate_t
-
-    out = np.empty_like(eta)
-    out[:, at] = target
-    if not rest:
-        return out, np.zeros(len(eta))
-    covariance, mean = np.cov(eta.T), eta.mean(0)
-    slope = np.linalg.solve(covariance[np.ix_(at, at)], covariance[np.ix_(at, rest)]).T
-    centre = mean[rest] + slope @ (target - mean[at])
-    spread = covariance[np.ix_(rest, rest)] - slope @ covariance[np.ix_(at, rest)]
-    law = multivariate_t(centre, spread, df=DEGREES, seed=seed)
-    out[:, rest] = law.rvs(len(eta)).reshape(len(eta), -1)
-    return out, law.logpdf(out[:, rest])

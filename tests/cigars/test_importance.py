@@ -20,6 +20,7 @@ def test_effective_number_of_gaussian_weights():
     assert effective_number(-(x**2) / (2 * s2)) / len(x) == pytest.approx(expected, rel=0.01)  # 5 standard errors by trial
     assert effective_number(np.full(10, -3.0)) == pytest.approx(10)
     assert effective_number(np.full(10, -np.inf)) == 0
+    assert effective_number(np.log([0.1, 0.2, 0.3, 0.6]), np.array([1, 1, 1, 0])) == pytest.approx(2)  # one thrice, as heavy as the other
 
 
 def test_resampled_draws_appear_as_often_as_their_weights_say():
