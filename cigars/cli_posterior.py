@@ -36,7 +36,8 @@ def combine(
         list[Path] | None, typer.Option(metavar="FILE.toml", help="Normal constraint: parameters, mean, covariance (or sd, correlation).")
     ] = None,
     chain: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Samples under a flat prior: a table, or the root of GetDist chains.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Samples under a flat prior, burn-in removed: a table, or the root of GetDist chains."),
     ] = None,
     parameters: Annotated[str, typer.Option(help="Which parameters of the chain to use.")] = "Om0,Ode0",
     run: Annotated[Path | None, typer.Option(help="Run folder, where it is no longer where it was.")] = None,

@@ -142,20 +142,27 @@ def read_gaussian(path: str | Path) -> Gaussian:
     """
     tree = _toml(Path(path))
     try:
+        if unknown := sorted(set(tree) - {"parameters", "mean", "covariance", "sd", "correlation"}):
+            raise ValueError(f"the unknown {', '.join(unknown)}")
         names = _known(tree["parameters"])
         mean = np.asarray(tree["mean"], float)
         if "covariance" in tree:
+            if beside := [key for key in ("sd", "correlation") if key in tree]:
+                raise ValueError(f"covariance beside {' and '.join(beside)}")
             covariance = np.asarray(tree["covariance"], float)
         else:
             sd = np.asarray(tree["sd"], float)
-            covariance = np.asarray(tree.get("correlation", np.eye(len(sd))), float) * sd[:, None] * sd
+            correlation = np.asarray(tree.get("correlation", np.eye(len(sd))), float)
+            if not (sd > 0).all() or not np.allclose(np.diag(correlation), 1):
+                raise ValueError("sd that are not above zero" if not (sd > 0).all() else "a correlation whose diagonal is not 1")
+            covariance = correlation * sd[:, None] * sd
         if mean.shape != (len(names),) or covariance.shape != (len(names),) * 2:
             raise ValueError(f"{len(names)} parameters with mean {mean.shape} and covariance {covariance.shape}")
         if not np.allclose(covariance, covariance.T) or np.linalg.eigvalsh(covariance).min() <= 0:
             raise ValueError("a covariance that is not positive definite")
     except (KeyError, ValueError, TypeError, np.linalg.LinAlgError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
-        raise FileError(f"{path}: expected parameters, mean, and covariance or sd of a Gaussian, got {what}") from None
+        raise FileError(f"{path}: expected parameters, mean, and covariance or sd (with correlation) of a Gaussian, got {what}") from None
     return Gaussian(names, mean, covariance)
 
 
@@ -172,48 +179,71 @@ def _known(names: Sequence[str]) -> tuple[str, ...]:
     found = tuple(ALIASES.get(str(n).lower(), str(n)) for n in names)
     if unknown := [n for n in found if n not in Globals._fields]:
         raise ValueError(f"the parameters {', '.join(unknown)}, which are none of {', '.join(Globals._fields)}")
+    if twice := sorted({n for n in found if found.count(n) > 1}):
+        raise ValueError(f"{', '.join(twice)} twice among the parameters {', '.join(names)}")
     return found
 
 
 def read_chain(path: str | Path, names: Sequence[str]) -> Chain:
     """Samples of the parameters `names` from a table (.fits, .parquet, .ecsv, .csv; an optional column `weight`) or from GetDist chains.
 
+    Every sample counts: burn-in must have been removed.
+
     Args:
         path: a table, or the root of GetDist's text files.
         names: of the schema; columns may use them or the usual names of other codes, such as `omegam`.
 
     Raises:
-        CatalogueError, FileError: for a file that is not one, or lacks a parameter.
+        CatalogueError, FileError: for a file that is not one, lacks a parameter or has it twice, misses values, or has weights whose column
+            is called otherwise.
     """
     from cigars.tables import FORMATS
+    from cigars.validation import rows
 
     wanted = _known(names)
-    columns, weights = _table(path) if Path(path).suffix.lower() in FORMATS else _getdist(path)
-    found = {ALIASES.get(name.lower(), name): values for name, values in columns.items()}
-    if missing := [n for n in wanted if n not in found]:
-        raise FileError(f"{path}: expected samples of {', '.join(wanted)}, missing {', '.join(missing)}; found {', '.join(columns)}")
-    samples = np.column_stack([found[n] for n in wanted])
+    samples, weights = (_table if Path(path).suffix.lower() in FORMATS else _getdist)(path, wanted)
     kept = weights > 0
-    if not np.isfinite(samples[kept]).all() or kept.sum() < FEWEST:
-        raise FileError(f"{path}: expected at least {FEWEST:.0f} finite samples, got {int(np.isfinite(samples[kept]).all(1).sum())}")
+    if (bad := ~(weights >= 0) | np.isinf(weights) | (kept & ~np.isfinite(samples).all(1))).any():
+        raise FileError(f"{path}: expected finite samples with weights of at least zero, but {rows(bad)} not; remove what has no value")
+    if kept.sum() < FEWEST:
+        raise FileError(f"{path}: expected at least {FEWEST:.0f} samples, got {kept.sum()}")
     return Chain(wanted, samples[kept], weights[kept])
 
 
-def _table(path: str | Path) -> tuple[dict[str, ndarray], ndarray]:
-    from cigars.tables import read_table
+def _columns(path: str | Path, given: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Where the parameters are among the names that a file gives."""
+    found = [[i for i, name in enumerate(given) if ALIASES.get(name.lower(), name) == parameter] for parameter in wanted]
+    if missing := [n for n, at in zip(wanted, found, strict=True) if not at]:
+        raise FileError(f"{path}: expected samples of {', '.join(wanted)}, missing {', '.join(missing)}; found {', '.join(given)}")
+    for name, at in zip(wanted, found, strict=True):
+        if len(at) > 1:
+            raise FileError(f"{path}: expected one column of {name}, got {' and '.join(given[i] for i in at)}; remove all but one")
+    return [at[0] for at in found]
+
+
+def _table(path: str | Path, wanted: Sequence[str]) -> tuple[Float[ndarray, "sample parameter"], Float[ndarray, "sample"]]:
+    from cigars.tables import numbers, read_table
+    from cigars.validation import CatalogueError
 
     table = read_table(path)
-    columns = {n: np.asarray(table[n], float) for n in table.colnames if table[n].dtype.kind in "fiu" and table[n].ndim == 1}
-    weights = columns.pop("weight", np.ones(len(table)))
-    return columns, weights
+    weights = [name for name in table.colnames if "weight" in name.lower()]
+    if len(weights) > 1 or any(name.lower() not in ("weight", "weights") for name in weights):
+        raise FileError(f"{path}: expected weights in one column 'weight', got {', '.join(weights)}; rename the right one, remove others")
+    at = _columns(path, table.colnames, wanted)
+    try:
+        samples = np.column_stack([numbers(table, table.colnames[i], "") for i in at])
+        return samples, numbers(table, weights[0], "") if weights else np.ones(len(table))
+    except CatalogueError as error:
+        raise CatalogueError(f"{path}: {error}") from None
 
 
-def _getdist(path: str | Path) -> tuple[dict[str, ndarray], ndarray]:
+def _getdist(path: str | Path, wanted: Sequence[str]) -> tuple[Float[ndarray, "sample parameter"], Float[ndarray, "sample"]]:
     import getdist
 
     try:
-        chain = getdist.loadMCSamples(str(path), no_cache=True)
+        chain = getdist.loadMCSamples(str(Path(path).absolute()), no_cache=True)  # it knows no root without a folder
     except Exception as error:  # whatever the reader raises, the user needs to know that these are no chains
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise FileError(f"{path}: expected a table or the root of GetDist chains, got none ({reason[:120]})") from None
-    return {p.name: chain.samples[:, i] for i, p in enumerate(chain.paramNames.names)}, np.asarray(chain.weights)
+    at = _columns(path, [p.name for p in chain.paramNames.names], wanted)
+    return chain.samples[:, at], np.asarray(chain.weights)

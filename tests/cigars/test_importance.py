@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 
 from cigars.catalogue import CatalogueError
 from cigars.config import Prior
@@ -92,6 +92,11 @@ def test_gaussians_are_read_from_toml(tmp_path, spread):
         ('parameters = ["Om0", "w0"]\nmean = [0.3, -1]\ncovariance = [[1, 2], [2, 1]]', "not positive definite"),
         ('parameters = ["Om0"]\nsd = [1]', "no 'mean'"),
         ("parameters = [", "not valid TOML"),
+        ('parameters = ["Om0", "w0"]\nmean = [0.3, -1]\nsd = [1, 1]\ncorr = [[1, 0.9], [0.9, 1]]', "got the unknown corr$"),
+        ('parameters = ["Om0", "omegam"]\nmean = [0.3, 0.3]\nsd = [1, 1]', "got Om0 twice among the parameters Om0, omegam$"),
+        ('parameters = ["Om0", "w0"]\nmean = [0.3, -1]\nsd = [1, 1]\ncorrelation = [[0.1, 0], [0, 0.1]]', "diagonal is not 1"),
+        ('parameters = ["Om0"]\nmean = [0.3]\nsd = [-1]', "sd that are not above zero"),
+        ('parameters = ["Om0"]\nmean = [0.3]\nsd = [1]\ncovariance = [[1]]', "got covariance beside sd$"),
     ],
 )
 def test_bad_gaussians_are_refused_in_one_line(tmp_path, text, said):
@@ -115,3 +120,42 @@ def test_chains_are_read_from_tables_and_from_getdist(tmp_path):
         read_chain(tmp_path / "chain.fits", ["Om0", "w0"])
     with pytest.raises((FileError, CatalogueError), match="nowhere"):
         read_chain(tmp_path / "nowhere", ["Om0"])
+
+
+@pytest.mark.parametrize("name", ["weights", "Weight", "WEIGHT"])
+def test_weights_are_known_in_any_case(tmp_path, name):
+    samples, weights = np.linspace(0, 1, 100), np.linspace(1, 2, 100)
+    Table({"Om0": samples, name: weights}).write(tmp_path / "chain.csv")
+    np.testing.assert_allclose(read_chain(tmp_path / "chain.csv", ["Om0"]).weights, weights)
+
+
+OM0 = np.linspace(0.2, 0.4, 100)
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"Om0": OM0, "importance_weight": OM0}, "expected weights in one column 'weight', got importance_weight; rename"),
+        ({"Om0": OM0, "weight": OM0, "log_weight": OM0}, "got weight, log_weight"),
+        ({"Om0": MaskedColumn(OM0, mask=OM0 > 0.39)}, r"5 rows \(96, 97, .*\) are not; remove"),
+        ({"Om0": OM0, "weight": MaskedColumn(OM0, mask=OM0 < 0.201)}, r"row 1 \(counting from 1\) is not; remove"),
+        ({"Om0": OM0, "weight": -OM0}, "weights of at least zero, but 100 rows"),
+        ({"Om0": OM0, "omegam": OM0 + 0.5}, "expected one column of Om0, got Om0 and omegam; remove all but one"),
+        ({"Om0": [f"{v}?" for v in OM0]}, "Om0: expected numbers, got"),
+        ({"Om0": OM0[:49]}, "at least 50 samples, got 49"),
+    ],
+)
+def test_chains_that_could_be_misread_are_refused(tmp_path, columns, said):
+    Table(columns).write(tmp_path / "chain.ecsv")
+    with pytest.raises(FileError, match=f"chain.ecsv: .*{said}"):
+        read_chain(tmp_path / "chain.ecsv", ["Om0"])
+
+
+def test_a_getdist_root_needs_no_folder(tmp_path, monkeypatch):
+    np.savetxt(tmp_path / "gd_1.txt", np.column_stack([np.ones(100), np.zeros(100), OM0, OM0]))
+    (tmp_path / "gd.paramnames").write_text("omegam \\Omega_m\nomega_m \\Omega_m\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileError, match="gd: expected one column of Om0, got omegam and omega_m"):
+        read_chain("gd", ["Om0"])
+    (tmp_path / "gd.paramnames").write_text("omegam \\Omega_m\nx x\n")
+    np.testing.assert_allclose(read_chain("gd", ["omegam"]).samples[:, 0], OM0)
