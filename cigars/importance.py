@@ -17,7 +17,7 @@ from numpy import ndarray
 from scipy.special import logsumexp
 from scipy.stats import gaussian_kde, multivariate_normal, multivariate_t
 
-from cigars.config import Prior
+from cigars.config import Config, Prior
 from cigars.files import FileError
 from cigars.schema import Globals, Marginal
 
@@ -28,6 +28,7 @@ __all__ = [
     "Gaussian",
     "effective_number",
     "ln_prior_ratio",
+    "old_priors",
     "proposals",
     "read_chain",
     "read_gaussian",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 FEWEST = 50.0  # effective draws
+OUTSIDE = 1e-3  # mass of a new prior that may be where the old one has no draws
 DEGREES = 5.0  # of freedom of the Student-t from which conditional draws are proposed
 ALIASES = {"omegam": "Om0", "omega_m": "Om0", "omegal": "Ode0", "omegav": "Ode0", "omega_lambda": "Ode0", "w": "w0"}
 """Names under which other codes keep the parameters."""
@@ -116,23 +118,42 @@ def ln_prior_ratio(
     Draws are of the old prior: one that float32 has put beyond an edge of it is taken to be at that edge.
 
     Raises:
-        ValueError: for a parameter that is not free, or a new prior that is fixed: use `Posterior.conditional`.
+        ValueError: for a parameter that is not free, a new prior with more than a thousandth of its mass outside the old one, or one that
+            is fixed: use `Posterior.conditional`.
     """
+    from cigars.report.statistics import prior_distribution
+
     total = np.zeros(len(next(iter(draws.values()))))
     for name, prior in new.items():
         if name not in old:
             raise ValueError(f"prior: expected free parameters of {', '.join(old)}, got {name!r}")
         if prior.fixed is not None:
             raise ValueError(f"prior of {name}: expected uniform or normal, got a fixed value; use conditional({name}={prior.fixed:g})")
-        values = np.clip(np.asarray(draws[name], float), old[name].low, old[name].high)
-        total += _ln_density(prior.marginal, values) - _ln_density(old[name], values)
+        before, after, low, high = prior_distribution(old[name]), prior_distribution(prior.marginal), old[name].low, old[name].high
+        if (outside := after.cdf(low) + after.sf(high)) > OUTSIDE:
+            raise ValueError(
+                f"prior of {name}: expected one within [{low:g}, {high:g}], where there are draws, got {outside:.2g} of it outside; "
+                "give a normal prior these limits as within, name the run folder if rounds have made them, or train with the wider prior"
+            )
+        values = np.clip(np.asarray(draws[name], float), low, high)
+        total += after.logpdf(values) - before.logpdf(values)
     return total
 
 
-def _ln_density(marginal: Marginal, value: ndarray) -> ndarray:
-    from cigars.report.statistics import prior_distribution
+def old_priors(config: Config, run: str | Path | None, since: Mapping[str, Marginal]) -> dict[str, Marginal]:
+    """Priors that a new one takes the place of: those of `config`, or `since` within the edges of these.
 
-    return np.asarray(prior_distribution(marginal).logpdf(value))
+    Rounds for a target leave out only where the posterior is nil, so that a new prior need not keep to their edges: of the folder of a
+    `run` with rounds, if it is at hand, the priors before them count.
+    """
+    from cigars.runs import run_config
+    from cigars.truncation import untruncated
+
+    try:
+        first = (untruncated(run) if run is not None and run_config(run) == config else config).marginals
+    except FileError:
+        first = config.marginals
+    return first | {n: p._replace(low=max(p.low, first[n].low), high=min(p.high, first[n].high)) for n, p in since.items()}
 
 
 def read_gaussian(path: str | Path) -> Gaussian:

@@ -20,7 +20,7 @@ from scipy.special import logsumexp
 from cigars.catalogue import Catalogue
 from cigars.config import Config, Prior
 from cigars.files import FileError
-from cigars.importance import FEWEST, Chain, Constraint, Gaussian, effective_number, ln_prior_ratio, proposals, resample
+from cigars.importance import FEWEST, Chain, Constraint, Gaussian, effective_number, ln_prior_ratio, old_priors, proposals, resample
 from cigars.posterior_file import check_memory, read_posterior, save_posterior
 from cigars.schema import GLOBALS, LOCALS, Marginal, Observations, column
 
@@ -79,8 +79,13 @@ class Posterior:
     @cached_property
     def priors(self) -> dict[str, Marginal]:
         """Prior of each free parameter: that of the configuration, or what it was reweighted to."""
+        return self.config.marginals | self._since
+
+    @property
+    def _since(self) -> dict[str, Marginal]:
+        """Priors that it was reweighted to."""
         since = json.loads(self.attributes.get("reweighted", "{}"))
-        return self.config.marginals | {name: Prior.model_validate(prior).marginal for name, prior in since.items()}
+        return {name: Prior.model_validate(prior).marginal for name, prior in since.items()}
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -174,8 +179,7 @@ class Posterior:
             raise ValueError(f"sample: expected at least one draw, got {n}")
         rng = np.random.default_rng(seed)
         if n <= self.draws:
-            effective = self.attributes.get("effective_draws")
-            record = {} if effective is None else {"effective_draws": min(effective, float(n))}
+            record = {"effective_draws": min(self.attributes["effective_draws"], n)} if "effective_draws" in self.attributes else {}
             return self._rows(np.sort(rng.choice(self.draws, n, replace=False)), record)
         self._refuse_weighted(f"sample: {n:,} draws")
         return self._at(self._fresh(n, seed), seed, {"seed": seed})
@@ -254,11 +258,13 @@ class Posterior:
         theirs, whether configured or reweighted to.
 
         Raises:
-            ValueError: for a parameter that is not free, or where fewer than 50 draws are effective, as for a prior that is wider.
+            ValueError: for a parameter that is not free, a prior with more than a thousandth of its mass outside the one before, or where
+                fewer than 50 draws are effective. Rounds for a target do not count as a prior before, if their run folder is at hand.
         """
         new = {name: p if isinstance(p, Prior) else Prior.model_validate(p) for name, p in prior.items()}
         pool = self._pool(seed)
-        ratio = ln_prior_ratio(dict(zip(self.names, pool.T, strict=True)), self.priors, new)
+        run = (self._run or self.attributes.get("run")) if self.attributes.get("truncated_for") else None
+        ratio = ln_prior_ratio(dict(zip(self.names, pool.T, strict=True)), old_priors(self.config, run, self._since), new)
         dumped = {name: p.model_dump(exclude_none=True) for name, p in new.items()}
         said = ", ".join(f"{name} ~ {p}" for name, p in dumped.items())
         since = json.dumps(json.loads(self.attributes.get("reweighted", "{}")) | dumped)
@@ -360,8 +366,7 @@ class Posterior:
     def _weighted(
         self, theta: ndarray, ln_weight: ndarray, said: str, draws: int, seed: int, more: Mapping[str, Any] | None = None
     ) -> Posterior:
-        stored = len(theta) == self.draws and np.array_equal(theta, self.marginal())
-        # of those stored some repeat where weights have chosen them before
+        stored = len(theta) == self.draws and np.array_equal(theta, self.marginal())  # draws that repeat if weights have chosen them
         same = np.unique(theta, axis=0, return_inverse=True)[1].reshape(-1) if stored else np.arange(len(theta))
         effective, before = effective_number(ln_weight, same), self.attributes.get("weighted_by")
         if not effective >= FEWEST:  # as for one that is not a number
@@ -371,8 +376,8 @@ class Posterior:
                 f"the two hardly overlap: draw more, or doubt one of them{remedy}"
             )
         chosen = resample(ln_weight, draws, np.random.default_rng(seed))
-        kept = effective_number(np.zeros(draws), same[chosen])
-        record = {"weighted_by": f"{before}; {said}" if before else said, "effective_draws": kept, **(more or {})}
+        record = {"weighted_by": f"{before}; {said}" if before else said, **(more or {})}
+        record["effective_draws"] = effective_number(np.zeros(draws), same[chosen])
         if stored:
             return self._rows(chosen, record)
         return self._at(theta[chosen], seed, record)

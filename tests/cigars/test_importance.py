@@ -55,7 +55,7 @@ def test_a_draw_that_float32_put_beyond_an_edge_has_the_weight_of_the_edge():
     old = {"mass_step": Marginal("uniform", 0.0, 1.0, -0.2, 0.2)}
     draws = {"mass_step": np.array([-0.2, 0.0, 0.2], np.float32).astype(float)}
     assert draws["mass_step"][0] < -0.2 < 0.2 < draws["mass_step"][2]
-    ratio = ln_prior_ratio(draws, old, {"mass_step": Prior(normal=(0.0, 0.1))})
+    ratio = ln_prior_ratio(draws, old, {"mass_step": Prior(normal=(0.0, 0.1), within=(-0.2, 0.2))})
     np.testing.assert_allclose(ratio[1] - ratio[[0, 2]], 2, rtol=1e-6)
 
 
@@ -71,6 +71,24 @@ def test_prior_ratios_are_those_of_the_densities():
         ln_prior_ratio(draws, old, {"Ode0": Prior(uniform=(0.0, 1.0))})
     with pytest.raises(ValueError, match=r"use conditional\(Om0=0.3\)"):
         ln_prior_ratio(draws, old, {"Om0": Prior(fixed=0.3)})
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        (Prior(uniform=(7.0, 13.0)), "within \\[9, 11\\], where there are draws, got 0.67 of it outside; give a normal prior these limits"),
+        (Prior(uniform=(8.9, 10.0)), "got 0.091 of it outside"),
+        (Prior(normal=(10.0, 0.4)), "got 0.012 of it outside"),
+        (Prior(normal=(10.0, 0.4), within=(9.0, 12.0)), "got 0.0062 of it outside"),
+    ],
+)
+def test_priors_wider_than_where_there_are_draws_are_refused(new, said):
+    draws, old = {"a": np.array([9.5, 9.9])}, {"a": Marginal("uniform", 0.0, 1.0, 9.0, 11.0)}
+    with pytest.raises(ValueError, match=f"prior of a: expected one {said}" if "within" in said else said):
+        ln_prior_ratio(draws, old, {"a": new})
+    for fine in (Prior(uniform=(9, 11)), Prior(normal=(10, 0.3)), Prior(normal=(10, 0.4), within=(9, 11))):
+        assert np.isfinite(ln_prior_ratio(draws, old, {"a": fine})).all()
+    assert np.isfinite(ln_prior_ratio(draws, {"a": Marginal("normal", 10.0, 1.0, -np.inf, np.inf)}, {"a": new})).all()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What can be asked of a posterior, against its own draws, exact products of Gaussians and brute-force conditioning."""
 
+import json
+
 import arviz
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from cigars.config import Prior
 from cigars.files import FileError
 from cigars.importance import Gaussian
 from cigars.posterior import Posterior, load_posterior
+from cigars.runs import METADATA
 from cigars.schema import LOCALS
+from cigars.truncation import Rounds, truncated, write_rounds
 
 from .synthetic import synthetic
 
@@ -174,6 +178,30 @@ def test_a_second_prior_takes_the_place_of_the_first(tmp_path):
     back = once.reweight({"Om0": {"uniform": [0.0, 0.8]}})
     assert back["Om0"].std() == pytest.approx(post["Om0"].std(), rel=5 / back.attributes["effective_draws"] ** 0.5)
     assert abs(once["Om0"].std() / post["Om0"].std() - 1) > 0.2
+
+
+def test_a_prior_that_needs_draws_there_are_not_is_refused(tmp_path):
+    """Of a run with rounds for a target it is the prior before them that counts, where their record is at hand."""
+    post = synthetic()
+    with pytest.raises(ValueError, match=r"prior of mass_step_loc: expected one within \[9, 11\]"):
+        post.reweight({"mass_step_loc": {"uniform": [7.0, 13.0]}})
+    narrow = post.reweight({"Om0": {"uniform": [0.28, 0.32]}})
+    with pytest.raises(ValueError, match=r"prior of Om0: expected one within \[0.28, 0.32\]"):
+        narrow.reweight({"Om0": {"uniform": [0.0, 0.8]}})
+    with pytest.raises(ValueError, match=r"prior of Om0: expected one within \[0, 0.8\]"):
+        post.reweight({"Om0": {"normal": [0.3, 0.05]}}).reweight({"Om0": {"normal": [0.3, 0.4]}})
+    cut = truncated(post.config, {"Om0": (0.2, 0.4)})
+    (tmp_path / METADATA).write_text(json.dumps({"configuration": cut.model_dump(mode="json"), "fingerprint": "f", "curves": {}}))
+    priors = {name: getattr(post.config.prior, name) for name in post.names}
+    write_rounds(tmp_path, Rounds(target="t", objects=3, rounds=1, fingerprint="f", configured=priors, history=()))
+    data, told = post.to_arviz(), {"Om0": {"normal": [0.3, 0.05], "within": [0, 0.8]}}
+    data.posterior.attrs.update({"config": cut.model_dump_json(), "truncated_for": "t", "weighted_by": "nothing"})
+    with pytest.raises(ValueError, match=r"prior of Om0: expected one within \[0.2, 0.4\]"):
+        Posterior(data).reweight(told)
+    before = Posterior(data, tmp_path).reweight(told)
+    assert before["Om0"].std() == pytest.approx(
+        post["Om0"].std() / (1 + 0.4**2) ** 0.5, rel=5 / before.attributes["effective_draws"] ** 0.5
+    )
 
 
 def test_weights_that_are_no_numbers_are_refused():
