@@ -37,7 +37,7 @@ def format_of(path: Path) -> str:
 
 
 def read_table(path: str | Path) -> Table:
-    """The table in a file; raises CatalogueError if it is missing, damaged, cut short or of another format."""
+    """The table in a file; raises CatalogueError if it is missing, damaged, cut short, of another format, or one of several."""
     path = Path(path)
     kind = format_of(path)
     try:
@@ -50,6 +50,8 @@ def read_table(path: str | Path) -> Table:
         warnings.simplefilter("always")
         try:
             table = _parse(data, kind)
+        except CatalogueError as error:
+            raise CatalogueError(f"{path}: {error}") from None
         except Exception as error:  # whatever a reader raises on damaged input, the user needs to know that the file is bad
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise CatalogueError(f"{path}: not a readable {kind.removeprefix('ascii.').upper()} table: {reason[0][:160]}") from None
@@ -103,7 +105,9 @@ def texts(table: Table, name: str) -> np.ndarray:
 
 def _parse(data: bytes, kind: str) -> Table:
     if kind == "fits":
-        return Table.read(io.BytesIO(data), format="fits", unit_parse_strict="silent")
+        with fits.open(io.BytesIO(data), character_as_bytes=True) as hdus:
+            _check_alone(hdus)
+            return Table.read(hdus, format="fits", unit_parse_strict="silent")
     if kind == "parquet":
         return Table.read(io.BytesIO(data), format="parquet")
     text = data.decode("utf-8-sig")
@@ -112,6 +116,14 @@ def _parse(data: bytes, kind: str) -> Table:
         return Table.read(lines, format=kind, guess=False)
     lines = list(itertools.dropwhile(lambda line: line.startswith("#"), lines))  # comments before the header
     return Table.read(lines, format=kind, guess=False, converters={"id": [_as_text()]})  # so that 007 stays 007
+
+
+def _check_alone(hdus: fits.HDUList) -> None:
+    """A file of several tables is refused: whichever was read, the objects of the others would be lost."""
+    names = [f"{k} ({hdu.name})" if hdu.name else str(k) for k, hdu in enumerate(hdus) if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
+    if len(names) > 1:
+        said = f"expected one table, got {len(names)}, in extensions {', '.join(names)}"
+        raise CatalogueError(f"{said}; write the one that is meant, or the rows of all, as a file of its own")
 
 
 def _as_text() -> tuple[Any, Any]:

@@ -180,6 +180,19 @@ def test_missing_unknown_empty_and_mislabelled_files_are_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_one_of_several_tables_is_not_taken_for_all(tmp_path):
+    path = tmp_path / "a.fits"
+    write_catalogue(path, make_catalogue(), BANDS)
+    with fits.open(path) as hdus:
+        assert [type(hdu) for hdu in hdus] == [fits.PrimaryHDU, fits.BinTableHDU]  # what is written has one
+    table = Table.read(path)
+    halves = [fits.table_to_hdu(table[:6]), fits.BinTableHDU(fits.table_to_hdu(table[6:]).data, name="FAINT")]
+    fits.HDUList([fits.PrimaryHDU(), *halves]).writeto(path, overwrite=True)
+    with pytest.raises(CatalogueError, match=r"a\.fits: expected one table, got 2, in extensions 1, 2 \(FAINT\); write the one") as caught:
+        read_catalogue(path, BANDS)
+    assert "\n" not in str(caught.value)
+
+
 def test_identifiers_that_are_no_text_are_replaced_not_fatal(tmp_path):
     path = tmp_path / "a.fits"
     write_catalogue(path, make_catalogue(), BANDS)
