@@ -6,8 +6,9 @@ STAMP := $(VENV)/.installed
 
 .PHONY: demo test test-slow lint bench install clean
 
+# the folder is its own, so that it can be made again
 demo: install
-	$(BIN)/cigars demo demo
+	$(BIN)/cigars demo demo --overwrite
 
 test: install
 	$(BIN)/python -m pytest -m "not slow and not gpu"

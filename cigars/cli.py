@@ -214,6 +214,7 @@ def demo(
     settings: Settings = None,
     seed: Seed = None,
     device: DeviceOption = Device.auto,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace mock, posterior and report if they exist.")] = False,
 ) -> None:
     """From nothing to a posterior: simulate a mock, infer it by the posterior that comes with the package, report."""
     from cigars.demo import run_demo
@@ -224,7 +225,7 @@ def demo(
     config, torch_device, started = configured(SHIPPED if shipped else "demo", settings or (), seed), use_device(device), time.monotonic()
     try:
         with progress_bars(errors) as bars:
-            made = run_demo(config, folder, torch_device, shlex.join(["cigars", *sys.argv[1:]]), bars, shipped)
+            made = run_demo(config, folder, torch_device, shlex.join(["cigars", *sys.argv[1:]]), bars, shipped, overwrite)
     except KeyboardInterrupt:
         errors.print("stopped; the same command continues the training", style="yellow")
         raise typer.Exit(130) from None

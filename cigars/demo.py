@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from cigars import pipeline
 from cigars.catalogue import Truth
 from cigars.config import Config
+from cigars.files import FileError
 from cigars.runs import CALIBRATION, stored_fingerprint
 
 if TYPE_CHECKING:
     import arviz
 
 __all__ = ["Demo", "run_demo"]
+
+OUTPUTS = ("mock.fits", "mock-truth.fits", "posterior.nc", "report.html")
 
 
 class Demo(NamedTuple):
@@ -26,8 +29,16 @@ class Demo(NamedTuple):
     page: Path
 
 
-def run_demo(config: Config, folder: Path, device: str, command: str, report: Callable[..., None], pretrained: Path | None = None) -> Demo:
-    """Write mock, run, posterior and report into a folder; a finished training is used again, an interrupted one continued.
+def run_demo(
+    config: Config,
+    folder: Path,
+    device: str,
+    command: str,
+    report: Callable[..., None],
+    pretrained: Path | None = None,
+    overwrite: bool = False,
+) -> Demo:
+    """Write run, mock, posterior and report into a folder; a finished training is used again, an interrupted one continued.
 
     Args:
         config: the preset, with what was changed.
@@ -36,17 +47,26 @@ def run_demo(config: Config, folder: Path, device: str, command: str, report: Ca
         command: how this was called, for the record.
         report: progress.
         pretrained: run folder to infer with; None trains one for the configuration.
+        overwrite: replace mock, truth, posterior and report where they exist; the run is never replaced.
+
+    Raises:
+        FileError: one of these files exists and `overwrite` is false, before anything is made.
+        ValueError: the run in the folder is of another configuration.
     """
+    if not overwrite and (old := [folder / name for name in OUTPUTS if (folder / name).exists()]):
+        raise FileError(f"{old[0]}: exists already and is left as it is; name another folder or add --overwrite")
+    mock, true, file, page = (folder / name for name in OUTPUTS)
     run, started, seconds = pretrained or folder / "run", time.monotonic(), {}
     folder.mkdir(parents=True, exist_ok=True)
     catalogue, truth = pipeline.simulate(config, report=report)
     seconds["mock"] = time.monotonic() - started
-    pipeline.write_mock(config, catalogue, truth, folder / "mock.fits", folder / "mock-truth.fits", overwrite=True)
     if pretrained is None and not ((run / CALIBRATION).exists() and stored_fingerprint(run) == pipeline.run_fingerprint(config)):
         pipeline.train(config, run, device=device, resume=(run / "checkpoints").exists(), report=report)
-    begun, page = time.monotonic(), folder / "report.html"
+    begun = time.monotonic()
     posterior = pipeline.infer(run, catalogue, seed=config.seed, device=device, command=command)
     seconds["inference"] = time.monotonic() - begun
-    pipeline.save_posterior(folder / "posterior.nc", posterior, overwrite=True)
-    pipeline.report(page, posterior, run=run, truth=truth, timings=seconds, overwrite=True)
+    # all at the end, so that what an interrupted training left is continued without --overwrite
+    pipeline.write_mock(config, catalogue, truth, mock, true, overwrite=overwrite)
+    pipeline.save_posterior(file, posterior, overwrite=overwrite)
+    pipeline.report(page, posterior, run=run, truth=truth, timings=seconds, overwrite=overwrite)
     return Demo(posterior, truth, page)

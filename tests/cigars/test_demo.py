@@ -7,6 +7,7 @@ import pytest
 from cigars import pipeline
 from cigars.config import load_config
 from cigars.demo import run_demo
+from cigars.files import FileError
 from cigars.posterior_file import read_posterior
 
 
@@ -33,8 +34,21 @@ def test_another_training_in_the_folder_is_refused(workplace, tmp_path):
         run_demo(load_config(workplace.config, ["training.flow_epochs=3"]), tmp_path, "cpu", "", silent)
 
 
+@pytest.mark.parametrize("name", ["mock.fits", "mock-truth.fits", "posterior.nc", "report.html"])
+def test_files_of_the_user_are_left_as_they_are(refused, tmp_path, monkeypatch, name):
+    monkeypatch.delattr(pipeline, "simulate")
+    (tmp_path / name).write_text("a year's work")
+    assert f"{name}: exists already and is left as it is; name another folder or add --overwrite" in refused("demo", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "a year's work"
+
+
 def test_a_shipped_posterior_needs_no_training(workplace, tmp_path, monkeypatch):
     monkeypatch.delattr(pipeline, "train")
-    made = run_demo(load_config(workplace.config), tmp_path, "cpu", "a test", silent, workplace.run)
+    (tmp_path / "report.html").write_text("of before")
+    with pytest.raises(FileError, match="exists already"):
+        run_demo(load_config(workplace.config), tmp_path, "cpu", "a test", silent, workplace.run)
+    made = run_demo(load_config(workplace.config), tmp_path, "cpu", "a test", silent, workplace.run, overwrite=True)
+    assert "</html>" in made.page.read_text()
     assert {p.name for p in tmp_path.iterdir()} == {"mock.fits", "mock-truth.fits", "posterior.nc", "report.html"}
     assert list(made.posterior["posterior"]["object"].values) == list(made.truth.id)
