@@ -135,7 +135,7 @@ def train(
     torch_device = use_device(device)
     started = time.monotonic()
     try:
-        with one_line_warnings(), round_bars() as bars:
+        with round_bars() as bars:
             pipeline.train(chosen, output, target=table, rounds=rounds, device=torch_device, resume=resume, report=bars, store=store)
     except KeyboardInterrupt:
         given = {"--target": target, "--rounds": rounds, "--store": store, "--seed": seed, "--device": device.value}
@@ -264,7 +264,8 @@ def _values(assignments: Sequence[str]) -> dict[str, float]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; bad input gives one line on standard error and exit code 2."""
     try:
-        code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        with one_line_warnings():
+            code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
         return int(code or 0)
     except typer.Exit as stop:
         return stop.exit_code

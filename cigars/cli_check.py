@@ -13,7 +13,7 @@ from cigars.cli_validate import print_tests
 from cigars.config import ConfigError
 from cigars.devices import Device, use_device
 from cigars.progress import progress_bars
-from cigars.terminal import check_outputs, check_tables, console, duration, errors, one_line_warnings
+from cigars.terminal import check_outputs, check_tables, console, duration, errors
 
 __all__ = ["check"]
 
@@ -55,7 +55,7 @@ def check(
     table = read_catalogue(catalogue, config.band_names)
     exposed = exposure if exposure is not None else meant(pretrained) if pretrained else 1.0
     torch_device = use_device(device)
-    with one_line_warnings(), progress_bars(errors) as bars:
+    with progress_bars(errors) as bars:
         found = check(folder, table, surveys=surveys, exposure=exposed, level=level, seed=seed, device=torch_device, report=bars)
     write_check(output, found, overwrite)
     if objects is not None:

@@ -18,7 +18,7 @@ from cigars.config import ConfigError
 from cigars.devices import Device, use_device
 from cigars.exact_checks import MAX_PAIRS
 from cigars.progress import progress_bars
-from cigars.terminal import check_outputs, console, duration, errors, one_line_warnings, stopped
+from cigars.terminal import check_outputs, console, duration, errors, stopped
 
 if TYPE_CHECKING:
     from cigars.catalogue import Catalogue
@@ -96,7 +96,7 @@ def compare(
     torch_device = use_device(device)
     common: dict[str, Any] = {"exposure": exposure, "seed": seed}
     try:
-        with one_line_warnings(), progress_bars(errors) as bars:
+        with progress_bars(errors) as bars:
             if method is Method.exact:
                 from cigars.evidence import compare_exactly
 

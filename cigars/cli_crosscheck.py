@@ -13,7 +13,7 @@ from rich.table import Table
 from cigars.cli_infer import meant, run_and_catalogue
 from cigars.devices import Device, use_device
 from cigars.progress import progress_bars
-from cigars.terminal import check_outputs, console, duration, errors, one_line_warnings
+from cigars.terminal import check_outputs, console, duration, errors
 
 __all__ = ["crosscheck"]
 
@@ -54,7 +54,7 @@ def crosscheck(
     table = read_catalogue(catalogue, run_config(run).band_names)
     use_device(Device.cpu)
     options: dict[str, Any] = {"surveys": surveys, "objects": objects, "draws": draws, "warmup": warmup, "chains": chains, "seed": seed}
-    with one_line_warnings(), progress_bars(errors) as bars:
+    with progress_bars(errors) as bars:
         found = route.crosscheck(run, table, exposure=exposed, folder=kept, report=bars, **options)
     route.write_crosscheck(output, found, overwrite)
     shown = Table("parameter", "networks", "second route", "between / σ", "width ratio", "own errors / σ", "own scatter")

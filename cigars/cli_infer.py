@@ -16,7 +16,7 @@ from cigars.devices import Device, torch_device, use_device
 from cigars.exact_checks import MAX_PAIRS
 from cigars.progress import progress_bars
 from cigars.runs import METADATA
-from cigars.terminal import check_outputs, check_tables, console, duration, errors, one_line_warnings, print_parameters
+from cigars.terminal import check_outputs, check_tables, console, duration, errors, print_parameters
 
 __all__ = ["Method", "infer", "meant", "run_and_catalogue"]
 
@@ -93,7 +93,7 @@ def infer(
         table = read_catalogue(catalogue, config.band_names)
         pipeline.hide(table.observations, hide or ())
         use_device(device)
-        with one_line_warnings(), progress_bars(errors) as bars:
+        with progress_bars(errors) as bars:
             posterior = pipeline.infer_exact(config, table, exposure=1.0 if exposure is None else exposure, report=bars, **own, **options)
     else:
         if wrong := [f"--{name.replace('_', '-')}" for name in own] + ["--set"] * bool(settings):
@@ -103,7 +103,7 @@ def infer(
         pipeline.hide(table.observations, hide or ())
         where = torch_device(device)
         exposed = meant(pretrained) if exposure is None else exposure
-        with one_line_warnings(), progress_bars(errors) as bars:
+        with progress_bars(errors) as bars:
             posterior = pipeline.infer(run, table, device=where, exposure=exposed, report=bars, **options)
     print_parameters(posterior)
     if (found := convergence(posterior)) is not None:

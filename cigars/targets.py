@@ -16,6 +16,7 @@ from cigars.catalogue import Catalogue, CatalogueError, select
 from cigars.config import Config
 from cigars.schema import Globals, Latents, Observations, Survey
 from cigars.truncation import read_rounds
+from cigars.validation import TargetWarning
 
 __all__ = [
     "TargetWarning",
@@ -39,10 +40,6 @@ SLIGHT = 5e-3  # share of the objects below which a column may leave the simulat
 ENOUGH = 200_000  # simulated objects against whose range a target is checked
 SURVEYS = 64, 4096  # fewest and most surveys that give them
 NUMBER = "number of objects"
-
-
-class TargetWarning(UserWarning):
-    """Something about a target that a person should know and that stops nothing; the message is one line."""
 
 
 def target_hash(catalogue: Catalogue) -> str:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cigars.config import ConfigError
 from cigars.progress import progress_bars
+from cigars.validation import TargetWarning
 
 if TYPE_CHECKING:
     import arviz
@@ -97,8 +98,6 @@ def round_bars(
 @contextmanager
 def one_line_warnings() -> Iterator[None]:
     """Show each `TargetWarning` as one line on standard error, where a program would show its source."""
-    from cigars.targets import TargetWarning
-
     with warnings.catch_warnings():
         otherwise = warnings.showwarning
 

@@ -7,6 +7,7 @@ R_ij = C_ij / sqrt(C_ii C_jj), min eigenvalue(R) > 1e-6, so that it survives sin
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -15,16 +16,31 @@ from jaxtyping import Bool, Float
 from cigars.files import FileError
 from cigars.schema import CATALOGUE, OPTIONAL, Observations
 
-__all__ = ["CatalogueError", "check_columns", "check_ids", "check_range", "check_values", "column_names", "correlation_floor", "ranges_of"]
+__all__ = [
+    "CatalogueError",
+    "TargetWarning",
+    "check_columns",
+    "check_ids",
+    "check_range",
+    "check_values",
+    "column_names",
+    "correlation_floor",
+    "ranges_of",
+]
 
 LEAST_EIGENVALUE = 1e-6  # of the correlation matrix: a few units of float32 resolution
 MAGNITUDES = (0.0, 50.0)  # beyond are codes for "missing" (-9, 99, 999), not magnitudes
 REDSHIFTS = (0.0, 10.0)
+OTHER_REDSHIFTS = {"z", "redshift", "specz", "zspectroscopic", "zcmb", "zhd", "zhel", "zhelio", "zhost"}  # without _, in lower case
 SHOWN = 5
 
 
 class CatalogueError(FileError):
     """A catalogue that cannot be used; the message is one line for people."""
+
+
+class TargetWarning(UserWarning):
+    """Something about a target that a person should know and that stops nothing; the message is one line."""
 
 
 def column_names(bands: Sequence[str]) -> list[str]:
@@ -34,7 +50,11 @@ def column_names(bands: Sequence[str]) -> list[str]:
 
 
 def check_columns(present: Sequence[str], bands: Sequence[str]) -> None:
-    """Required columns are there; an absent optional column is not hiding under a misspelled name."""
+    """Required columns are there; an absent optional column is not hiding under a misspelled name, nor a covariance under any.
+
+    Warns:
+        TargetWarning: where there is no z_spec, but a column that is called as redshifts often are, which is not read.
+    """
     expected = column_names(bands)
     absent = [n for n in expected if n not in present]
     spare = [n for n in present if n not in expected]
@@ -45,10 +65,18 @@ def check_columns(present: Sequence[str], bands: Sequence[str]) -> None:
     for name in absent:
         if near := _nearest(name, spare, 0.85):
             raise CatalogueError(f"columns: {near!r} looks like the optional {name!r} misspelled; rename it or drop it")
+    if other := [n for n in spare if n.lower().startswith("cov_")]:
+        known = ", ".join(n for n in expected if n.startswith("cov_"))
+        raise CatalogueError(f"columns: expected covariances {known}, got {', '.join(other)}, which would not be read; rename or drop them")
     if "z_spec" in present and "z_spec_err" not in present:
         raise CatalogueError("columns: expected z_spec_err beside z_spec, got z_spec alone; add its standard deviation")
     if "z_spec_err" in present and "z_spec" not in present:
         raise CatalogueError("columns: expected z_spec beside z_spec_err, got z_spec_err alone; add the redshift or drop its error")
+    unread = [n for n in spare if n.replace("_", "").lower() in OTHER_REDSHIFTS]
+    if unread and "z_spec" not in present:
+        said = f"columns: {', '.join(map(repr, unread))} is not read, and redshifts are taken as unknown"
+        remedy = "if spectroscopic, rename it to z_spec and give its standard deviation as z_spec_err"
+        warnings.warn(f"{said}; {remedy}", TargetWarning, stacklevel=2)
 
 
 def check_ids(ids: np.ndarray) -> None:

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from astropy.table import Table
 
 from cigars.catalogue import write_catalogue
 from tests.cigars.catalogues import make_catalogue
@@ -50,6 +51,15 @@ def test_bad_commands_are_one_line_and_write_nothing(refused, mock, tmp_path, ar
     said = refused("infer", *(a.format(mock=mock, folder=folder) for a in arguments), "-o", tmp_path / "p.nc", "--device", "cpu")
     assert says in said
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_redshifts_that_are_not_read_are_named_in_one_line(cigars, mock, tmp_path):
+    table = Table.read(mock)
+    table.rename_column("z_spec", "redshift")
+    table.remove_column("z_spec_err")
+    table.write(mock, overwrite=True)
+    said = cigars("infer", "--method", "exact", "demo", mock, "--draws", "5", "-o", tmp_path / "p.nc", "--device", "cpu")
+    assert said.err.splitlines()[0].startswith("warning: columns: 'redshift' is not read, and redshifts are taken as unknown; if")
 
 
 def test_a_folder_called_like_a_preset_hides_it_only_where_it_is_a_run(refused, mock, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cigars.catalogue import validated
-from cigars.validation import CatalogueError, check_columns, check_range, column_names, correlation_floor, ranges_of
+from cigars.validation import CatalogueError, TargetWarning, check_columns, check_range, column_names, correlation_floor, ranges_of
 from tests.cigars.catalogues import BANDS, make_catalogue
 
 NAMES = column_names(BANDS)
@@ -95,6 +95,23 @@ def test_misspelled_optional_column_is_not_ignored_and_others_are():
     with pytest.raises(CatalogueError, match="z_spec_err beside z_spec"):
         check_columns([n for n in NAMES if n != "z_spec_err"], BANDS)
     check_columns([n for n in NAMES if not n.startswith(("z_", "cov_", "p_ia"))] + ["ra", "comment", "mag_u"], BANDS)
+
+
+@pytest.mark.parametrize("name", ["cov_xm", "cov_cm", "cov_cx", "COV_RA_DEC"])
+def test_a_covariance_of_another_name_is_not_taken_for_zero(name):
+    plain = [n for n in NAMES if not n.startswith("cov_")]
+    for present in (plain, NAMES):
+        with pytest.raises(CatalogueError, match=rf"expected covariances cov_mx, cov_mc, cov_xc, got {name}, .* rename or drop"):
+            check_columns([*present, name], BANDS)
+
+
+@pytest.mark.parametrize("name", ["z", "redshift", "specz", "z_spectroscopic", "z_CMB", "Redshift"])
+def test_redshifts_that_are_not_read_are_said_to_be_so(name):
+    without = [n for n in NAMES if not n.startswith("z_")]
+    with pytest.warns(TargetWarning, match=rf"{name!r} is not read.* rename it to z_spec .* z_spec_err"):
+        check_columns([*without, name], BANDS)
+    check_columns([*NAMES, name], BANDS)
+    check_columns([*without, "z_phot", "photo_z", "redshift_flag"], BANDS)
 
 
 def test_range_counts_what_is_outside_and_by_how_far():
