@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,9 @@ from cigars.manifest import Record, numbers
 from cigars.store import RECORD, Store, begin_store, open_store
 
 __all__ = ["Verdict", "merge", "verify"]
+
+# shards, records, and the temporary files of both (`cigars.files.replacing`): what else lies there belongs to somebody
+OWN = re.compile(r"\d{10}\.(zarr\.zip|json)|\.\d{10}\.(zarr\.zip\.\w+\.partial\.zip|json\.\w+\.partial\.json)")
 
 Report = Callable[[str, float, float], None]
 
@@ -33,10 +37,10 @@ def verify(store: Store, discard: bool = False, report: Report = _silent) -> Ver
     Args:
         store: an opened store.
         discard: remove damaged shards, their records and leftovers, so that the missing shards can be written again; nobody may
-            be writing meanwhile.
+            be writing meanwhile. Files of other names are left alone.
         report: progress in shards.
     """
-    files = sorted(store.files())
+    files = sorted(name for name in store.files() if OWN.fullmatch(name))
     names = [name for name in files if RECORD.fullmatch(name)]
     sound, faults, damaged = {}, [], set()
     for done, name in enumerate(names, 1):

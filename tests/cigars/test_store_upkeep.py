@@ -56,6 +56,18 @@ def test_each_damage_is_named_and_discarding_leads_back_to_the_identical_store(s
     assert content(tmp_path / "s") == whole
 
 
+def test_discarding_leaves_files_of_others_alone(store, tmp_path):
+    shards = tmp_path / "s/shards"
+    own = ["0000000020.zarr.zip", ".0000000004.json.k_3x0abc.partial.json", ".0000000008.zarr.zip.abcdefgh.partial.zip"]
+    others = ["notes.txt", "0000000000.zarr.zip.bak", "0000000000-copy.json", ".DS_Store"]
+    for name in own + others:
+        (shards / name).write_text("mine")
+    assert verify(store, discard=True).leftovers == sorted(own)
+    assert not any((shards / name).exists() for name in own)
+    assert all((shards / name).read_text() == "mine" for name in others)
+    assert verify(store).leftovers == []
+
+
 def test_looking_changes_nothing(store, tmp_path):
     flip(tmp_path / "s/shards/0000000000.zarr.zip")
     before = content(tmp_path / "s")
