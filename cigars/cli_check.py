@@ -44,6 +44,7 @@ def check(
     from cigars.check import check, write_check, write_odd_objects
     from cigars.pretrained import exposure as meant
     from cigars.pretrained import path
+    from cigars.tables import check_texts
 
     if (run is None) == (pretrained is None):
         raise ConfigError("check: expected --run FOLDER or --pretrained NAME, got " + ("neither" if run is None else "both"))
@@ -53,6 +54,8 @@ def check(
         check_tables([objects], overwrite)
     config = pipeline.run_config(folder)
     table = read_catalogue(catalogue, config.band_names)
+    if objects is not None:
+        check_texts(objects, table.id)
     exposed = exposure if exposure is not None else meant(pretrained) if pretrained else 1.0
     torch_device = use_device(device)
     with progress_bars(errors) as bars:

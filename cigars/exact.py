@@ -24,6 +24,7 @@ from cigars.files import refuse_existing
 from cigars.host_summaries import Summaries, write_summaries
 from cigars.infer import assemble, hide
 from cigars.posterior_file import check_memory, check_room, save_posterior
+from cigars.tables import check_texts
 from cigars.targets import TargetWarning, warn_of_others
 from cigars.validation import check_ids
 
@@ -94,6 +95,8 @@ def infer_exact(
     check_numbers(config, draws, chains, warmup, target_accept, exposure, hidden)
     each = -(-draws // chains)
     check_ids(np.asarray(catalogue.id).astype(np.str_))
+    if hosts is not None:
+        check_texts(hosts, catalogue.id)
     catalogue = catalogue._replace(observations=hide(catalogue.observations, hidden))
     check_light(catalogue)
     warn_of_others(catalogue)

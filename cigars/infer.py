@@ -25,6 +25,7 @@ from cigars.memory import gives_back
 from cigars.posterior_file import check_memory, check_room, read_posterior, writing
 from cigars.runs import run_config
 from cigars.schema import LOCALS, Observations
+from cigars.tables import check_texts
 from cigars.targets import FEW, TargetWarning, as_survey, check_exposure, check_trained, inside, target_hash, unlike_share, warn_of_others
 from cigars.truncation import draw_prior, piled_up, read_rounds
 from cigars.validation import check_ids
@@ -109,7 +110,8 @@ def infer(
         report: progress, called as report("infer", done, total).
 
     Raises:
-        CatalogueError: for objects, a number of them or an exposure outside what the run was trained on, or ids that repeat.
+        CatalogueError: for objects, a number of them or an exposure outside what the run was trained on, ids that repeat, or ids that
+            a FITS table of hosts cannot hold.
         FileError: where the draws do not fit into memory or on the disk, before anything is drawn, or a file exists.
         ValueError: for a folder that is not a run.
 
@@ -125,6 +127,8 @@ def infer(
             refuse_existing(Path(path), overwrite)
     check_memory(draws, len(catalogue.id)) if output is None else check_room(output, draws, len(catalogue.id))
     check_ids(np.asarray(catalogue.id).astype(np.str_))
+    if hosts is not None:
+        check_texts(hosts, catalogue.id)
     config = run_config(run)
     check_exposure(exposure, config)
     trained, identity, started = load_run(Path(run), device), target_hash(catalogue), time.monotonic()

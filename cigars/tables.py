@@ -23,7 +23,7 @@ from cigars.files import replacing
 from cigars.schema import Column
 from cigars.validation import CatalogueError, rows
 
-__all__ = ["numbers", "read_table", "texts", "write_table"]
+__all__ = ["check_texts", "numbers", "read_table", "texts", "write_table"]
 
 FORMATS = {".fits": "fits", ".fit": "fits", ".parquet": "parquet", ".pq": "parquet", ".ecsv": "ascii.ecsv", ".csv": "ascii.csv"}
 
@@ -34,6 +34,13 @@ def format_of(path: Path) -> str:
         return FORMATS[path.suffix.lower()]
     except KeyError:
         raise CatalogueError(f"{path}: expected an extension of {', '.join(FORMATS)}, got {path.suffix!r}") from None
+
+
+def check_texts(path: str | Path, values: np.ndarray) -> None:
+    """Raise CatalogueError where the format of a file to write cannot hold these texts: FITS knows ASCII alone."""
+    odd = [str(v) for v in values if not str(v).isascii()]
+    if odd and format_of(Path(path)) == "fits":
+        raise CatalogueError(f"{path}: expected ASCII text, as FITS holds no other, got {odd[0][:40]!r}; name a .parquet or .ecsv file")
 
 
 def read_table(path: str | Path) -> Table:
@@ -64,6 +71,9 @@ def write_table(path: str | Path, columns: Mapping[str, tuple[Any, Column]], met
     """Write columns, each an array with its schema entry, and plain metadata (text and numbers); atomic, see `replacing`."""
     path = Path(path)
     kind = format_of(path)
+    for values, _ in columns.values():
+        if np.asarray(values).dtype.kind == "U":
+            check_texts(path, np.asarray(values))
     table = Table({name: v if isinstance(v, np.ma.MaskedArray) else np.asarray(v) for name, (v, _) in columns.items()})
     for name, (_, entry) in columns.items():
         table[name].unit = entry.unit or None

@@ -180,6 +180,17 @@ def test_missing_unknown_empty_and_mislabelled_files_are_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_fits_refuses_text_that_it_cannot_hold_and_the_others_hold_it(tmp_path):
+    catalogue = make_catalogue()
+    odd = catalogue._replace(id=np.array(["é0", *catalogue.id[1:]]))
+    with pytest.raises(CatalogueError, match=r"a\.fits: expected ASCII text, .* got 'é0'; name a \.parquet or \.ecsv file"):
+        write_catalogue(tmp_path / "a.fits", odd, BANDS)
+    assert not list(tmp_path.iterdir())
+    for kind in FORMATS[1:]:
+        write_catalogue(tmp_path / f"a.{kind}", odd, BANDS)
+        assert read_catalogue(tmp_path / f"a.{kind}", BANDS).id[0] == "é0"
+
+
 def test_one_of_several_tables_is_not_taken_for_all(tmp_path):
     path = tmp_path / "a.fits"
     write_catalogue(path, make_catalogue(), BANDS)
