@@ -5,6 +5,7 @@ A table is read whole from memory, so that a file which is cut short or damaged 
 
 from __future__ import annotations
 
+import csv
 import io
 import itertools
 import warnings
@@ -124,8 +125,9 @@ def _parse(data: bytes, kind: str) -> Table:
     lines = text.splitlines()
     if kind == "ascii.ecsv":
         return Table.read(lines, format=kind, guess=False)
-    lines = list(itertools.dropwhile(lambda line: line.startswith("#"), lines))  # comments before the header
-    return Table.read(lines, format=kind, guess=False, converters={"id": [_as_text()]})  # so that 007 stays 007
+    rows = list(itertools.dropwhile(lambda line: line.startswith("#"), lines))  # comments before the header
+    _check_lengths(rows, len(lines) - len(rows))
+    return Table.read(rows, format=kind, guess=False, converters={"id": [_as_text()]})  # so that 007 stays 007
 
 
 def _check_alone(hdus: fits.HDUList) -> None:
@@ -134,6 +136,16 @@ def _check_alone(hdus: fits.HDUList) -> None:
     if len(names) > 1:
         said = f"expected one table, got {len(names)}, in extensions {', '.join(names)}"
         raise CatalogueError(f"{said}; write the one that is meant, or the rows of all, as a file of its own")
+
+
+def _check_lengths(lines: list[str], before: int) -> None:
+    """Astropy fills short rows up, so that a file cut short, or a lost comma, gives values that are not there, or in other columns."""
+    reader = csv.reader(lines)
+    expected = len(next(reader, ()))
+    for row in reader:
+        if 0 < len(row) < expected:
+            said = f"line {before + reader.line_num}: expected {expected} values, as in the header, got {len(row)}"
+            raise CatalogueError(f"{said}; correct it, or copy the file again")
 
 
 def _as_text() -> tuple[Any, Any]:

@@ -191,6 +191,21 @@ def test_fits_refuses_text_that_it_cannot_hold_and_the_others_hold_it(tmp_path):
         assert read_catalogue(tmp_path / f"a.{kind}", BANDS).id[0] == "é0"
 
 
+@pytest.mark.parametrize("comments", [0, 2])
+def test_a_row_of_a_csv_that_lacks_values_is_refused_with_its_line(tmp_path, comments):
+    path = tmp_path / "a.csv"
+    write_catalogue(path, make_catalogue(), BANDS)
+    lines = ["# made by hand"] * comments + path.read_text().splitlines()
+    number = len(lines[-1].split(","))
+    lines[comments + 5] = lines[comments + 5].rsplit(",", 2)[0]  # of optional columns, which may be empty
+    path.write_text("\n".join(lines))
+    with pytest.raises(CatalogueError, match=rf"a\.csv: line {comments + 6}: expected {number} values, .* got {number - 2}; "):
+        read_catalogue(path, BANDS)
+    lines[comments + 5] += ",,"
+    path.write_text("\n".join(lines))
+    assert len(read_catalogue(path, BANDS).id) == 12
+
+
 def test_one_of_several_tables_is_not_taken_for_all(tmp_path):
     path = tmp_path / "a.fits"
     write_catalogue(path, make_catalogue(), BANDS)
