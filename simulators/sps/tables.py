@@ -31,6 +31,16 @@ PROSPECTOR = {
 }
 NO_AGN = {"agn_fraction_ln": np.log(1e-5), "agn_tau_ln": np.log(5.0)}  # the ends of the prior where an AGN is faintest
 LOG_U = -2.0
+# wider than any galaxy: what lies beyond is in another unit, or a code for "missing"
+POSSIBLE = {
+    "mass_log10_msun": (4.0, 14.0),
+    "metallicity_log10_zsun": (-5.0, 2.0),
+    "sfr_ratios_log10": (-20.0, 20.0),
+    "dust_tau2": (0.0, 50.0),
+    "dust_index": (-5.0, 5.0),
+    "dust_ratio": (0.0, 20.0),
+    "gas_metallicity_log10_zsun": (-5.0, 2.0),
+}
 RATIOS = 6
 
 
@@ -38,7 +48,7 @@ def galaxies_from_table(table: Any) -> Galaxies:
     """Galaxies of an astropy Table (or anything with named columns), float32 numpy leaves.
 
     The AGN columns are optional; `gas_logu`, where present, must be -2, the value of the nebular templates.
-    Raises ValueError that lists the columns that are missing and those that are there.
+    Raises ValueError that lists the columns that are missing and those that are there, or names the one whose values no galaxy has.
     """
     names = [str(n) for n in getattr(table, "colnames", None) or table.keys()]
     missing: list[str] = []
@@ -53,6 +63,11 @@ def galaxies_from_table(table: Any) -> Galaxies:
             raise ValueError(
                 f"host table: expected finite {field}, got {int((~np.isfinite(values)).sum())} missing values; drop those rows"
             )
+    for field, (low, high) in POSSIBLE.items():
+        beyond = columns[field][(columns[field] < low) | (columns[field] > high)]
+        if beyond.size:
+            said = f"expected values in [{low:g}, {high:g}], got {beyond[0]:.4g}"
+            raise ValueError(f"host table: {field}: {said}; convert the column to this quantity, or drop those rows")
     return Galaxies(**columns)
 
 

@@ -123,6 +123,8 @@ def with_value(name, value, row=1):
         (with_value("zred", 40.0), [], "galaxies.z: expected values in"),
         (with_value("zred", -0.5), [], "galaxies.z: expected values in"),
         (with_value("logzsol", 3.0), [], "metallicity_log10_zsun: expected values in"),
+        (lambda t: t.replace_column("logmass", 10 ** t["logmass"]), [], "host table: mass_log10_msun: expected values in [4, 14], got "),
+        (with_value("dust2", -99.0), [], "host table: dust_tau2: expected values in [0, 50], got -99; convert"),
         (lambda t: t.remove_rows(slice(None)), [], "at least one galaxy"),
         (lambda t: t.add_column(np.zeros(len(t)), name="M_g"), [], "expected no columns ['M_g']"),
         (None, ["--bands", "nope"], "expected a speclite group or bands such as lsst2023-g, got 'nope'"),
