@@ -14,7 +14,7 @@ from astropy.table import Table
 from jaxtyping import Float
 from numpy import ndarray
 
-from cigars.files import FileError
+from cigars.files import FileError, replacing
 from cigars.posterior import Posterior
 from cigars.schema import COSMOLOGY, LOCALS, Column, column
 from cigars.tables import write_table
@@ -129,8 +129,9 @@ def products(posterior: Posterior, folder: str | Path, *, overwrite: bool = Fals
         write_table(folder / f"{name}.fits", _described(table), {**meta, **table.meta}, overwrite)
     for name, draw in FIGURES.items():
         figure = draw(posterior)
-        write_pdf(figure, folder / f"{name}.pdf")
-        write_png(figure, folder / f"{name}.png")
+        for kind, write in (("pdf", write_pdf), ("png", write_png)):
+            with replacing(folder / f"{name}.{kind}", overwrite) as path:
+                write(figure, path)
     return paths
 
 

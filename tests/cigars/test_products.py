@@ -7,6 +7,7 @@ from astropy.table import Table
 
 from cigars.files import FileError
 from cigars.products import brightness, dtd, hubble_curve, hubble_diagram, mass_function, products, redshift_distribution
+from cigars.report import style
 from cigars.report.products import FIGURES
 
 from .synthetic import synthetic
@@ -113,3 +114,18 @@ def test_everything_is_written_and_nothing_is_overwritten(tmp_path):
     assert {p.suffix for p in paths} == {".fits", ".pdf", ".png"}
     with pytest.raises(FileError, match=r"hubble.fits: exists already"):
         products(post, tmp_path / "out")
+
+
+def test_an_interrupted_figure_leaves_the_former_one(tmp_path, monkeypatch):
+    post = synthetic(60, objects=40)
+    (tmp_path / "hubble.png").write_bytes(b"former")
+
+    def interrupted(figure, path):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(style, "write_png", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        products(post, tmp_path, overwrite=True)
+    assert (tmp_path / "hubble.png").read_bytes() == b"former"
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
