@@ -26,7 +26,18 @@ from cigars.posterior_file import check_memory, check_room, read_posterior, writ
 from cigars.runs import run_config
 from cigars.schema import LOCALS, Observations
 from cigars.tables import check_texts
-from cigars.targets import FEW, TargetWarning, as_survey, check_exposure, check_trained, inside, target_hash, unlike_share, warn_of_others
+from cigars.targets import (
+    FEW,
+    TargetWarning,
+    as_survey,
+    check_exposure,
+    check_trained,
+    inside,
+    target_hash,
+    unlike_share,
+    warn_of_other_target,
+    warn_of_others,
+)
 from cigars.truncation import draw_prior, piled_up, read_rounds
 from cigars.validation import check_ids
 
@@ -116,8 +127,8 @@ def infer(
         ValueError: for a folder that is not a run.
 
     Warns:
-        TargetWarning: where the run was truncated for a target and the posterior piles up at an edge of its box, where Θ is drawn from
-            its prior, and where more than 1 % of the objects are left out, or expected to be of other types.
+        TargetWarning: where the run was truncated for another catalogue, or the posterior piles up at an edge of its box, where Θ is
+            drawn from its prior, and where more than 1 % of the objects are left out, or expected to be of other types.
     """
     from inference.model import load_run
     from inference.posterior import GlobalPosterior
@@ -132,7 +143,7 @@ def infer(
     config = run_config(run)
     check_exposure(exposure, config)
     trained, identity, started = load_run(Path(run), device), target_hash(catalogue), time.monotonic()
-    number, blind = len(catalogue.id), _blind(hidden, config)
+    number, blind, whole = len(catalogue.id), _blind(hidden, config), catalogue
     catalogue = catalogue._replace(observations=hide(catalogue.observations, hidden))
     if drop_outside:
         catalogue, _ = inside(trained, catalogue, None if blind else config)
@@ -153,7 +164,7 @@ def infer(
         "theta_from_prior": ", ".join(blind),
         "exposure": exposure,
         "catalogue": identity,
-        "truncated_for": "" if blind else _warn_piled_up(run, catalogue, dict(zip(trained.names, theta.T, strict=True)), config),
+        "truncated_for": _warn_of_cut(run, whole, {} if blind else dict(zip(trained.names, theta.T, strict=True)), config),
     }
     size = len(catalogue.id)
     summaries = Summaries(size, dict(zip(trained.names, theta.T, strict=True)).get("Om0")) if hosts is not None else None
@@ -205,14 +216,17 @@ def draw_hosts(trained: Any, catalogue: Catalogue, theta: np.ndarray, seed: int)
         yield rows, block.cpu().numpy()
 
 
-def _warn_piled_up(run: str | Path, catalogue: Catalogue, theta: Mapping[str, np.ndarray], config: Config) -> str:
-    """Hash of the target that a run was truncated for, empty if for none; warns where its box cuts this posterior."""
+def _warn_of_cut(run: str | Path, catalogue: Catalogue, theta: Mapping[str, np.ndarray], config: Config) -> str:
+    """Hash of the target that a run was truncated for, empty if for none; warns where its box cuts this posterior, if Θ was inferred,
+    or where that was another catalogue than this one as it was given."""
     record = read_rounds(run)
     if record is None:
         return ""
     configured = {name: prior.marginal for name, prior in record.configured.items()}
-    names = piled_up(theta, config.marginals, configured, config.prior.region)
-    if names:
+    names = piled_up(theta, config.marginals, configured, config.prior.region) if theta else []
+    if not names:
+        warn_of_other_target(run, catalogue, stacklevel=5)
+    else:
         same = target_hash(catalogue) == record.target
         made = "for this catalogue" if same else f"for another catalogue ({record.objects} objects, {record.target})"
         remedy = "with more surveys or fewer rounds" if same else "for this one, or without a target"

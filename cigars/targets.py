@@ -174,12 +174,13 @@ def _correlations(o: Observations) -> tuple[np.ndarray, ...]:
     return tuple(np.nan_to_num(np.asarray(cov, float)) / scale for cov, scale in ((o.cov_mx, m * x), (o.cov_mc, m * c), (o.cov_xc, x * c)))
 
 
-def warn_of_other_target(run: str | Path, catalogue: Catalogue) -> None:
-    """Warn where the prior of a run was cut to where another catalogue's Θ is."""
+def warn_of_other_target(run: str | Path, catalogue: Catalogue, stacklevel: int = 3) -> None:
+    """Warn where the prior of a run was cut to where another catalogue's Θ is, for a caller `stacklevel` calls up."""
     record = read_rounds(run)
     if record is not None and record.target != target_hash(catalogue):
         said = f"{run}: its prior was cut for another catalogue ({record.objects} objects, {record.target})"
-        warnings.warn(f"{said}; what is said of this one holds within that; train for it, or without a target", TargetWarning, stacklevel=3)
+        remedy = "what is said of this one holds within that; train for it, or without a target"
+        warnings.warn(f"{said}; {remedy}", TargetWarning, stacklevel=stacklevel)
 
 
 def warn_of_others(catalogue: Catalogue) -> None:

@@ -20,7 +20,7 @@ from cigars import pipeline, rounds
 from cigars.catalogue import Catalogue, CatalogueError, write_catalogue
 from cigars.cli import main
 from cigars.cli_infer import _config_and_catalogue
-from cigars.config import ConfigError, load_config
+from cigars.config import ConfigError, Prior, load_config
 from cigars.runs import read_calibration, run_config, stored_fingerprint
 from cigars.schema import FIDUCIAL
 from cigars.targets import TargetWarning, target_hash
@@ -129,6 +129,23 @@ def test_a_posterior_that_the_box_cuts_is_one_warning(cigars, made, workplace, c
     assert said.code == 0
     assert next(line for line in said.err.splitlines() if "warning" in line).startswith(f"warning: {made}: the posterior of {name} is cut")
     assert said.err.count("warning:") == 1
+
+
+def test_inference_says_that_its_run_was_made_for_another_catalogue_and_of_which_it_knows_what_was_left_out(workplace, catalogue, tmp_path):
+    run = shutil.copytree(workplace.run, tmp_path / "run")
+    prior = {n: Prior(uniform=(m.low, m.high)) for n, m in run_config(run).marginals.items() if m.kind == "uniform"}
+    prior |= {n: Prior(normal=(m.loc, m.scale)) for n, m in run_config(run).marginals.items() if m.kind == "normal"}
+    strange = catalogue._replace(observations=catalogue.observations._replace(mag=np.array(catalogue.observations.mag)))
+    strange.observations.mag[:3, 0] = 45
+    for target, count in ((strange, 0), (catalogue, 1)):
+        write_rounds(run, Rounds(target=target_hash(target), objects=7, rounds=2, fingerprint="0", configured=prior))
+        for options in ({}, {"hidden": ["sn"]}):
+            with pytest.warns(TargetWarning) as found:
+                made = pipeline.infer(run, strange, draws=2, drop_outside=True, **options)
+            cut = [w for w in found if "was cut for another catalogue (7 objects" in str(w.message)]
+            assert [w.filename for w in cut] == [__file__] * count
+            assert not [w for w in found if "box that was made" in str(w.message)]
+            assert made["posterior"].attrs["truncated_for"] == target_hash(target)
 
 
 def without_seconds(run):
