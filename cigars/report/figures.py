@@ -1,6 +1,6 @@
 """Figures of the global posterior, of training and of calibration; each is `function(inputs) -> Figure`.
 
-Contours hold 39 and 86 % of a two-dimensional posterior (the 1σ and 2σ of a Gaussian); bands of rank histograms hold a
+Contours hold 39 and 86 % of the draws of a two-dimensional posterior (the 1σ and 2σ of a Gaussian); bands of rank histograms hold a
 calibrated bin with 99 % probability.
 """
 
@@ -9,48 +9,66 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.interpolate import RegularGridInterpolator
+from scipy.ndimage import gaussian_filter
 
-from cigars.report.inputs import ReportInputs, free_parameters, global_draws
+from cigars.report.inputs import ReportInputs, free_parameters, global_draws, spread_parameters
 from cigars.report.statistics import bin_ranks, prior_distribution
 from cigars.report.style import BAND, GREY, INK, POSTERIOR, SECOND, TRUTH, grid_of_axes, styled
 from cigars.report.tables import axis_label
-from cigars.schema import COSMOLOGY, column
+from cigars.schema import COSMOLOGY, Marginal, column
 
-__all__ = ["corner_figure", "cosmology_corner", "coverage_figure", "full_corner", "marginals_figure", "sbc_figure", "training_figure"]
+__all__ = [
+    "corner_figure",
+    "cosmology_corner",
+    "cosmology_names",
+    "coverage_figure",
+    "full_corner",
+    "marginals_figure",
+    "sbc_figure",
+    "training_figure",
+]
 
-LEVELS = (1 - np.exp(-0.5), 1 - np.exp(-2.0))
+HELD = (1 - np.exp(-2.0), 1 - np.exp(-0.5))
+"""Shares of the draws inside the contours, the outer first."""
+
+BINS, SMOOTHING = 32, 1.4  # of a panel, and of 1000 draws in bins; wider of fewer as in Scott's rule
+BEYOND, MARGIN = 0.005, 0.15  # share of the draws on either side that do not widen a panel, and what is added, of the width of the rest
 
 
 @styled
 def corner_figure(inputs: ReportInputs, names: Sequence[str], size: float = 6.4) -> Figure:
-    """Corner plot of the parameters `names`, `size` inches wide; the truth, where known, in orange-red."""
+    """Corner plot of the parameters `names`, which must have a spread, `size` inches wide; the truth, where known, in orange-red."""
     import corner  # imports pyplot: only where it is needed
 
     figure = Figure(figsize=(size, size))
     panel = size / len(names)
     truths = [(inputs.theta_true or {}).get(n) for n in names]
+    draws = np.column_stack([global_draws(inputs, n) for n in names])
+    ranges = [_shown(values, inputs.prior.get(name)) for name, values in zip(names, draws.T, strict=True)]
     corner.corner(
-        np.column_stack([global_draws(inputs, n) for n in names]),
+        draws,
         fig=figure,
+        range=ranges,
         labels=[axis_label(n) if panel > 1 else column(n).label for n in names],
         truths=truths if any(t is not None for t in truths) else None,
         truth_color=TRUTH,
         color=POSTERIOR,
-        bins=32,
-        smooth=1.2,
+        bins=BINS,
         smooth1d=1.0,
-        levels=LEVELS,
         plot_datapoints=False,
         plot_density=False,
-        fill_contours=True,
+        plot_contours=False,  # whose levels do not hold their share of the draws, as they count what was smoothed
         max_n_ticks=4 if panel > 1 else 3,
         labelpad=0.12 if panel > 1 else 0.25,
         hist_kwargs={"color": POSTERIOR, "linewidth": 1.6},
-        contourf_kwargs={"colors": ["#FFFFFF", BAND, "#5FA3CB"]},
-        contour_kwargs={"colors": [POSTERIOR], "linewidths": 0.9},
     )
+    for row in range(len(names)):
+        for col in range(row):
+            _draw_contours(figure.axes[row * len(names) + col], draws[:, [col, row]], ranges[col], ranges[row])
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(True)
         if panel < 1:
@@ -62,14 +80,42 @@ def corner_figure(inputs: ReportInputs, names: Sequence[str], size: float = 6.4)
     return figure
 
 
+def _shown(values: np.ndarray, prior: Marginal | None) -> tuple[float, float]:
+    """Range of a panel, which does not follow outliers and ends where the prior does."""
+    low, high = np.quantile(values, (BEYOND, 1 - BEYOND))
+    if low == high:  # nearly all draws are the same
+        low, high = values.min(), values.max()
+    margin = MARGIN * (high - low)
+    edges = (prior.low, prior.high) if prior else (-np.inf, np.inf)
+    return float(max(low - margin, min(edges[0], low))), float(min(high + margin, max(edges[1], high)))
+
+
+def _draw_contours(axes: Axes, draws: np.ndarray, across: tuple[float, float], up: tuple[float, float]) -> None:
+    """Contours of a smoothed histogram of draws [draw, 2] at the densities that HELD of these exceed, whatever the smoothing."""
+    edges = [np.linspace(*limits, BINS + 1) for limits in (across, up)]
+    smoothing = SMOOTHING * (1000 / len(draws)) ** (1 / 6)
+    density = np.pad(gaussian_filter(np.histogram2d(draws[:, 0], draws[:, 1], bins=edges)[0], smoothing), 1, mode="edge")
+    x, y = (np.concatenate([e[:1], (e[1:] + e[:-1]) / 2, e[-1:]]) for e in edges)
+    at = RegularGridInterpolator((x, y), density, bounds_error=False, fill_value=0.0)(draws)
+    levels = np.quantile(at, [1 - share for share in HELD])
+    if levels[0] < levels[1] < density.max():  # not of a handful of draws
+        axes.contourf(x, y, density.T, [*levels, density.max()], colors=[BAND, "#5FA3CB"], antialiased=False)
+        axes.contour(x, y, density.T, levels, colors=[POSTERIOR], linewidths=0.9)
+
+
+def cosmology_names(inputs: ReportInputs) -> list[str]:
+    """The cosmological parameters and the absolute magnitude, of those that have a spread."""
+    return [n for n in spread_parameters(inputs) if n in (*COSMOLOGY, "M0")]
+
+
 def cosmology_corner(inputs: ReportInputs) -> Figure:
     """Corner plot of the free cosmological parameters and the absolute magnitude."""
-    return corner_figure(inputs, [n for n in free_parameters(inputs) if n in (*COSMOLOGY, "M0")], size=5.6)
+    return corner_figure(inputs, cosmology_names(inputs), size=5.6)
 
 
 def full_corner(inputs: ReportInputs) -> Figure:
     """Corner plot of every free parameter."""
-    names = free_parameters(inputs)
+    names = spread_parameters(inputs)
     return corner_figure(inputs, names, size=max(5.6, 0.98 * len(names)))
 
 
@@ -80,14 +126,14 @@ def marginals_figure(inputs: ReportInputs) -> Figure:
     figure, panels = grid_of_axes(len(names), min(5, len(names)), width=1.65, height=1.45)
     for axes, name in zip(panels, names, strict=True):
         draws = global_draws(inputs, name)
-        centre, reach = draws.mean(), 4.5 * draws.std() or 1e-3
+        centre, reach = draws.mean(), 4.5 * draws.std() if np.ptp(draws) else 1e-3
         low, high = centre - reach, centre + reach
         marginal = inputs.prior.get(name)
         if marginal:
             low, high = max(low, marginal.low), min(high, marginal.high)
             grid = np.linspace(low, high, 201)
             density = prior_distribution(marginal).pdf(grid)
-            axes.plot(grid, density, color=GREY, linewidth=1.2, label="prior", zorder=3)
+            axes.plot(grid, density, color=GREY, linewidth=1.2, label="prior as cut" if inputs.cut else "prior", zorder=3)
         axes.hist(draws, bins=40, range=(low, high), density=True, histtype="stepfilled", color=BAND, label="posterior")
         axes.hist(draws, bins=40, range=(low, high), density=True, histtype="step", color=POSTERIOR, linewidth=1.2)
         if inputs.theta_true and name in inputs.theta_true:

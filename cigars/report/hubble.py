@@ -11,9 +11,16 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from cigars.report.inputs import ReportInputs, cosmology_draws, free_parameters, global_draws, local_draws, observed
+from cigars.report.inputs import (
+    ReportInputs,
+    cosmology_draws,
+    fixed_value,
+    free_parameters,
+    global_draws,
+    local_draws,
+    observed,
+)
 from cigars.report.style import BAND, INK, draw_points, new_figure, styled
-from cigars.schema import FIDUCIAL
 
 __all__ = ["NEEDED", "HubbleData", "distance_modulus", "hubble_data", "hubble_figure", "with_light_curve"]
 
@@ -28,7 +35,8 @@ class HubbleData(NamedTuple):
     """Points of the diagram, shape [object]: redshift and distance modulus [mag] with standard deviations.
 
     `residual` is mu minus the posterior-mean modulus at z, `offset` the median that was removed from mu: the mean effect of
-    dust and hosts on brightness, which the standardisation does not model.
+    dust and hosts on brightness, which the standardisation does not model. `unreached` is the share of the cosmologies that have no
+    distance at some redshift of the sample, and are left out of the curve.
     """
 
     z: np.ndarray
@@ -37,22 +45,25 @@ class HubbleData(NamedTuple):
     mu_sd: np.ndarray
     residual: np.ndarray
     offset: float
+    unreached: float
 
 
 def distance_modulus(z: np.ndarray, Om0: np.ndarray, Ode0: np.ndarray, w0: np.ndarray, wa: np.ndarray) -> np.ndarray:
     """Distance modulus [mag] at redshifts `z` [z] in cosmologies given by arrays [cosmology]; shape [cosmology, z].
 
     E²(z) = Om0 (1+z)³ + Ok0 (1+z)² + Ode0 (1+z)^{3(1+w0+wa)} exp(−3 wa z/(1+z)), no radiation; the comoving integral by
-    24-point Gauss-Legendre quadrature (relative error below 1e-6 for z ≤ 2).
+    24-point Gauss-Legendre quadrature (relative error below 1e-6 for z ≤ 2). NaN where E² is not positive on the way, as in a
+    universe of much dark energy and little matter, which had no Big Bang, or where z lies beyond the antipode.
     """
     Om0, Ode0, w0, wa = (np.atleast_1d(np.asarray(p, dtype=np.float64))[:, None, None] for p in (Om0, Ode0, w0, wa))
     z = np.atleast_1d(np.asarray(z, dtype=np.float64))
     Ok0 = 1.0 - Om0 - Ode0
     zq = z[:, None] * (_NODES + 1) / 2
     dark = (1 + zq) ** (3 * (1 + w0 + wa)) * np.exp(-3 * wa * zq / (1 + zq))
-    expansion = np.sqrt(Om0 * (1 + zq) ** 3 + Ok0 * (1 + zq) ** 2 + Ode0 * dark)
-    comoving = (_WEIGHTS / expansion).sum(-1) * z / 2
+    squared = Om0 * (1 + zq) ** 3 + Ok0 * (1 + zq) ** 2 + Ode0 * dark
+    comoving = (_WEIGHTS / np.sqrt(np.where(squared > 0, squared, np.nan))).sum(-1) * z / 2
     transverse = _curved(comoving, Ok0[..., 0])
+    transverse = np.where(transverse > 0, transverse, np.nan)
     return 5 * np.log10((1 + z) * transverse * HUBBLE_DISTANCE_MPC) + 25
 
 
@@ -71,16 +82,21 @@ def with_light_curve(inputs: ReportInputs) -> np.ndarray:
 
 
 def hubble_data(inputs: ReportInputs) -> HubbleData:
-    """Standardised magnitudes and redshifts of the objects with a light-curve fit; needs local draws of z and the columns NEEDED."""
+    """Standardised magnitudes and redshifts of the objects with a light-curve fit; needs local draws of z and the columns NEEDED.
+
+    Raises:
+        ValueError: where no cosmology of the posterior has distances at the redshifts of the objects.
+    """
     alpha, beta, M0, sigma = (_mean(inputs, n) for n in ("alpha", "beta", "M0", "sigma_int"))
     seen = with_light_curve(inputs)
     m, x, c = (np.asarray(observed(inputs, n), dtype=np.float64)[seen] for n in "mxc")
     draws = local_draws(inputs, "z")[:, seen]
     z, z_sd = draws.mean(0, dtype=np.float64), draws.std(0, ddof=1, dtype=np.float64)
     mu = m - alpha * x - beta * c - M0
-    residual = mu - _mean_curve(inputs, z)
+    curve, unreached = _mean_curve(inputs, z)
+    residual = mu - curve
     offset = float(np.median(residual))
-    return HubbleData(z, z_sd, mu - offset, np.sqrt(_variance(inputs, alpha, beta)[seen] + sigma**2), residual - offset, offset)
+    return HubbleData(z, z_sd, mu - offset, np.sqrt(_variance(inputs, alpha, beta)[seen] + sigma**2), residual - offset, offset, unreached)
 
 
 @styled
@@ -90,7 +106,7 @@ def hubble_figure(inputs: ReportInputs) -> Figure:
     figure = new_figure(5.8, 5.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     grid = np.linspace(max(0.01, data.z.min() * 0.85), data.z.max() * 1.04, 120)
-    cosmologies = _thinned(inputs)
+    cosmologies, _ = _reaching(inputs, data.z)
     curves = distance_modulus(grid, **cosmologies)
     mean = curves.mean(0)
     # the mean offset of the sample is removed from the points, so the band shows the shape of the curves: pinned at the median redshift
@@ -131,16 +147,23 @@ def _draw_binned(axes, z: np.ndarray, residual: np.ndarray) -> None:
     )
 
 
-def _mean_curve(inputs: ReportInputs, z: np.ndarray) -> np.ndarray:
-    """Distance modulus at `z` averaged over the posterior cosmologies (interpolated: smooth in z)."""
+def _mean_curve(inputs: ReportInputs, z: np.ndarray) -> tuple[np.ndarray, float]:
+    """Distance modulus at `z` averaged over the posterior cosmologies (interpolated: smooth in z), and the share of those left out."""
     grid = np.geomspace(max(1e-4, z.min() * 0.99), z.max() * 1.01, 200)
-    cosmologies = _thinned(inputs)
-    return np.interp(np.log(z), np.log(grid), distance_modulus(grid, **cosmologies).mean(0))
+    cosmologies, unreached = _reaching(inputs, z)
+    return np.interp(np.log(z), np.log(grid), distance_modulus(grid, **cosmologies).mean(0)), unreached
 
 
-def _thinned(inputs: ReportInputs) -> dict[str, np.ndarray]:
-    """Some 400 of the posterior's cosmologies: enough for a mean and a band."""
-    return {name: draws[:: max(1, draws.size // 400)] for name, draws in cosmology_draws(inputs).items()}
+def _reaching(inputs: ReportInputs, z: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
+    """Some 400 of the posterior's cosmologies, enough for a mean and a band, that have distances beyond all `z`; the share of others."""
+    thinned = {name: draws[:: max(1, draws.size // 400)] for name, draws in cosmology_draws(inputs).items()}
+    reached = np.isfinite(distance_modulus(np.linspace(0.01, 1.04 * z.max(), 50), **thinned)).all(1)
+    if not reached.any():
+        raise ValueError(
+            f"Hubble diagram: expected a cosmology of the posterior with distances up to z = {z.max():.2f}, got none; narrow the prior of "
+            "Om0 and Ode0 to universes with a Big Bang"
+        )
+    return {name: draws[reached] for name, draws in thinned.items()}, 1 - float(reached.mean())
 
 
 def _variance(inputs: ReportInputs, alpha: float, beta: float) -> np.ndarray:
@@ -150,4 +173,4 @@ def _variance(inputs: ReportInputs, alpha: float, beta: float) -> np.ndarray:
 
 
 def _mean(inputs: ReportInputs, name: str) -> float:
-    return float(global_draws(inputs, name).mean()) if name in free_parameters(inputs) else float(getattr(FIDUCIAL, name))
+    return float(global_draws(inputs, name).mean()) if name in free_parameters(inputs) else fixed_value(inputs, name)

@@ -8,12 +8,14 @@ per-object quantities of `schema.LOCALS` (chain, draw, object); `observed_data` 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cigars.convergence import convergence
 from cigars.schema import COSMOLOGY, FIDUCIAL, GLOBALS, LOCALS, Latents, Marginal
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ __all__ = [
     "attribute",
     "calibration_gap",
     "cosmology_draws",
+    "effective_draws",
+    "fixed_value",
     "free_parameters",
     "global_draws",
     "has_locals",
@@ -32,6 +36,7 @@ __all__ = [
     "local_parameters",
     "observed",
     "reference_redshift",
+    "spread_parameters",
 ]
 
 FEWEST_RANKS = 20
@@ -46,6 +51,7 @@ class ReportInputs(NamedTuple):
     posterior: draws and catalogue; attributes `config` (JSON), `fingerprint`, `versions` (JSON), `seed`, `created`, `command`.
     truth, theta_true: latents of each object, aligned with the coordinate `object`, and Θ of a mock; None for real data.
     prior: marginal prior of each free parameter.
+    cut: whether that is only what training in rounds left of the configured prior.
     curves: stage of training -> {"train": losses, "validation": losses}, one number an epoch, in nats.
     sbc_ranks: [survey, parameter] ranks of the truth among `sbc_draws` posterior draws, columns `sbc_names`; None if not run.
     timings: step -> seconds.
@@ -64,6 +70,7 @@ class ReportInputs(NamedTuple):
     timings: Mapping[str, float] = _EMPTY
     validation: Mapping[str, Any] = _EMPTY
     check: Mapping[str, Any] = _EMPTY
+    cut: bool = False
 
 
 def free_parameters(inputs: ReportInputs) -> tuple[str, ...]:
@@ -71,9 +78,22 @@ def free_parameters(inputs: ReportInputs) -> tuple[str, ...]:
     return tuple(c.name for c in GLOBALS if c.name in inputs.posterior["posterior"])
 
 
+def spread_parameters(inputs: ReportInputs) -> tuple[str, ...]:
+    """Of the free parameters those that differ between draws: all, unless the posterior is a conditional one."""
+    return tuple(n for n in free_parameters(inputs) if np.ptp(global_draws(inputs, n)) > 0)
+
+
 def local_parameters(inputs: ReportInputs) -> tuple[str, ...]:
     """Per-object quantities that the posterior holds, in schema order."""
     return tuple(name for name in LOCALS if name in inputs.posterior["posterior"])
+
+
+def effective_draws(inputs: ReportInputs) -> float:
+    """Number of independent draws that those of the posterior are worth: fewer where chains or weights made them."""
+    sizes, chains = inputs.posterior["posterior"].sizes, convergence(inputs.posterior)
+    weighted = attribute(inputs, "effective_draws")
+    least = min(chains.n_eff.values()) if chains else math.inf
+    return min(float(sizes["chain"] * sizes["draw"]), least, float(weighted) if weighted else math.inf)
 
 
 def has_locals(inputs: ReportInputs) -> bool:
@@ -125,20 +145,21 @@ def reference_redshift(inputs: ReportInputs) -> tuple[str, np.ndarray] | None:
 def cosmology_draws(inputs: ReportInputs) -> dict[str, np.ndarray]:
     """Draws of all of `COSMOLOGY`, shape [draw] each: sampled ones as they are, the rest as the configuration fixes them.
 
-    A flat cosmology has Ode0 = 1 − Om0; other absent parameters take the value that the configuration's prior fixes, else the fiducial one.
+    A flat cosmology has Ode0 = 1 − Om0.
     """
-    config = _configuration(inputs)
-    flat = str(config.get("supernovae", {}).get("cosmology", "LCDM")) != "LCDM"
+    flat = str(_configuration(inputs).get("supernovae", {}).get("cosmology", "LCDM")) != "LCDM"
     free = free_parameters(inputs)
     draws = inputs.posterior["posterior"].sizes["chain"] * inputs.posterior["posterior"].sizes["draw"]
-    out = {}
-    for name in COSMOLOGY:
-        fixed = config.get("prior", {}).get(name, {}).get("fixed")
-        default = getattr(FIDUCIAL, name) if fixed is None else fixed
-        out[name] = global_draws(inputs, name) if name in free else np.full(draws, float(default))
+    out = {n: global_draws(inputs, n) if n in free else np.full(draws, fixed_value(inputs, n)) for n in COSMOLOGY}
     if flat and "Ode0" not in free:
         out["Ode0"] = 1.0 - out["Om0"]
     return out
+
+
+def fixed_value(inputs: ReportInputs, name: str) -> float:
+    """Value of a global parameter that the posterior does not hold: the one that the configuration's prior fixes, else the fiducial one."""
+    fixed = _configuration(inputs).get("prior", {}).get(name, {}).get("fixed")
+    return float(getattr(FIDUCIAL, name) if fixed is None else fixed)
 
 
 def _configuration(inputs: ReportInputs) -> dict[str, Any]:

@@ -105,6 +105,8 @@ def _provenance(inputs: ReportInputs) -> list[tuple[str, str]]:
     entries = [(key, attribute(inputs, key)) for key in ("command", "created", "fingerprint", "seed")]
     chains = convergence(inputs.posterior)
     said = [("method", "exact likelihood, by Hamiltonian Monte Carlo"), ("chains", f"{sizes['chain']}: {chains.said}")] if chains else []
+    if weights := attribute(inputs, "weighted_by"):
+        said += [("weighted by", weights), ("effective draws", f"{float(attribute(inputs, 'effective_draws')):,.0f}")]
     return [e for e in entries if e[1]] + said + [("posterior draws", f"{sizes['chain'] * sizes['draw']:,}")]
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from cigars.posterior import Posterior
 from cigars.report import figures, hubble, likeness, objects, products
-from cigars.report.inputs import ReportInputs, calibration_gap, has_locals, local_parameters, observed
+from cigars.report.inputs import ReportInputs, attribute, calibration_gap, has_locals, local_parameters, observed, spread_parameters
 from cigars.report.statistics import rank_p_values
 from cigars.report.tables import Listing, label_html, label_text
 from cigars.report.words import calibration_verdict, redshift_quality, validation_verdict
@@ -62,7 +62,8 @@ def build(inputs: ReportInputs) -> list[Section]:
 
 def _parameters(inputs: ReportInputs) -> Section:
     truth = " The orange-red line is the truth." if inputs.theta_true else ""
-    flat = " The dashed line marks flat universes." if "Ode0" in inputs.posterior["posterior"] else ""
+    spread = spread_parameters(inputs)
+    flat = " The dashed line marks flat universes." if {"Om0", "Ode0"} <= set(spread) else ""
     marginals = Plot(
         "marginals",
         figures.marginals_figure,
@@ -90,7 +91,18 @@ def _parameters(inputs: ReportInputs) -> Section:
         "Mean, standard deviation and quantiles of the marginal posterior. “sd / prior” is the posterior’s "
         "standard deviation over the prior’s: the smaller, the more was learnt."
     )
-    return Section("parameters", "Parameters", [intro], [cosmology, marginals, everything], table=True)
+    corners = [cosmology] * bool(figures.cosmology_names(inputs)), [everything] * bool(spread)
+    return Section("parameters", "Parameters", [intro, *_prior(inputs)], [*corners[0], marginals, *corners[1]], table=True)
+
+
+def _prior(inputs: ReportInputs) -> list[Markup]:
+    """Which prior is shown, where rounds of training cut it."""
+    if not (target := attribute(inputs, "truncated_for")):
+        return []
+    shown = "what they left of it, to which “as cut” refers" if inputs.cut else "as it was configured, before that"
+    return [
+        Markup("Rounds of training cut the prior to where the parameters of one catalogue ({}) are; shown is {}.").format(target, shown)
+    ]
 
 
 def _hubble(inputs: ReportInputs) -> Section:
@@ -105,15 +117,19 @@ def _hubble(inputs: ReportInputs) -> Section:
     if not seen.any():
         note = Markup("Absent: no object has a light-curve fit; they were hidden from the inference or are not in the catalogue.")
         return Section("hubble", "Hubble diagram", [note], [])
-    offset = hubble.hubble_data(inputs).offset
+    data = hubble.hubble_data(inputs)
     caption = Markup(
         "Standardised magnitudes against posterior redshifts; the curve and its band are the posterior cosmology, "
         "aligned at the median redshift. "
         "The median effect of dust and hosts on brightness, {} mag, is taken off the points. Vertical bars hold "
         "measurement errors and intrinsic scatter."
-    ).format(f"{offset:+.3f}".replace("-", "−"))
+    ).format(f"{data.offset:+.3f}".replace("-", "−"))
     if not seen.all():
         caption += Markup(" Shown are the {:,} of {:,} objects with a light-curve fit.").format(int(seen.sum()), len(seen))
+    if data.unreached:
+        caption += Markup(" {:.2g} % of the cosmologies have no distance at some of these redshifts and are left out.").format(
+            100 * data.unreached
+        )
     plot = Plot("hubble", hubble.hubble_figure, "Hubble diagram with posterior redshifts, posterior cosmology and residuals", caption)
     return Section("hubble", "Hubble diagram", [], [plot])
 

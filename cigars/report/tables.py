@@ -78,7 +78,7 @@ def parameter_table(inputs: ReportInputs) -> list[ParameterRow]:
 
 def _row(inputs: ReportInputs, name: str) -> ParameterRow:
     draws, entry, marginal = global_draws(inputs, name), column(name), inputs.prior.get(name)
-    mean, sd = float(draws.mean()), float(draws.std(ddof=1))
+    mean, sd = float(draws.mean()), float(draws.std(ddof=1)) if np.ptp(draws) else 0.0  # rounding is no spread
     q16, q50, q84 = (float(q) for q in np.quantile(draws, (0.16, 0.5, 0.84)))
     truth = (inputs.theta_true or {}).get(name)
     return ParameterRow(
@@ -90,8 +90,8 @@ def _row(inputs: ReportInputs, name: str) -> ParameterRow:
         q16,
         q50,
         q84,
-        prior=prior_text(marginal) if marginal else "",
-        shrinkage=sd / float(prior_distribution(marginal).std()) if marginal else None,
+        prior=(prior_text(marginal) + (", as cut" if inputs.cut else "")) if marginal else "",
+        shrinkage=sd / float(prior_distribution(marginal).std()) if marginal and not inputs.cut else None,
         truth=None if truth is None else float(truth),
         pull=None if truth is None or sd == 0 else (mean - float(truth)) / sd,
     )

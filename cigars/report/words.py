@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from markupsafe import Markup
 
 from cigars.convergence import convergence
-from cigars.report.inputs import ReportInputs, attribute, calibration_gap, cosmology_draws, free_parameters, has_locals, observed
+from cigars.report.inputs import (
+    ReportInputs,
+    attribute,
+    calibration_gap,
+    cosmology_draws,
+    effective_draws,
+    free_parameters,
+    has_locals,
+    observed,
+)
 from cigars.report.likeness import likeness_verdict
 from cigars.report.objects import redshift_pairs
 from cigars.report.statistics import RedshiftStatistics, rank_p_values, redshift_statistics
@@ -17,7 +28,7 @@ __all__ = ["calibration_verdict", "headline", "number_of_objects", "redshift_qua
 
 
 def number_of_objects(inputs: ReportInputs) -> int:
-    """Number of supernovae in the catalogue."""
+    """Number of supernovae that were inferred, those of the catalogue that were not left out."""
     m = observed(inputs, "m")
     return int(m.size) if m is not None else int(inputs.posterior["posterior"].sizes.get("object", 0))
 
@@ -39,10 +50,10 @@ def redshift_quality(inputs: ReportInputs) -> tuple[str, int, RedshiftStatistics
 
 def headline(inputs: ReportInputs, rows: list[ParameterRow]) -> list[tuple[Markup, str, str]]:
     """The numbers to see first: (label, value, remark)."""
-    cards = [(Markup("supernovae"), f"{number_of_objects(inputs):,}", "in the catalogue")]
-    cards += [
-        (label_html(r.name), f"{format_value(r.mean, r.sd)} ± {format_value(r.sd, r.sd)}", r.meaning) for r in rows if r.name in COSMOLOGY
-    ]
+    number, dropped = number_of_objects(inputs), _dropped(inputs)
+    cards = [(Markup("supernovae"), f"{number:,}", f"of {number + dropped:,} in the catalogue" if dropped else "in the catalogue")]
+    inferred = [] if attribute(inputs, "theta_from_prior") else [r for r in rows if r.name in COSMOLOGY]
+    cards += [(label_html(r.name), f"{format_value(r.mean, r.sd)} ± {format_value(r.sd, r.sd)}", r.meaning) for r in inferred]
     quality = redshift_quality(inputs)
     if quality:
         kind, _, numbers = quality
@@ -91,13 +102,23 @@ def validation_verdict(inputs: ReportInputs) -> Markup:
 
 
 def _result(inputs: ReportInputs, rows: list[ParameterRow]) -> Markup:
+    if hidden := attribute(inputs, "theta_from_prior"):
+        return Markup(
+            "The parameters are <strong>drawn from their prior, not inferred</strong>, as {} was hidden; what is said of the hosts of "
+            "<strong>{:,} supernovae</strong> holds for that prior."
+        ).format(hidden, number_of_objects(inputs))
     cosmology = [estimate(r) for r in rows if r.name in COSMOLOGY]
     others = [estimate(r) for r in rows if r.name in ("M0", "alpha", "beta", "sigma_int")]
-    text = Markup("From <strong>{:,} supernovae</strong> and the photometry of their hosts: <strong>{}</strong>").format(
-        number_of_objects(inputs), _listed(cosmology or others)
+    weights = attribute(inputs, "weighted_by")
+    text = Markup("From <strong>{:,} supernovae</strong> and the photometry of their hosts{}: <strong>{}</strong>").format(
+        number_of_objects(inputs),
+        Markup(", <strong>together with</strong> {}").format(weights) if weights else "",
+        _listed(cosmology or others),
     )
     if "Om0" in free_parameters(inputs):
-        text += Markup(", so the expansion accelerates today with {}&nbsp;% posterior probability.").format(_percent(_acceleration(inputs)))
+        text += Markup(", so the expansion accelerates today with {}&nbsp;% posterior probability.").format(
+            _percent(_acceleration(inputs), effective_draws(inputs))
+        )
     else:
         text += Markup(".")
     if cosmology and others:
@@ -107,11 +128,31 @@ def _result(inputs: ReportInputs, rows: list[ParameterRow]) -> Markup:
 
 def _caveats(inputs: ReportInputs) -> Markup:
     found = convergence(inputs.posterior)
-    caveats = found.caveats if found else []
-    if hidden := attribute(inputs, "theta_from_prior"):
-        caveats = [*caveats, f"the parameters are drawn from their prior, not inferred, as {hidden} was hidden; only hosts are"]
+    caveats = list(found.caveats) if found else []
+    if dropped := _dropped(inputs):
+        unlike = "any host of the bank" if found else "those of the training"
+        caveats.append(
+            f"{dropped:,} of {number_of_objects(inputs) + dropped:,} objects of the catalogue are left out as unlike {unlike}; they count "
+            "in the number of objects, which carries the rates, and tell nothing else"
+        )
+    if weights := attribute(inputs, "weighted_by"):
+        caveats.append(
+            f"this is not the posterior of the catalogue alone, its draws are weighted ({weights}) and rest on "
+            f"{float(attribute(inputs, 'effective_draws')):,.0f} effective ones"
+        )
+    target, inferred = attribute(inputs, "truncated_for"), attribute(inputs, "catalogue")
+    if target and inferred and target != inferred:
+        caveats.append(
+            f"the prior of the run was cut in rounds for another catalogue ({target}), and what is said of this one ({inferred}) holds "
+            "within that; train for this one, or without a target"
+        )
     said = [Markup("<strong>Take care:</strong> {}.").format(text) for text in caveats]
     return Markup(" ").join(said)
+
+
+def _dropped(inputs: ReportInputs) -> int:
+    """Number of objects of the catalogue that were left out of the inference."""
+    return int(attribute(inputs, "dropped") or 0)
 
 
 def _acceleration(inputs: ReportInputs) -> float:
@@ -147,7 +188,9 @@ def _listed(items: list[Markup]) -> Markup:
     return Markup(", ").join(items[:-1]) + Markup(" and ") + items[-1] if len(items) > 1 else Markup("").join(items)
 
 
-def _percent(probability: float) -> str:
-    if probability > 0.999:
-        return "more than 99.9"
-    return "less than 0.1" if probability < 0.001 else f"{100 * probability:.3g}"
+def _percent(probability: float, draws: float) -> str:
+    """A probability in per cent, nearer to 0 or 1 than a tenth of one per cent, or than one of the draws tells, only as a limit."""
+    edge = max(0.1, math.ceil(1000 / draws - 1e-9) / 10)
+    if 100 * probability > 100 - edge:
+        return f"more than {100 - edge:g}"
+    return f"less than {edge:g}" if 100 * probability < edge else f"{100 * probability:.3g}"

@@ -1,5 +1,6 @@
 """Distances agree with astropy; the Hubble residuals see a wrong cosmology and a wrong sign of a coefficient."""
 
+import json
 import warnings
 
 import astropy.cosmology as ac
@@ -8,6 +9,7 @@ import pytest
 
 from cigars.report.hubble import distance_modulus, hubble_data, hubble_figure
 from cigars.report.inputs import cosmology_draws
+from cigars.report.sections import build
 from tests.cigars.report.fake import ATTRIBUTES, fake_inputs
 
 Z = np.array([0.01, 0.1, 0.4, 0.8, 1.2, 2.0])
@@ -77,6 +79,38 @@ def test_covariance_of_the_light_curve_enters_the_error():
     inputs.posterior["observed_data"] = catalogue.assign(cov_mc=0.5 * np.sqrt(catalogue.var_m * catalogue.var_c))
     beta, cov = float(inputs.posterior["posterior"].beta.mean()), inputs.posterior["observed_data"].cov_mc.values
     np.testing.assert_allclose(hubble_data(inputs).mu_sd ** 2, plain**2 - 2 * beta * cov, rtol=1e-9)
+
+
+def test_parameters_that_the_configuration_fixes_have_its_values():
+    inputs = fake_inputs(objects=50, draws=60, seed=2)
+    post = inputs.posterior["posterior"]
+    free = hubble_data(inputs)
+    fixed = {n: float(post[n].mean()) + shift for n, shift in (("beta", 0.0), ("M0", 0.25), ("sigma_int", 0.0))}
+    inputs.posterior["posterior"] = post.drop_vars(fixed)
+    inputs.posterior.attrs["config"] = json.dumps({"prior": {n: {"fixed": v} for n, v in fixed.items()}})
+    data = hubble_data(inputs)
+    assert data.offset == pytest.approx(free.offset - 0.25)
+    np.testing.assert_allclose((data.mu_sd, data.residual), (free.mu_sd, free.residual), rtol=1e-9, atol=1e-9)
+
+
+def test_universes_without_a_big_bang_are_left_out_of_the_curve():
+    inputs = fake_inputs(objects=50, draws=60, seed=2)
+    post = inputs.posterior["posterior"]
+    still = post.assign(Om0=post.Om0 * 0 + 0.3, Ode0=post.Ode0 * 0 + 0.7)
+    bounced = np.arange(60) < 6
+    inputs.posterior["posterior"] = still
+    expected = hubble_data(inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inputs.posterior["posterior"] = still.assign(Om0=still.Om0.where(~bounced, 0.05), Ode0=still.Ode0.where(~bounced, 2.0))
+        data = hubble_data(inputs)
+        assert hubble_figure(inputs).axes
+    assert data.unreached == pytest.approx(0.1)
+    np.testing.assert_allclose(data.residual, expected.residual, atol=1e-9)
+    assert "10 % of the cosmologies have no distance" in str(build(inputs)[1].plots[0].caption)
+    inputs.posterior["posterior"] = still.assign(Om0=still.Om0 * 0 + 0.05, Ode0=still.Ode0 * 0 + 2.0)
+    with pytest.raises(ValueError, match="expected a cosmology of the posterior with distances up to z = "):
+        hubble_data(inputs)
 
 
 def test_figure_has_diagram_and_residuals_without_pyplot_state():

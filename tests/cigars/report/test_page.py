@@ -8,13 +8,15 @@ from html.parser import HTMLParser
 import arviz as az
 import numpy as np
 import pytest
+from matplotlib.path import Path
 from scipy import stats
 
 from cigars.report import likeness, sections
+from cigars.report.figures import corner_figure
 from cigars.report.inputs import attribute
 from cigars.report.page import ReportInputs, parameter_table, render_report, write_report
 from cigars.report.tables import format_value
-from cigars.report.words import summary
+from cigars.report.words import headline, summary
 from cigars.schema import GLOBALS
 from inference.checks import Check, judge
 from tests.cigars.report.fake import fake_check, fake_inputs, fake_validation
@@ -323,10 +325,105 @@ def test_residuals_are_drawn_where_they_are():
 
 
 def test_decelerating_posterior_is_not_called_accelerating():
-    inputs = fake_inputs(objects=10, draws=100, local=False)
+    inputs = fake_inputs(objects=10, draws=1000, local=False)
     post = inputs.posterior["posterior"]
     inputs.posterior["posterior"] = post.assign(Om0=post.Om0 * 0 + 0.9, Ode0=post.Ode0 * 0 + 0.1)
     assert "less than 0.1" in str(summary(inputs, parameter_table(inputs))[0])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "limit"), [({}, "98"), ({"weighted_by": "another", "effective_draws": 20.4}, "95"), ({"effective_draws": 9e3}, "98")]
+)
+def test_a_probability_is_no_nearer_to_one_than_the_draws_tell(attributes, limit):
+    inputs = fake_inputs(objects=10, draws=50, local=False)
+    post = inputs.posterior["posterior"]
+    inputs.posterior["posterior"] = post.assign(Om0=post.Om0 * 0 + 0.1, Ode0=post.Ode0 * 0 + 0.9).assign_attrs(attributes)
+    assert f"today with more than {limit}&nbsp;%" in str(summary(inputs, parameter_table(inputs))[0])
+
+
+def told(**attributes):
+    """Lead, other sentences, cards and page of a posterior with some attributes."""
+    inputs = few_parameters(fake_inputs(objects=25, draws=50, local=False, sbc_ranks=None, curves={}))
+    inputs.posterior["posterior"].attrs.update(attributes)
+    lead, *rest = map(str, summary(inputs, parameter_table(inputs)))
+    return inputs, lead, " ".join(rest)
+
+
+def test_a_weighted_posterior_is_not_called_that_of_the_supernovae_alone():
+    _, lead, rest = told()
+    assert "together with" not in lead
+    assert "Take care" not in rest
+    inputs, lead, rest = told(weighted_by="gaussian on Om0 & Ode0", effective_draws=1234.4)
+    assert "25 supernovae</strong> and the photometry of their hosts, <strong>together with</strong> gaussian on Om0 &amp; Ode0:" in lead
+    assert "its draws are weighted (gaussian on Om0 &amp; Ode0) and rest on 1,234 effective ones" in rest
+    provenance = Page(render_report(inputs)).text.split("Provenance")[-1]
+    assert re.search(r"weighted by\s*gaussian on Om0 & Ode0\s*effective draws\s*1,234", provenance)
+
+
+def test_a_run_cut_for_another_catalogue_is_told():
+    _, _, rest = told(truncated_for="0123", catalogue="0123")
+    assert "Take care" not in rest
+    inputs, _, rest = told(truncated_for="0123", catalogue="4567")
+    assert "cut in rounds for another catalogue (0123), and what is said of this one (4567) holds within that" in rest
+    for cut, words, cell in ((True, "what they left of it", "U(0, 1), as cut"), (False, "as it was configured", "U(0, 1)")):
+        changed = inputs._replace(cut=cut)
+        assert f"of one catalogue (0123) are; shown is {words}" in str(sections.build(changed)[0].paragraphs)
+        row = parameter_table(changed)[0]
+        assert (row.prior, row.shrinkage is None) == (cell, cut)
+
+
+def test_what_was_left_out_is_told():
+    inputs, lead, rest = told(dropped=300)
+    assert "From <strong>25 supernovae" in lead
+    assert "300 of 325 objects of the catalogue are left out as unlike those of the training" in rest
+    assert headline(inputs, parameter_table(inputs))[0][1:] == ("25", "of 325 in the catalogue")
+    inputs, lead, _ = told(theta_from_prior="sn")
+    assert lead.startswith("The parameters are <strong>drawn from their prior, not inferred</strong>, as sn was hidden")
+    assert "accelerates" not in lead
+    assert not [card for card in headline(inputs, parameter_table(inputs)) if "density" in card[2]]
+
+
+def test_parameters_without_a_spread_are_in_no_corner_plot():
+    """As after `conditional`, or where the configuration fixes all cosmology and the absolute magnitude."""
+    inputs = few_parameters(fake_inputs(objects=25, draws=50, local=False, sbc_ranks=None, curves={}))
+    post = inputs.posterior["posterior"]
+    still = {n: post[n] * 0 + value for n, value in zip(FEW, (0.3, 0.7, -19.5), strict=True)}
+    for changed, shown in (
+        (post.assign(Om0=still["Om0"]), FIGURES[:3]),
+        (post.assign(still), FIGURES[1:3]),
+        (post.drop_vars(FEW), FIGURES[1:3]),
+    ):
+        inputs.posterior["posterior"] = changed
+        assert [f["id"] for f in Page(render_report(inputs)).all("figure")][: len(shown)] == [f"figure-{n}" for n in shown]
+    inputs.posterior["posterior"] = post.assign(still)
+    assert [(row.sd, row.pull) for row in parameter_table(inputs)][:2] == [(0.0, None)] * 2
+
+
+def correlated(rng, n):
+    return rng.multivariate_normal([0.3, 0.7], [[0.01, 0.012], [0.012, 0.018]], n)
+
+
+def curved(rng, n):
+    x = rng.normal(size=n)
+    return np.column_stack([0.3 + 0.05 * x, 0.6 + 0.1 * x**2 + 0.03 * rng.normal(size=n)])
+
+
+def with_outliers(rng, n):
+    return np.concatenate([correlated(rng, n - 5), correlated(rng, 5) + 9])
+
+
+@pytest.mark.parametrize("law", [correlated, curved, with_outliers])
+def test_contours_hold_what_they_say(law):
+    """Of the draws, and of others of the same law."""
+    rng = np.random.default_rng(3)
+    draws, others = law(rng, 2000), law(rng, 20_000)
+    posterior = az.from_dict(posterior={"Om0": draws[None, :, 0], "Ode0": draws[None, :, 1]})
+    (panel,) = (axes for axes in corner_figure(ReportInputs(posterior), ("Om0", "Ode0")).axes if axes.collections)
+    filled = next(c for c in panel.collections if c.filled)
+    for points in (draws, others):
+        bands = [np.mean(sum(Path(p).contains_points(points) for p in band.to_polygons()) % 2) for band in filled.get_paths()]
+        assert [sum(bands), bands[1]] == pytest.approx([1 - np.exp(-2.0), 1 - np.exp(-0.5)], abs=0.03)
+    assert np.diff(panel.get_xlim())[0] < 9 * np.std(draws[:1900, 0])
 
 
 def test_the_dashed_line_is_where_one_statistic_rejects_the_model():
