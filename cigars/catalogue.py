@@ -44,11 +44,12 @@ class Catalogue(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """Identifiers and latents ([sn], float32) of a mock, and the Θ that made it (floats)."""
+    """Identifiers and latents ([sn], float32) of a mock, the Θ that made it (floats), and the `target_hash` of its catalogue, if known."""
 
     id: ndarray
     latents: Latents
     theta: Globals
+    catalogue: str = ""
 
 
 def read_catalogue(path: str | Path, bands: Sequence[str]) -> Catalogue:
@@ -108,7 +109,7 @@ def write_truth(
 
 
 def read_truth(path: str | Path) -> Truth:
-    """The truth in a file that `write_truth` made; Θ that the header lacks is NaN."""
+    """The truth in a file that `write_truth` made; Θ that the header lacks is NaN, a `catalogue` that it lacks is empty."""
     table = tables.read_table(path)
     absent = [n for n in ("id", *Latents._fields) if n not in table.colnames]
     if absent:
@@ -122,7 +123,7 @@ def read_truth(path: str | Path) -> Truth:
         raise CatalogueError(f"{path}: {error}") from None
     except (TypeError, ValueError):
         raise CatalogueError(f"{path}: the header does not hold the parameters as numbers") from None
-    return Truth(ids, latents, theta)
+    return Truth(ids, latents, theta, str(header.get("catalogue", "")))
 
 
 def catalogue_from_survey(survey: Survey, ids: Sequence[str] | None = None) -> Catalogue:

@@ -24,10 +24,11 @@ from cigars.ingest import ingest
 from cigars.memory import gives_back
 from cigars.posterior_file import read_posterior, save_posterior
 from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
-from cigars.schema import COSMOLOGY, Globals, Latents, Survey
+from cigars.schema import COSMOLOGY, Globals, Survey
 from cigars.scores import joint_scores
-from cigars.targets import TargetWarning
-from cigars.truncation import draw_prior
+from cigars.targets import TargetWarning, target_hash
+from cigars.truncation import draw_prior, read_rounds
+from cigars.truths import matched
 from cigars.validate import VALIDATION, read_validation
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ def simulate(
     ids = [f"{config.name}-{i:05d}" for i in range(int(one.number))]
     if not ids:
         raise ConfigError("simulate: the mock has no detected supernova; raise the survey's size or change Θ")
-    return catalogue_from_survey(one, ids), truth_from_survey(one, ids)
+    catalogue = catalogue_from_survey(one, ids)
+    return catalogue, truth_from_survey(one, ids)._replace(catalogue=target_hash(catalogue))
 
 
 def _check_shown(theta: Globals, config: Config) -> None:
@@ -117,9 +119,10 @@ def _check_shown(theta: Globals, config: Config) -> None:
 
 
 def write_mock(config: Config, catalogue: Catalogue, truth: Truth, path: Path, truth_path: Path, *, overwrite: bool = False) -> None:
-    """Write what `simulate` made, each with the seed and fingerprint of its configuration."""
+    """Write what `simulate` made, each with the seed and fingerprint of its configuration, the truth with the hash of its catalogue."""
     meta = {"config": config.name, "seed": config.seed, "fingerprint": run_fingerprint(config)}
     write_catalogue(path, catalogue, config.band_names, meta, overwrite=overwrite)
+    meta["catalogue"] = target_hash(catalogue)
     write_truth(truth_path, truth.id, truth.latents, truth.theta, meta, overwrite=overwrite)
 
 
@@ -320,24 +323,29 @@ def report(
         figures: folder that also receives every figure as PDF.
 
     Raises:
-        ValueError: if the truth lacks an object, or the run folder, the validation or the check are of another training, catalogue or
-            exposure than the posterior.
+        ValueError: if the truth lacks an object or is of another mock, or the run folder, the validation or the check are of another
+            training, catalogue or exposure than the posterior.
     """
+    from cigars.posterior import Posterior
     from cigars.report.inputs import ReportInputs
     from cigars.report.page import write_report
 
-    attributes = posterior["posterior"].attrs
-    config, checked = Config.model_validate_json(attributes["config"]), _checked(check, attributes) if check else {}
+    attributes, asked = posterior["posterior"].attrs, Posterior(posterior)
+    checked, latents = _checked(check, attributes) if check else {}, matched(truth, asked) if truth else None
     if run and stored_fingerprint(run) != attributes["fingerprint"]:
         made, found = attributes["fingerprint"], stored_fingerprint(run)
         raise ValueError(f"run folder {run}: expected the one that made the posterior, {made}, got {found}; name that folder or none")
     calibration, seconds = read_calibration(run) if run else (None, {})
+    rounds = read_rounds(run) if run else None
+    whole = {n: p.marginal for n, p in rounds.configured.items()} if rounds else {}
+    cut = asked.config.marginals
     steps = {step: of["seconds"] for step, of in (("inference", attributes), ("check", checked)) if "seconds" in of}
     inputs = ReportInputs(
         posterior=posterior,
-        truth=_matched(truth, posterior["posterior"]["object"].values) if truth else None,
+        truth=latents,
         theta_true={k: float(v) for k, v in truth.theta._asdict().items() if np.isfinite(v)} if truth else None,
-        prior=config.marginals,
+        prior={n: whole.get(n, p) if p == cut[n] else p for n, p in asked.priors.items()},  # what it was reweighted to stays
+        cut=bool(attributes.get("truncated_for")) and not rounds,
         curves=read_curves(run) if run else {},
         sbc_ranks=calibration.ranks if calibration else None,
         sbc_draws=calibration.draws if calibration else 0,
@@ -373,17 +381,6 @@ def _checked(path: str | Path, attributes: Mapping[str, Any]) -> dict[str, Any]:
             remedy = "check the catalogue of this posterior with the run that made it"
             raise ValueError(f"{path}: expected {name} {expected}, that of the posterior, got {made}; {remedy}")
     return found
-
-
-def _matched(truth: Truth, ids: np.ndarray) -> Latents:
-    """Latents in the order of `ids`; raises ValueError for an id without a truth."""
-    row = {str(name): i for i, name in enumerate(truth.id)}
-    if missing := [str(i) for i in ids if str(i) not in row]:
-        raise ValueError(
-            f"truth: expected every object of the posterior, missing {len(missing)} such as {missing[:3]}; name the truth of this mock"
-        )
-    order = np.array([row[str(i)] for i in ids])
-    return Latents(*(np.asarray(leaf)[order] for leaf in truth.latents))
 
 
 def configured(source: str | Path, settings: Sequence[str] = (), seed: int | None = None) -> Config:

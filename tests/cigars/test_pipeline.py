@@ -1,6 +1,7 @@
 """The functions of the package: what they are called, and that mocks, trainings and truths do not mix."""
 
 import logging
+import shutil
 from importlib import import_module
 
 import jax
@@ -9,9 +10,14 @@ import pytest
 
 import cigars
 from cigars import pipeline
-from cigars.catalogue import read_truth
-from cigars.config import Config, load_config
+from cigars.catalogue import read_catalogue, read_truth, select
+from cigars.config import Config, Prior, load_config
+from cigars.infer import infer
+from cigars.posterior import Posterior
 from cigars.schema import FIDUCIAL
+from cigars.targets import TargetWarning, target_hash
+from cigars.truncation import Rounds, write_rounds
+from cigars.truths import matched
 
 
 def test_the_package_shows_the_functions_of_the_pipeline():
@@ -31,9 +37,59 @@ def test_truth_is_matched_by_name(posterior, workplace, tmp_path):
     truth = read_truth(workplace.truth)
     order = np.random.default_rng(0).permutation(len(truth.id))
     shuffled = truth._replace(id=truth.id[order], latents=type(truth.latents)(*(v[order] for v in truth.latents)))
-    matched = pipeline._matched(shuffled, posterior["posterior"]["object"].values)
-    np.testing.assert_array_equal(matched.z, truth.latents.z)
+    np.testing.assert_array_equal(matched(shuffled, Posterior(posterior)).z, truth.latents.z)
     assert truth.theta == pytest.approx(FIDUCIAL, rel=1e-6)
+
+
+def test_the_truth_of_another_mock_is_refused(workplace, catalogue, posterior, tmp_path):
+    """Identifiers are the same in every mock; its hash, and without one its number and stretches, tell them apart."""
+    truth, config = read_truth(workplace.truth), load_config(workplace.config)
+    assert truth.catalogue == target_hash(catalogue) == posterior["posterior"].attrs["catalogue"]
+    for kind in ("fits", "parquet", "ecsv", "csv"):
+        pipeline.write_mock(config, catalogue, truth, tmp_path / f"m.{kind}", tmp_path / f"t-{kind}.ecsv")
+        assert target_hash(read_catalogue(tmp_path / f"m.{kind}", config.band_names)) == read_truth(tmp_path / f"t-{kind}.ecsv").catalogue
+    with pytest.warns(TargetWarning, match="saw no survey without sn"):
+        hidden = Posterior(infer(workplace.run, catalogue, draws=2, hidden=["sn"]))
+    np.testing.assert_array_equal(matched(truth, hidden).z, truth.latents.z)
+    np.testing.assert_array_equal(matched(truth._replace(catalogue=""), hidden).z, truth.latents.z)
+    cut = Posterior(infer(workplace.run, select(catalogue, np.arange(3, len(catalogue.id))), draws=2))
+    np.testing.assert_array_equal(matched(truth, cut).z, truth.latents.z[3:])
+    mixed = truth._replace(latents=type(truth.latents)(*(v[::-1] for v in truth.latents)))
+    for wrong, asked in (
+        (truth._replace(catalogue="0123"), Posterior(posterior)),
+        (mixed._replace(catalogue=""), Posterior(posterior)),
+        (mixed, cut),
+    ):
+        with pytest.raises(ValueError, match=r"truth: expected that of the catalogue of the posterior, .* name the truth of this mock"):
+            matched(wrong, asked)
+
+
+def said_of(posterior, tmp_path, **options):
+    """Inputs of the page that `report` would write."""
+    with pytest.MonkeyPatch.context() as patch:
+        given = []
+        patch.setattr(import_module("cigars.report.page"), "write_report", lambda path, inputs, **_: given.append(inputs))
+        pipeline.report(tmp_path / "r.html", posterior, **options)
+    return given[0]
+
+
+def test_the_prior_of_a_report_is_that_of_the_posterior(workplace, posterior, tmp_path):
+    """What it was reweighted to; after rounds the configured one where their record is at hand, else what they left, and called so."""
+    asked = Posterior(posterior.copy())
+    configured = asked.config.marginals
+    asked._group.attrs["reweighted"] = '{"M0": {"normal": [-19.4, 0.1]}}'
+    shown = said_of(asked.to_arviz(), tmp_path, run=workplace.run)
+    assert shown.prior["M0"].kind == "normal"
+    assert shown.prior["Om0"] == configured["Om0"]
+    assert not shown.cut
+    asked._group.attrs["truncated_for"] = "0123"
+    assert said_of(asked.to_arviz(), tmp_path).cut
+    run = shutil.copytree(workplace.run, tmp_path / "run")
+    before = {n: Prior(uniform=(-30.0, 30.0)) for n in configured}
+    write_rounds(run, Rounds(target="0123", objects=7, rounds=2, fingerprint="0", configured=before))
+    shown = said_of(asked.to_arviz(), tmp_path, run=run)
+    assert not shown.cut
+    assert (shown.prior["Om0"], shown.prior["M0"].kind) == (before["Om0"].marginal, "normal")
 
 
 def one_size(config):
