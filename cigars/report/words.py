@@ -110,9 +110,10 @@ def _result(inputs: ReportInputs, rows: list[ParameterRow]) -> Markup:
     cosmology = [estimate(r) for r in rows if r.name in COSMOLOGY]
     others = [estimate(r) for r in rows if r.name in ("M0", "alpha", "beta", "sigma_int")]
     weights = attribute(inputs, "weighted_by")
+    how = Markup("{}" if weights.startswith("conditional") else "<strong>together with</strong> {}")
     text = Markup("From <strong>{:,} supernovae</strong> and the photometry of their hosts{}: <strong>{}</strong>").format(
         number_of_objects(inputs),
-        Markup(", <strong>together with</strong> {}").format(weights) if weights else "",
+        Markup(", {}").format(how.format(weights)) if weights else "",
         _listed(cosmology or others),
     )
     if "Om0" in free_parameters(inputs):

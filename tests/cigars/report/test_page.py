@@ -355,6 +355,7 @@ def test_a_weighted_posterior_is_not_called_that_of_the_supernovae_alone():
     assert "Take care" not in rest
     inputs, lead, rest = told(weighted_by="gaussian on Om0 & Ode0", effective_draws=1234.4)
     assert "25 supernovae</strong> and the photometry of their hosts, <strong>together with</strong> gaussian on Om0 &amp; Ode0:" in lead
+    assert "hosts, conditional on Om0=0.3:" in told(weighted_by="conditional on Om0=0.3", effective_draws=60.0)[1]
     assert "its draws are weighted (gaussian on Om0 &amp; Ode0) and rest on 1,234 effective ones" in rest
     provenance = Page(render_report(inputs)).text.split("Provenance")[-1]
     assert re.search(r"weighted by\s*gaussian on Om0 & Ode0\s*effective draws\s*1,234", provenance)
