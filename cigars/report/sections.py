@@ -99,7 +99,7 @@ def _prior(inputs: ReportInputs) -> list[Markup]:
     """Which prior is shown, where rounds of training cut it."""
     if not (target := attribute(inputs, "truncated_for")):
         return []
-    shown = "what they left of it, to which “as cut” refers" if inputs.cut else "as it was configured, before that"
+    shown = "what they left of it" if inputs.cut else "as it was configured, before that"
     return [
         Markup("Rounds of training cut the prior to where the parameters of one catalogue ({}) are; shown is {}.").format(target, shown)
     ]

@@ -90,7 +90,7 @@ def _row(inputs: ReportInputs, name: str) -> ParameterRow:
         q16,
         q50,
         q84,
-        prior=(prior_text(marginal) + (", as cut" if inputs.cut else "")) if marginal else "",
+        prior=prior_text(marginal) if marginal else "",
         shrinkage=sd / float(prior_distribution(marginal).std()) if marginal and not inputs.cut else None,
         truth=None if truth is None else float(truth),
         pull=None if truth is None or sd == 0 else (mean - float(truth)) / sd,
@@ -117,7 +117,7 @@ def format_duration(seconds: float) -> str:
 
 def prior_text(marginal: Marginal) -> str:
     """The prior as the forward model writes it: U(0, 1), N(−1.34, 0.2), TN(0.3, 0.1; 0, 1)."""
-    number = "{:g}".format
+    number = "{:.5g}".format
     if marginal.kind == "uniform":
         text = f"U({number(marginal.low)}, {number(marginal.high)})"
     elif math.isinf(marginal.low) and math.isinf(marginal.high):

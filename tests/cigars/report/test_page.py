@@ -366,11 +366,11 @@ def test_a_run_cut_for_another_catalogue_is_told():
     assert "Take care" not in rest
     inputs, _, rest = told(truncated_for="0123", catalogue="4567")
     assert "cut in rounds for another catalogue (0123), and what is said of this one (4567) holds within that" in rest
-    for cut, words, cell in ((True, "what they left of it", "U(0, 1), as cut"), (False, "as it was configured", "U(0, 1)")):
+    for cut, words in ((True, "what they left of it"), (False, "as it was configured")):
         changed = inputs._replace(cut=cut)
         assert f"of one catalogue (0123) are; shown is {words}" in str(sections.build(changed)[0].paragraphs)
         row = parameter_table(changed)[0]
-        assert (row.prior, row.shrinkage is None) == (cell, cut)
+        assert (row.prior, row.shrinkage is None) == ("U(0, 1)", cut)
 
 
 def test_what_was_left_out_is_told():

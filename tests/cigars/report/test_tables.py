@@ -70,6 +70,7 @@ def test_durations(seconds, text):
     ("marginal", "text"),
     [
         (Marginal("uniform", 0.0, 1.0, -20.0, -19.0), "U(−20, −19)"),
+        (Marginal("uniform", 0.0, 1.0, 0.0401491, 0.4456579), "U(0.040149, 0.44566)"),
         (Marginal("normal", -1.34, 0.2, -math.inf, math.inf), "N(−1.34, 0.2)"),
         (Marginal("normal", 0.3, 0.1, 0.0, math.inf), "TN(0.3, 0.1; 0, ∞)"),
     ],
