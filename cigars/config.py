@@ -362,7 +362,8 @@ class Config(_Frozen):
         for key, (read, remedy) in readers.items():
             section, name = key.split(".")
             value, default = (getattr(getattr(config, section), name) for config in (self, plain))
-            if not read and value != default:
+            said = Prior(fixed=getattr(FIDUCIAL, name)) if section == "prior" else default  # what it is in any case
+            if not read and value not in (default, said):
                 raise ValueError(f"{key}: expected {remedy}, without which nothing reads it, or no such setting")
         if cosmology != "LCDM" and self.prior.Ode0.fixed is not None:
             raise ValueError(f"prior.Ode0: expected no fixed value in {cosmology}, where it is 1 - Om0; leave it out")

@@ -135,6 +135,7 @@ def test_a_bad_value_is_named_in_one_line(setting, says):
 
 def test_settings_that_only_their_variant_reads_are_taken_with_it():
     assert load_config("demo", ["supernovae.cosmology=flat-w0waCDM", "prior.w0={fixed=-0.8}"]).fixed["w0"] == -0.8
+    assert load_config("demo", ["prior.w0={fixed=-1}", "prior.wa={fixed=0}"]).fixed["w0"] == -1  # which it is in any case
     assert load_config("demo", ["hosts.z_max=1.4", "selection.z_max=1.4"]).hosts.z_max == 1.4
     assert load_config("demo", ["prior.Ode0={uniform=[0, 1.5]}", "prior.Om0={uniform=[0.2, 0.8]}"]).limits("Ode0") == (0, 1.5)
     assert "expected no fixed value in flat-LCDM" in refused("demo", ["supernovae.cosmology=flat-LCDM", "prior.Ode0={fixed=0.7}"])
