@@ -235,8 +235,9 @@ def test_links_lead_no_writing_and_no_removing_out_of_a_store(tmp_path):
     assert store.missing(0, 8) == [0]
     store.write(0, pack(surveys(0, 4)), VERSIONS)
     assert content(tmp_path / "s") == whole
-    (tmp_path / "s/shards/link.json").symlink_to(outside / "a.txt")
-    assert verify(store, discard=True).leftovers == ["link.json"]
+    link = ".0000000004.json.link.partial.json"  # as what a writer left
+    (tmp_path / "s/shards" / link).symlink_to(outside / "a.txt")
+    assert verify(store, discard=True).leftovers == [link]
     shutil.rmtree(tmp_path / "s/shards")
     (tmp_path / "s/shards").symlink_to(outside)
     with pytest.raises(FileError, match="shards: expected a folder, got a link"):

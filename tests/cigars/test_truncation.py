@@ -114,15 +114,15 @@ def test_an_estimate_far_outside_the_prior_is_refused():
 
 # Regions
 
-PAIR = ("Om0", "Ode0")
+PAIR = ("alpha", "gamma_Z")
 COVARIANCE = np.array([[0.09**2, 0.9 * 0.09 * 0.15], [0.9 * 0.09 * 0.15, 0.15**2]])
 
 
 @pytest.fixture(scope="module")
 def known():
-    """`lsst` with all but Ω_m and Ω_Λ known, over wide priors."""
+    """`lsst` with all but α and γ_Z known, over wide priors."""
     fixed = {f"prior.{name}": {"fixed": getattr(FIDUCIAL, name)} for name in load_config("lsst").marginals if name not in PAIR}
-    return load_config("lsst", **fixed, **{"prior.Om0": {"uniform": [-0.5, 1.5]}, "prior.Ode0": {"uniform": [-0.5, 2.0]}})
+    return load_config("lsst", **fixed, **{"prior.alpha": {"uniform": [-0.5, 1.5]}, "prior.gamma_Z": {"uniform": [-0.5, 2.0]}})
 
 
 def test_a_region_follows_correlated_errors_and_loses_what_it_says():
@@ -151,11 +151,11 @@ def test_a_prior_in_a_region_is_the_old_one_there_by_both_samplers(known):
     kept = whole[inside(whole, PAIR, region)]
     draw = jax.vmap(lambda k: sample_globals(k, config.marginals, config.fixed, "LCDM", config.prior.region))
     simulated = draw(jax.random.split(jax.random.key(3), 4000))
-    for other in (kept, np.stack([simulated.Om0, simulated.Ode0], -1)):
+    for other in (kept, np.stack([simulated.alpha, simulated.gamma_Z], -1)):
         assert inside(other.astype(float), PAIR, region).all()
         for direction in ([1, 0], [0, 1], [1, -1], [1, 1]):
             assert ks_2samp(drawn @ direction, other @ direction).pvalue > 1e-3
-    assert ks_2samp(drawn @ [1, 1], draw_prior(truncated(known, {"Om0": (0.1, 1.0)}), 4000, 4) @ [1, 1]).pvalue < 1e-6
+    assert ks_2samp(drawn @ [1, 1], draw_prior(truncated(known, {"alpha": (0.1, 1.0)}), 4000, 4) @ [1, 1]).pvalue < 1e-6
 
 
 def test_a_small_region_has_a_volume(known):
@@ -195,7 +195,7 @@ def test_a_region_that_holds_nothing_is_refused_before_surveys_are_drawn(known):
     with pytest.raises(ConfigError, match="expected a share of the prior above 1e-05, got 0 of 1638400 draws; widen its limits"):
         survey_source(truncated(known, {}, nowhere), "mock")
     drawn = sample_globals(jax.random.key(0), known.marginals, known.fixed, "LCDM", nowhere)
-    assert np.isnan(drawn.Om0)
+    assert np.isnan(drawn.alpha)
 
 
 @pytest.mark.parametrize(
@@ -216,11 +216,11 @@ def test_a_region_that_cannot_be_is_one_line(changes, message):
 def test_draws_at_the_edge_of_a_region_are_seen(known):
     region = Region(names=PAIR, centre=(0.3, 0.7), directions=((1.0, -1.0), (1.0, 1.0)), limits=((-0.2, 0.2), (-1.0, 1.0)))
     rng = np.random.default_rng(7)
-    narrow = {"Om0": 0.3 + 0.01 * rng.normal(size=1000), "Ode0": 0.7 + 0.02 * rng.normal(size=1000)}
+    narrow = {"alpha": 0.3 + 0.01 * rng.normal(size=1000), "gamma_Z": 0.7 + 0.02 * rng.normal(size=1000)}
     box = known.marginals
     assert piled_up(narrow, box, box, region) == []
-    assert piled_up({**narrow, "Ode0": narrow["Ode0"] - 0.2}, box, box, region) == ["Ode0"]  # the wider counts most
-    assert piled_up({**narrow, "Ode0": narrow["Ode0"] - 0.2}, box, box) == []
+    assert piled_up({**narrow, "gamma_Z": narrow["gamma_Z"] - 0.2}, box, box, region) == ["gamma_Z"]  # the wider counts most
+    assert piled_up({**narrow, "gamma_Z": narrow["gamma_Z"] - 0.2}, box, box) == []
 
 
 def test_a_truncated_prior_is_the_old_one_within_the_box():
