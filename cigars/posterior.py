@@ -261,12 +261,14 @@ class Posterior:
             ValueError: for a parameter that is not free, a prior with more than a thousandth of its mass outside the one before, or where
                 fewer than 50 draws are effective. Rounds for a target do not count as a prior before, if their run folder is at hand.
         """
+        from cigars.report.tables import prior_text
+
         new = {name: p if isinstance(p, Prior) else Prior.model_validate(p) for name, p in prior.items()}
         pool = self._pool(seed)
         run = (self._run or self.attributes.get("run")) if self.attributes.get("truncated_for") else None
         ratio = ln_prior_ratio(dict(zip(self.names, pool.T, strict=True)), old_priors(self.config, run, self._since), new)
         dumped = {name: p.model_dump(exclude_none=True) for name, p in new.items()}
-        said = ", ".join(f"{name} ~ {p}" for name, p in dumped.items())
+        said = ", ".join(f"{name} ~ {prior_text(p.marginal)}" for name, p in new.items())
         since = json.dumps(json.loads(self.attributes.get("reweighted", "{}")) | dumped)
         return self._weighted(pool, ratio, f"prior {said}", self.draws, seed, {"reweighted": since})
 

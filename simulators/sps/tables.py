@@ -94,6 +94,7 @@ def read_host_table(path: str | Path, bands: Sequence[str]) -> tuple[Galaxies, F
 
 
 def _read(path: Path) -> Any:
+    from astropy.io import fits
     from astropy.table import Table
 
     formats = {".parquet": "parquet", ".fits": "fits", ".fit": "fits", ".ecsv": "ascii.ecsv", ".csv": "ascii.csv"}
@@ -101,6 +102,11 @@ def _read(path: Path) -> Any:
         raise ValueError(f"{path}: expected a file that ends in {', '.join(formats)}, got {path.suffix or 'no suffix'!r}")
     if not path.is_file():
         raise ValueError(f"{path}: expected a file, got none; check the path")
+    if path.suffix.lower() in (".fits", ".fit"):
+        with fits.open(path) as hdus:
+            count = sum(isinstance(hdu, fits.BinTableHDU | fits.TableHDU) for hdu in hdus)
+        if count > 1:  # the hosts of all but the first would be lost
+            raise ValueError(f"{path}: expected one table, got {count}; write the hosts of all as a file of its own")
     return Table.read(path, format=formats[path.suffix.lower()])
 
 

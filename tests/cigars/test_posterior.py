@@ -136,6 +136,8 @@ def test_products_with_a_gaussian_are_exact_for_gaussians_and_move_the_redshifts
     assert told["Om0"].std() == pytest.approx(0.02 / 2**0.5, rel=5 / effective**0.5)
     assert abs((told["z"].mean() - post["z"].mean()) - 0.01 * 0.9 * 0.5) < 5 * 0.01 * (2 / effective) ** 0.5  # through the correlation
     assert told.attributes["weighted_by"] == "gaussian on Om0"
+    further = told.reweight({"Om0": {"normal": [0.3, 0.3], "within": [0, 0.8]}})
+    assert further.attributes["weighted_by"] == "gaussian on Om0; prior Om0 ~ TN(0.3, 0.3; 0, 0.8)"
     with pytest.raises(ValueError, match=r"at least 50 effective draws, got .* hardly overlap"):
         post.combine(Gaussian(("Om0",), np.array([0.6]), np.array([[0.01**2]])))
     with pytest.raises(ValueError, match="got H0"):

@@ -5,6 +5,7 @@ import threading
 import jax
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.table import Table
 from scipy import stats
 
@@ -230,6 +231,10 @@ def test_hosts_of_a_table_beyond_the_end_are_left_out_of_bank_and_population(tmp
     bank, near = load_bank(config, folder=tmp_path), galaxies.z < 0.75
     assert float(bank.population) == near.sum() == len(bank.z)
     np.testing.assert_array_equal(bank.magnitude[:, 0], np.arange(40.0)[near])
+    both = fits.HDUList([fits.PrimaryHDU(), fits.table_to_hdu(Table(columns)), fits.table_to_hdu(Table(columns))])
+    both.writeto(tmp_path / "two.fits")
+    with pytest.raises(ValueError, match=r"two\.fits: expected one table, got 2"):
+        load_bank(config.model_copy(update={"table_file": str(tmp_path / "two.fits")}), folder=tmp_path)
     with pytest.raises(ValueError, match=r"expected hosts at redshifts below hosts\.z_max = 0.05, got none"):
         load_bank(config.model_copy(update={"z_max": 0.05}), folder=tmp_path)
 
