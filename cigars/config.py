@@ -362,8 +362,8 @@ class Config(_Frozen):
         for key, (read, remedy) in readers.items():
             section, name = key.split(".")
             value, default = (getattr(getattr(config, section), name) for config in (self, plain))
-            said = Prior(fixed=getattr(FIDUCIAL, name)) if section == "prior" else default  # what it is in any case
-            if not read and value not in (default, said):
+            anyway = Prior(fixed=getattr(FIDUCIAL, name)) if section == "prior" else default  # what a cosmology without it has
+            if not read and value not in (default, anyway):
                 raise ValueError(f"{key}: expected {remedy}, without which nothing reads it, or no such setting")
         if cosmology != "LCDM" and self.prior.Ode0.fixed is not None:
             raise ValueError(f"prior.Ode0: expected no fixed value in {cosmology}, where it is 1 - Om0; leave it out")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cigars import pipeline
 from cigars.catalogue import Truth
 from cigars.config import Config
-from cigars.files import FileError
+from cigars.files import refuse_existing
 from cigars.runs import CALIBRATION, stored_fingerprint
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ def run_demo(
         FileError: one of these files exists and `overwrite` is false, before anything is made.
         ValueError: the run in the folder is of another configuration.
     """
-    if not overwrite and (old := [folder / name for name in OUTPUTS if (folder / name).exists()]):
-        raise FileError(f"{old[0]}: exists already and is left as it is; name another folder or add --overwrite")
-    mock, true, file, page = (folder / name for name in OUTPUTS)
+    mock, true, file, page = outputs = [folder / name for name in OUTPUTS]
+    for path in outputs:
+        refuse_existing(path, overwrite)
     run, started, seconds = pretrained or folder / "run", time.monotonic(), {}
     folder.mkdir(parents=True, exist_ok=True)
     catalogue, truth = pipeline.simulate(config, report=report)

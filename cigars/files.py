@@ -65,7 +65,7 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise FileError(f"{path}: expected a file, got a folder")
     if path.exists() and not overwrite:
-        raise FileError(f"{path}: exists already and is left as it is; name another file or allow overwriting")
+        raise FileError(f"{path}: exists already and is left as it is; name another file or allow overwriting (--overwrite)")
 
 
 def _flush(path: Path) -> None:

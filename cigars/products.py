@@ -122,7 +122,7 @@ def products(posterior: Posterior, folder: str | Path, *, overwrite: bool = Fals
     paths = [folder / f"{name}.fits" for name in tables]
     paths += [folder / f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")]
     if not overwrite and (old := [p for p in paths if p.exists()]):
-        raise FileError(f"{old[0]}: exists already and is left as it is; name another folder or allow overwriting")
+        raise FileError(f"{old[0]}: exists already and is left as it is; name another folder or allow overwriting (--overwrite)")
     folder.mkdir(parents=True, exist_ok=True)
     meta = {k: v for k, v in posterior.attributes.items() if k in ("fingerprint", "seed", "created", "command", "weighted_by")}
     for name, table in tables.items():

@@ -37,7 +37,7 @@ from cigars.truncation import (
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["narrowed", "reduced", "train_rounds"]
+__all__ = ["narrowed", "nearby", "reduced", "train_rounds"]
 
 FEWEST_SURVEYS, FEWEST_OBJECTS = 1_000, 200_000
 NEARBY, ENOUGH = (512, 1_024), 8_000_000  # fewest and most surveys that cut a box not the last, and objects of theirs that are enough
@@ -172,7 +172,7 @@ class _Searched(NamedTuple):
 
 
 def nearby(config: Config, objects: int, last: bool) -> int:
-    """Surveys of some such number of objects that cut a prior in one step, twice as many in the last round."""
+    """Surveys that cut a prior in one step where each has about so many objects; twice as many in the last round."""
     fewest, most = NEARBY
     return min((2 if last else 1) * min(max(ENOUGH // max(objects, 1), fewest), most), config.training.surveys)
 

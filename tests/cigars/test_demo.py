@@ -38,7 +38,7 @@ def test_another_training_in_the_folder_is_refused(workplace, tmp_path):
 def test_files_of_the_user_are_left_as_they_are(refused, tmp_path, monkeypatch, name):
     monkeypatch.delattr(pipeline, "simulate")
     (tmp_path / name).write_text("a year's work")
-    assert f"{name}: exists already and is left as it is; name another folder or add --overwrite" in refused("demo", tmp_path)
+    assert f"{name}: exists already and is left as it is; name another file or allow overwriting (--overwrite)" in refused("demo", tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "a year's work"
 
