@@ -48,7 +48,9 @@ def write_report(path: str | Path, inputs: ReportInputs, *, overwrite: bool = Fa
     targets = [path] if folder is None else [path, *(folder / f"{p.name}.pdf" for s in sections.build(inputs) for p in s.plots)]
     taken = [t for t in targets if t.exists()]
     if taken and not overwrite:
-        raise FileExistsError(f"report: expected a new file, got the existing {taken[0]}; choose another name or allow overwriting (--overwrite)")
+        raise FileExistsError(
+            f"report: expected a new file, got the existing {taken[0]}; choose another name or allow overwriting (--overwrite)"
+        )
     page = render_report(inputs, keep=figures)
     if folder is not None:
         for name, figure in figures.items():

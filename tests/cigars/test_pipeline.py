@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import warnings
 from importlib import import_module
 
 import jax
@@ -94,6 +95,15 @@ def test_the_prior_of_a_report_is_that_of_the_posterior(workplace, posterior, tm
 
 def one_size(config):
     return config.model_copy(update={"size": config.size.model_copy(update={"exposure": (1.0, 1.0)})})
+
+
+def test_a_mock_outside_the_prior_is_said_to_be(workplace):
+    config = load_config(workplace.config, **{"prior.M0": {"uniform": [-19.6, -19.4]}})
+    with pytest.warns(TargetWarning, match=r"mock: M0 = -19\.3 outside the prior, .* give another value with --theta, or widen"):
+        pipeline.simulate(config, theta={"M0": -19.3})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipeline.simulate(config, theta={"M0": -19.45})
 
 
 def test_a_mock_never_repeats_a_training_survey(workplace):

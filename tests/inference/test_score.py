@@ -103,6 +103,10 @@ def test_an_anchor_is_the_score_at_the_middle_of_the_prior(one):
         torch.testing.assert_close(summary[:, :-size], plain)
         single = one.of_objects(packed, torch.zeros(2, size))
         torch.testing.assert_close(summary[:, -size:], torch.stack([part.mean(0) for part in single.split([200, 100])]))
+    refine = Pilot(Whitening.fit(anchored(surveys(observations(900, seed=9), [60] * 15)) + 0.1), size, one.pilots[0].limit)
+    refined = OneStep(one.moments, one.score, [one.pilots[0], refine.eval()], 60, anchored=True)
+    torch.testing.assert_close(refined(packed)[:, :size], refine(anchored.towards(packed)))  # which reads the anchor
+    assert not torch.allclose(refine(anchored.towards(packed)), refine(torch.cat([without.towards(packed), torch.zeros(2, size)], 1)))
 
 
 @torch.no_grad()
