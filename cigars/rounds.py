@@ -14,12 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cigars.catalogue import Catalogue
+import numpy as np
+
+from cigars.catalogue import Catalogue, select
 from cigars.config import Config, ConfigError
 from cigars.pipeline import run_fingerprint, survey_source, train_run
 from cigars.runs import CALIBRATION, METADATA, Calibration, read_calibration, stored_fingerprint
+from cigars.schema import Survey
 from cigars.scores import joint_scores
-from cigars.targets import as_survey, check_exposure, check_target, target_hash
+from cigars.targets import as_survey, check_exposure, check_target, like_those_of, target_hash
 from cigars.truncation import (
     RECORD,
     Round,
@@ -29,9 +32,11 @@ from cigars.truncation import (
     cut_region,
     draw_prior,
     read_rounds,
+    read_steps,
     truncated,
     volume,
     write_rounds,
+    write_steps,
 )
 
 if TYPE_CHECKING:
@@ -201,9 +206,16 @@ def _searched(config: Config, folder: Path, target: Catalogue, device: str, repo
         report=report,
         joint_score=joint_scores(config),
     )
-    # of one process: on other devices sums differ in their last digits, and with them the box and all that is simulated in it
-    steps = from_first(lambda: tuple(narrowed(summary, config, target, surveys, device, report)))
-    return _Searched(summary, steps, simulated + sum(step.surveys for step in steps))
+
+    def found() -> tuple[Step, ...]:
+        steps = tuple(narrowed(summary, config, target, surveys, device, report))
+        write_steps(folder, steps)
+        return steps
+
+    # of one process, and once: on another device or by other threads sums differ in their last digits, and with them the box
+    kept = from_first(lambda: read_steps(folder))
+    steps = kept or from_first(found)
+    return _Searched(summary, steps, simulated + sum(step.surveys for step in steps if not kept))
 
 
 def _trained(config: Config, found: _Searched, run: Path, device: str, report: Reporter) -> int:
@@ -237,7 +249,7 @@ def narrowed(
 
     names, left, mass = tuple(config.marginals), config, 1.0
     with torch.no_grad():
-        observed = summary(pack(as_survey(target.observations), device=device))[0]
+        observed = summary(pack(_observed(summary, target), device=device))[0]
     for number in range(STEPS):
         table, theta = _nearby(summary, config, left, number, surveys, device, report)
         found = regress(table, theta, observed)
@@ -257,6 +269,12 @@ def narrowed(
         before, mass = mass, volume(config, left)
         if mass > WORTH * before:
             return
+
+
+def _observed(summary: Any, target: Catalogue) -> Survey:
+    """The target without the objects beyond what its networks saw, which inference leaves out too, in the order of its identifiers."""
+    within = like_those_of(summary.standardiser, target)
+    return as_survey(select(within, np.argsort(within.id)).observations, number=len(target.id))
 
 
 def _nearby(

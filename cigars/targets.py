@@ -27,6 +27,7 @@ __all__ = [
     "in_words",
     "inside",
     "lacking",
+    "like_those_of",
     "target_hash",
     "unlike_share",
     "warn_of_other_target",
@@ -117,6 +118,11 @@ def inside(trained: Any, catalogue: Catalogue, config: Config | None) -> tuple[C
     for absent in lacking(catalogue.observations, config).values() if config else ():
         outside |= absent
     return select(catalogue, ~outside), int(outside.sum())
+
+
+def like_those_of(standardiser: Any, catalogue: Catalogue) -> Catalogue:
+    """The objects within the range that a standardiser of network inputs was fitted on."""
+    return inside(_Simulated(str(standardiser.low.device), _Objects(standardiser), {}), catalogue, None)[0]
 
 
 def check_trained(trained: Any, survey: Survey, config: Config, *, complete: bool = True, remedy: str = "leave these objects out") -> None:
@@ -260,7 +266,7 @@ def _check_like(trained: Any, catalogue: Catalogue, config: Config) -> None:
     _refuse_unlike(catalogue.observations, config, "drop these objects")
     if slight:
         warnings.warn(
-            f"target: a few objects are unlike all that were simulated: {_said(slight)}; infer with --drop-outside",
+            f"target: a few objects are unlike all that were simulated: {_said(slight)}; they are left out: infer with --drop-outside",
             TargetWarning,
             stacklevel=2,
         )

@@ -16,13 +16,13 @@ a marginal or direction and step.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from cigars.config import Config, ConfigError, Prior, Region
 from cigars.files import FileError, replacing
@@ -47,12 +47,14 @@ __all__ = [
     "place",
     "prior_mass",
     "read_rounds",
+    "read_steps",
     "truncated",
     "volume",
     "write_rounds",
+    "write_steps",
 ]
 
-RECORD = "rounds.json"
+RECORD, STEPS = "rounds.json", "steps.json"
 TAIL = 5e-5  # probability cut on either side
 PAD = 0.15  # of the width of what is left, on either side
 SHARE, FEWEST = 0.05, 20  # share and number of the errors that fix a tail
@@ -86,6 +88,10 @@ class Step(_Frozen):
     outside: dict[str, float]
     region: Region | None = None  # none in former versions
     cut_by_region: float = 0.0  # probability, at most, before its padding
+
+
+_STEPS = TypeAdapter(tuple[Step, ...])
+_Record = TypeVar("_Record")
 
 
 class Round(BaseModel):
@@ -323,14 +329,22 @@ def _near(draws: np.ndarray, box: Marginal, configured: Marginal) -> list[bool]:
 
 def read_rounds(run: str | Path) -> Rounds | None:
     """The record of a run folder; None where the run was not trained for a target."""
-    path = Path(run) / RECORD
+    return _read(Path(run) / RECORD, Rounds.model_validate_json)
+
+
+def read_steps(folder: str | Path) -> tuple[Step, ...]:
+    """The steps that a round found, of its folder; none where it has not."""
+    return _read(Path(folder) / STEPS, _STEPS.validate_json) or ()
+
+
+def _read(path: Path, parse: Callable[[str], _Record]) -> _Record | None:
     if not path.is_file():
         return None
     try:
-        return Rounds.model_validate_json(path.read_text())
+        return parse(path.read_text())
     except (OSError, ValueError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise FileError(f"run folder {run}: cannot read {RECORD}: {reason}; train again") from None
+        raise FileError(f"run folder {path.parent}: cannot read {path.name}: {reason}; train again") from None
 
 
 def untruncated(run: str | Path) -> Config:
@@ -345,3 +359,9 @@ def write_rounds(run: str | Path, rounds: Rounds) -> None:
     """Keep the record in a run folder, whole or not at all."""
     with replacing(Path(run) / RECORD, overwrite=True) as path:
         path.write_text(rounds.model_dump_json(indent=1, exclude_none=True))
+
+
+def write_steps(folder: str | Path, steps: tuple[Step, ...]) -> None:
+    """Keep the steps of a round in its folder, before what takes long is begun in the box that they lead to."""
+    with replacing(Path(folder) / STEPS, overwrite=True) as path:
+        path.write_bytes(_STEPS.dump_json(steps, indent=1, exclude_none=True))

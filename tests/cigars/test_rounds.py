@@ -17,14 +17,17 @@ import torch
 
 import cigars as package
 from cigars import pipeline, rounds
-from cigars.catalogue import Catalogue, CatalogueError, write_catalogue
+from cigars.catalogue import Catalogue, CatalogueError, select, write_catalogue
 from cigars.cli import main
 from cigars.cli_infer import _config_and_catalogue
 from cigars.config import ConfigError, Prior, load_config
+from cigars.files import FileError
 from cigars.runs import read_calibration, run_config, stored_fingerprint
 from cigars.schema import FIDUCIAL
 from cigars.targets import TargetWarning, target_hash
-from cigars.truncation import RECORD, TAIL, Rounds, prior_mass, read_rounds, truncated, untruncated, volume, write_rounds
+from cigars.truncation import RECORD, STEPS, TAIL, Rounds, prior_mass, read_rounds, truncated, untruncated, volume, write_rounds
+from inference.batches import to_torch
+from inference.standardise import Standardiser
 
 BANDS = tuple("ugrizy")
 
@@ -204,6 +207,10 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(cigars, made, workp
 class Number(torch.nn.Module):
     """How many supernovae a survey has, which tells the amplitude of the rate if all else that it depends on is fixed."""
 
+    def __init__(self, observations):
+        super().__init__()
+        self.standardiser = Standardiser(len(BANDS)).fit(to_torch(observations))
+
     def forward(self, packed):
         return torch.log1p(packed.number.float())[:, None]
 
@@ -212,7 +219,7 @@ def test_the_box_closes_about_the_target_where_the_summary_sees_it_and_nowhere_e
     """Some 60 objects know lg A to .06, fewer of a lower rate to .15: some 6 times that on either side is left of 1.6."""
     known = {f"prior.{name}": {"fixed": getattr(FIDUCIAL, name)} for name in ("Om0", "Ode0", "M0", "dtd_slope", "sigma_int", "beta")}
     config = load_config(workplace.config, **{"prior.dtd_logA": {"uniform": [-12.95, -11.35]}}, **known)
-    steps = list(rounds.narrowed(Number(), config, catalogue, 512))
+    steps = list(rounds.narrowed(Number(catalogue.observations), config, catalogue, 512))
     assert 1 <= len(steps) <= rounds.STEPS
     low, high = steps[-1].box["dtd_logA"]
     assert low < FIDUCIAL.dtd_logA < high
@@ -221,6 +228,32 @@ def test_the_box_closes_about_the_target_where_the_summary_sees_it_and_nowhere_e
         assert steps[-1].box[name] == (config.marginals[name].low, config.marginals[name].high)
     volumes = [volume(config, truncated(config, step.box, step.region)) for step in steps]
     assert all(later < 1.1 * before for before, later in pairwise(volumes))  # the last may be a little larger, by the noise of its errors
+
+
+def test_odd_objects_count_in_the_number_and_do_not_say_where_the_target_is(catalogue):
+    """Else the box is made for other data than those that `infer --drop-outside` takes: one light curve of mag 60 would move it."""
+    odd = catalogue.observations.m.copy()
+    odd[7] = 60.0
+    target = catalogue._replace(observations=catalogue.observations._replace(m=odd))
+    observed = rounds._observed(Number(catalogue.observations), select(target, np.arange(len(odd))[::-1]))
+    assert observed.number.tolist() == [len(odd)]
+    by_id = np.argsort(catalogue.id)
+    np.testing.assert_array_equal(observed.observations.m[0], odd[by_id[by_id != 7]])
+
+
+def test_a_box_is_found_once(made, workplace, catalogue, tmp_path, monkeypatch):
+    """On other threads a sum differs in its last digits: a training that is resumed there is that of the box it was begun in."""
+    steps, number = read_rounds(made).history[-1].steps, Number(catalogue.observations)
+    moved = steps[-1].model_copy(update={"box": {n: (low, np.nextafter(high, 2 * high)) for n, (low, high) in steps[-1].box.items()}})
+    monkeypatch.setattr("inference.fit.learn_summary", lambda *_, **__: number)
+    asked = load_config(workplace.config), tmp_path, catalogue, "cpu", lambda *_, **__: None, 512
+    monkeypatch.setattr(rounds, "narrowed", lambda *_: iter(steps))
+    assert rounds._searched(*asked) == (number, steps, sum(step.surveys for step in steps))
+    monkeypatch.setattr(rounds, "narrowed", lambda *_: iter([moved]))
+    assert rounds._searched(*asked) == (number, steps, 0)
+    (tmp_path / STEPS).write_text("[{}]")
+    with pytest.raises(FileError, match=f"cannot read {STEPS}: Field required; train again"):
+        rounds._searched(*asked)
 
 
 def test_what_was_begun_otherwise_is_not_continued(refused, made, workplace, catalogue, tmp_path):
