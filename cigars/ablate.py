@@ -138,7 +138,7 @@ def _variant(
     from inference.ablation import trained_and_judged
     from inference.blind import blinded, kept_scores
     from inference.checkpoints import prepare
-    from inference.priors import Prior
+    from inference.priors import Prior, prior_within
     from inference.stages import Stages
     from simulators.cosmology import fiducial_distance_table
 
@@ -147,6 +147,7 @@ def _variant(
     stages = Stages(
         blinded(source, one.bands, one.columns), config.training, config.seed, Prior(config.marginals, device),
         fiducial_distance_table(), checkpoints, torch.device(device), report, scores, config.fixed,
+        prior_within(config.marginals, config.prior.region, device),
     )  # fmt: skip
     return trained_and_judged(stages)
 

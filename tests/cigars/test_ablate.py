@@ -10,6 +10,7 @@ import torch
 from cigars import ablate as module
 from cigars.ablate import ABLATION, ablate, compared, variants
 from cigars.config import ConfigError, load_config
+from cigars.schema import FIDUCIAL
 from inference.ablation import Judged
 
 DROP = "host photometry + stretch"
@@ -118,6 +119,22 @@ def test_every_input_but_single_bands_by_default(workplace):
     assert not any("band" in name for name in names)
     with pytest.raises(ConfigError, match="twice"):
         variants(config, ["band u, band g", "band g + band u"])
+
+
+def test_flows_of_a_cut_prior_have_its_region_as_support(workplace, tmp_path, monkeypatch):
+    """Beyond it they would lose to all variants what is not there, to the blunt ones more."""
+    config = load_config(workplace.config)
+    names = tuple(config.marginals)
+    centre, limits = [getattr(FIDUCIAL, name) for name in names], [(-1.0, 1.0)] * len(names)
+    region = {"names": names, "centre": centre, "directions": np.eye(len(names)).tolist(), "limits": limits}
+
+    def supports(stages):
+        raise InterruptedError(type(stages.support).__name__)
+
+    monkeypatch.setattr("inference.ablation.trained_and_judged", supports)
+    for cut, kind in (({"prior.region": region}, "RegionPrior"), ({}, "Prior")):
+        with pytest.raises(InterruptedError, match=f"^{kind}$"):
+            ablate(config.updated(**cut), [DROP], tmp_path / kind)
 
 
 def judged(loss, sd, correlation=0.0):
