@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, IndependentTransform, Transform, biject_to, constraints
 from torch.quasirandom import SobolEngine
-from torch.special import ndtr, ndtri
+from torch.special import erfc, ndtri
 
 from cigars.schema import Marginal
 
@@ -36,6 +36,17 @@ LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 def _log_normal(u: Tensor) -> Tensor:
     return -0.5 * u**2 - LOG_SQRT_2PI
+
+
+def _ndtr(u: Tensor) -> Tensor:
+    """Standard normal distribution function; torch's own is a difference from one, without digits beyond 4 sd and zero beyond 5.5."""
+    return 0.5 * erfc(-u * math.sqrt(0.5))
+
+
+def _mass(low: Tensor, high: Tensor) -> Tensor:
+    """Standard normal probability between two limits, by the tail that both are nearer to."""
+    turn = torch.where(low + high > 0, -1.0, 1.0)
+    return turn * (_ndtr(turn * high) - _ndtr(turn * low))
 
 
 class _PriorSupport(constraints.Constraint):
@@ -76,26 +87,27 @@ class GaussianisingTransform(Transform):
         return isinstance(other, GaussianisingTransform) and all(torch.equal(getattr(self, n), getattr(other, n)) for n in names)
 
     def _edges(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Probability below `low`, above `high` and between, of the untruncated normal."""
-        below, above = ndtr((self.low - self.loc) / self.scale), ndtr((self.loc - self.high) / self.scale)
-        return below, above, 1 - below - above
+        """`low` and `high` in standard deviations of the untruncated normal, and its probability between."""
+        a, b = (self.low - self.loc) / self.scale, (self.high - self.loc) / self.scale
+        return a, b, _mass(a, b)
 
     def _tails(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        below, above, mass = self._edges()
+        a, b, mass = self._edges()
         t = (theta - self.loc) / self.scale
         width = torch.where(self.uniform, self.high - self.low, torch.ones_like(self.low))
-        left = torch.where(self.uniform, (theta - self.low) / width, (ndtr(t) - below) / mass)
-        right = torch.where(self.uniform, (self.high - theta) / width, (ndtr(-t) - above) / mass)
+        left = torch.where(self.uniform, (theta - self.low) / width, _mass(a, t) / mass)
+        right = torch.where(self.uniform, (self.high - theta) / width, _mass(t, b) / mass)
         return left.clamp(TINY, 1), right.clamp(TINY, 1)
 
     def _call(self, eta: Tensor) -> Tensor:
-        below, above, mass = self._edges()
+        a, b, mass = self._edges()
         side = torch.where(eta < 0, 1.0, -1.0)
-        tail = ndtr(-eta.abs())  # probability between theta and the nearer edge
+        tail = _ndtr(-eta.abs())  # probability between theta and the nearer edge
         edge = torch.where(eta < 0, self.low, self.high)
         width = torch.where(self.uniform, self.high - self.low, torch.zeros_like(self.low))
-        outside = torch.where(eta < 0, below, above)
-        normal = self.loc + side * self.scale * ndtri((outside + tail * mass).clamp(TINY, 1))
+        start = side * torch.where(eta < 0, a, b)
+        turn = torch.where(start > 0, -1.0, 1.0)  # from an edge beyond the mean towards what is farther: by the tail there
+        normal = self.loc + side * turn * self.scale * ndtri((_ndtr(turn * start) + turn * tail * mass).clamp(TINY, 1))
         theta = torch.where(self.uniform, torch.where(self.uniform, edge, 0.0) + side * width * tail, normal)
         return torch.minimum(torch.maximum(theta, self.low), self.high)  # rounding must not leave the support
 

@@ -84,6 +84,20 @@ def test_the_jacobian_is_the_derivative_of_the_map():
     torch.testing.assert_close(t.log_abs_det_jacobian(eta, t(eta)), numeric, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_normal_prior_cut_far_from_its_mean_keeps_its_digits(side):
+    """As rounds leave it where a rate is far from the prior's: differences of numbers near one were zero or a few steps of float32."""
+    edges = sorted((side * 4.6, side * 5.3))
+    prior = Prior({"a": Marginal("normal", 0.0, 1.0, *edges)})
+    law = stats.truncnorm(*edges)
+    eta = torch.linspace(-3.5, 3.5, 41)[:, None]
+    theta = prior.transform(eta)
+    np.testing.assert_allclose(theta[:, 0], law.ppf(stats.norm.cdf(eta[:, 0].double())), atol=2e-6)
+    # float32 of θ is 5e-7, and dη/dθ up to 3e3 at the farthest
+    np.testing.assert_allclose(prior.transform.inv(theta), eta, atol=2e-3)
+    np.testing.assert_allclose(prior.log_prob(theta), law.logpdf(theta[:, 0].double()), atol=2e-5)
+
+
 def test_mean_and_sd_are_those_of_scipy():
     prior = Prior(MIXED)
     law = [scipy_of(m) for m in MIXED.values()]
