@@ -32,6 +32,7 @@ from cigars.terminal import (
     console,
     duration,
     errors,
+    given,
     one_line_warnings,
     print_parameters,
     print_redshifts,
@@ -80,27 +81,37 @@ def simulate(
     device: DeviceOption = Device.auto,
     overwrite: Overwrite = False,
     store: Annotated[str | None, typer.Option(metavar="DIR|URL", help="Write --surveys into a store instead; again continues it.")] = None,
-    surveys: Annotated[int, typer.Option(min=1, max=2**31 - 1, help="How many, for --store; whole shards are written.")] = 1024,
-    first: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Number of the first survey, for --store.")] = 0,
-    stream: Annotated[str, typer.Option(help="Random stream, for --store; train reads `training`.")] = "training",
-    shard: Annotated[int, typer.Option(min=1, max=65536, help="Surveys a file of the store.")] = 256,
+    surveys: Annotated[
+        int | None, typer.Option(min=1, max=2**31 - 1, help="How many, for --store; 1,024 unless given; whole shards are written.")
+    ] = None,
+    first: Annotated[
+        int | None, typer.Option(min=0, max=2**31 - 1, help="Number of the first survey, for --store; 0 unless given.")
+    ] = None,
+    stream: Annotated[str | None, typer.Option(help="Random stream, for --store; `training`, which train reads, unless given.")] = None,
+    shard: Annotated[int | None, typer.Option(min=1, max=65536, help="Surveys a file of the store; 256 unless given.")] = None,
     scheduler: Annotated[str | None, typer.Option(metavar="tcp://…", help="A running Dask scheduler, for --store.")] = None,
-    cluster: Annotated[Cluster, typer.Option(help="Workers to start where there is no --scheduler.")] = Cluster.local,
+    cluster: Annotated[
+        Cluster | None, typer.Option(help="Workers to start for --store where there is no --scheduler; local unless given.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=4096, help="How many of them; one a core by default.")] = None,
 ) -> None:
     """Write one mock survey as a catalogue, with its truth in a separate file; or many surveys of the prior into a store."""
     from cigars import pipeline
 
     chosen = pipeline.configured(config, settings or (), seed)
+    filling = given(surveys=surveys, first=first, stream=stream, shard=shard, scheduler=scheduler, cluster=cluster, workers=workers)
     if store is not None:
         if output or truth or theta or from_prior or number or overwrite:
             raise ConfigError(
                 "--store: expected none of -o, --truth, --theta, --from-prior, --number, --overwrite, got one; they write a catalogue"
             )
-        fill_store(chosen, store, surveys, first, stream, shard, device, scheduler, cluster, workers, shlex.join(["cigars", *sys.argv[1:]]))
+        fill_store(chosen, store, device, shlex.join(["cigars", *sys.argv[1:]]), **filling)
         return
     if output is None:
         raise ConfigError("simulate: expected where to write, got neither; give -o CATALOGUE or --store DIR")
+    if filling:
+        options = ", ".join(f"--{name}" for name in filling)
+        raise ConfigError(f"simulate: expected --store with {options}, got -o; leave them out, --number chooses another mock")
     truth = truth or output.with_name(f"{output.stem}-truth{'.ecsv' if output.suffix.lower() == '.csv' else output.suffix}")
     check_tables([output, truth], overwrite)
     if truth.suffix.lower() == ".csv" or truth == output:
@@ -138,9 +149,9 @@ def train(
         with round_bars() as bars:
             pipeline.train(chosen, output, target=table, rounds=rounds, device=torch_device, resume=resume, report=bars, store=store)
     except KeyboardInterrupt:
-        given = {"--target": target, "--rounds": rounds, "--store": store, "--seed": seed, "--device": device.value}
+        options = {"--target": target, "--rounds": rounds, "--store": store, "--seed": seed, "--device": device.value}
         again = ["cigars", "train", config, "-o", str(output), *(w for s in settings or () for w in ("--set", s))]
-        again += [word for option, value in given.items() if value is not None for word in (option, str(value))]
+        again += [word for option, value in options.items() if value is not None for word in (option, str(value))]
         stopped(shlex.join([*again, "--resume"]))
         raise typer.Exit(130) from None
     console.print(f"trained {chosen.name} in {duration(time.monotonic() - started)}; run folder {output}")

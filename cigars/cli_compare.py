@@ -18,7 +18,7 @@ from cigars.config import ConfigError
 from cigars.devices import Device, use_device
 from cigars.exact_checks import MAX_PAIRS
 from cigars.progress import progress_bars
-from cigars.terminal import check_outputs, console, duration, errors, stopped
+from cigars.terminal import check_outputs, console, duration, errors, given, stopped
 
 if TYPE_CHECKING:
     from cigars.catalogue import Catalogue
@@ -76,8 +76,8 @@ def compare(
     from cigars.config import load_config
     from cigars.posterior import load_posterior
 
-    exactly = _given(draws=draws, chains=chains, warmup=warmup, target_accept=target_accept, max_pairs=max_pairs)
-    learned = _given(surveys=surveys, run=run, resume=resume or None)
+    exactly = given(draws=draws, chains=chains, warmup=warmup, target_accept=target_accept, max_pairs=max_pairs)
+    learned = given(surveys=surveys, run=run, resume=resume or None)
     if wrong := learned if method is Method.exact else exactly:
         other = Method.networks if method is Method.exact else Method.exact
         options = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
@@ -114,10 +114,6 @@ def compare(
     write_comparison(result, found, overwrite)
     _print(found, ratios)
     console.print(f"{duration(time.monotonic() - started)}; every number in {result}")
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _ratios(joint: Posterior, models: Mapping[str, Config], catalogue: Catalogue, exposure: float, seed: int) -> dict[str, Ratio]:

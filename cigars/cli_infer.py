@@ -16,7 +16,7 @@ from cigars.devices import Device, torch_device, use_device
 from cigars.exact_checks import MAX_PAIRS
 from cigars.progress import progress_bars
 from cigars.runs import METADATA
-from cigars.terminal import check_outputs, check_tables, console, duration, errors, print_parameters
+from cigars.terminal import check_outputs, check_tables, console, duration, errors, given, print_parameters
 
 __all__ = ["Method", "infer", "meant", "run_and_catalogue"]
 
@@ -82,8 +82,7 @@ def infer(
     check_tables([hosts], overwrite)
     if hosts == output:
         raise ConfigError(f"--hosts: expected another file than the posterior {output}, got the same")
-    given = {"chains": chains, "warmup": warmup, "target_accept": target_accept, "max_pairs": max_pairs}
-    own: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    own = given(chains=chains, warmup=warmup, target_accept=target_accept, max_pairs=max_pairs)
     options: dict[str, Any] = {
         "draws": draws, "seed": seed, "hidden": hide or (), "drop_outside": drop_outside, "output": output, "hosts": hosts,
         "overwrite": overwrite, "command": shlex.join(["cigars", *sys.argv[1:]]),

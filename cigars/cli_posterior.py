@@ -39,7 +39,7 @@ def combine(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Samples under a flat prior, burn-in removed: a table, or the root of GetDist chains."),
     ] = None,
-    parameters: Annotated[str, typer.Option(help="Which parameters of the chain to use.")] = "Om0,Ode0",
+    parameters: Annotated[str | None, typer.Option(help="Which parameters of the chain to use; Om0,Ode0 unless given.")] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder, where it is no longer where it was.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the draws.")] = 0,
     overwrite: Overwrite = False,
@@ -51,8 +51,10 @@ def combine(
 
     if not (gaussian or chain):
         raise ConfigError("combine: expected a constraint, got none; give --gaussian FILE.toml or --chain FILE")
+    if parameters is not None and not chain:
+        raise ConfigError("combine: expected --chain with --parameters, got --gaussian, whose file names its own; leave them out or add it")
     check_outputs([output], overwrite)
-    names = [n.strip() for n in parameters.split(",")]
+    names = [n.strip() for n in (parameters or "Om0,Ode0").split(",")]
     constraints: list[Constraint] = [*(read_gaussian(p) for p in gaussian or ()), *(read_chain(p, names) for p in chain or ())]
     with console.status("weighting"):
         combined = load_posterior(posterior, run).combine(*constraints, seed=seed)

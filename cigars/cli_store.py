@@ -24,8 +24,8 @@ StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Folder or a
 
 
 def fill_store(
-    config: Config, url: str, surveys: int, first: int, stream: str, shard: int, device: Device, scheduler: str | None, cluster: Cluster,
-    workers: int | None, again: str,
+    config: Config, url: str, device: Device, again: str, *, surveys: int = 1024, first: int = 0, stream: str = "training",
+    shard: int = 256, scheduler: str | None = None, cluster: Cluster = Cluster.local, workers: int | None = None,
 ) -> None:  # fmt: skip
     """Write surveys first … first + surveys − 1 of a stream into a store, on a cluster; `again` is the command that continues."""
     from cigars.cluster import connect, fill

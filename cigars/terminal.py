@@ -25,6 +25,7 @@ __all__ = [
     "console",
     "duration",
     "errors",
+    "given",
     "one_line_warnings",
     "print_parameters",
     "print_redshifts",
@@ -110,6 +111,11 @@ def one_line_warnings() -> Iterator[None]:
         warnings.simplefilter("always", TargetWarning)
         warnings.showwarning = show  # type: ignore[assignment]
         yield
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Those options of a command that were given, whose default is None, by name."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def stopped(command: str) -> None:

@@ -17,6 +17,8 @@ def test_commands_write_products_and_combine(cigars, refused, tmp_path, monkeypa
     assert said.code == 0, said.err
     assert "gaussian on Om0" in said.out.replace("\n", " ")
     assert "expected a constraint" in refused("combine", post, "-o", tmp_path / "c.nc")
+    idle = ("--gaussian", tmp_path / "cmb.toml", "--parameters", "Om0", "-o", tmp_path / "c.nc")
+    assert "expected --chain with --parameters, got --gaussian" in refused("combine", post, *idle)
     (tmp_path / "far.toml").write_text('parameters = ["Om0"]\nmean = [0.9]\nsd = [0.01]\n')
     assert "at least 50 effective draws" in refused("combine", post, "--gaussian", tmp_path / "far.toml", "-o", tmp_path / "c.nc")
     assert not (tmp_path / "c.nc").exists()
