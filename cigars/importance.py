@@ -1,7 +1,8 @@
 r"""Importance weights on posterior draws: another prior, or another experiment's constraint, after the fact.
 
 Draws of p(Θ | D) weighted by w(Θ) are draws of p(Θ | D) w(Θ) / ∫. Their effective number $(\sum w)^2 / \sum w^2$ (Kish 1965) says
-how far to trust them; below 50 they are refused. Draws that weights have chosen repeat, and each counts once, with all its weight.
+how far to trust them; below 50 they are refused. Draws that weights have chosen repeat, and each counts once, with all its weight; draws
+of chains, which follow one another, count as many as their own effective number says.
 """
 
 from __future__ import annotations

@@ -370,19 +370,27 @@ class Posterior:
     ) -> Posterior:
         stored = len(theta) == self.draws and np.array_equal(theta, self.marginal())  # draws that repeat if weights have chosen them
         same = np.unique(theta, axis=0, return_inverse=True)[1].reshape(-1) if stored else np.arange(len(theta))
-        effective, before = effective_number(ln_weight, same), self.attributes.get("weighted_by")
+        worth = self._worth
+        effective, before = effective_number(ln_weight, same) * worth, self.attributes.get("weighted_by")
         if not effective >= FEWEST:  # as for one that is not a number
             remedy = f", or give all constraints to one combine, of the posterior before ({before})" if before else ""
+            remedy += f"; draws of its chains count {worth:.2g} each" if worth != 1 else ""
             raise ValueError(
                 f"{said}: expected at least {FEWEST:.0f} effective draws, got {effective:.1f} of {len(ln_weight):,}; "
                 f"the two hardly overlap: draw more, or doubt one of them{remedy}"
             )
         chosen = resample(ln_weight, draws, np.random.default_rng(seed))
         record = {"weighted_by": f"{before}; {said}" if before else said, **(more or {})}
-        record["effective_draws"] = effective_number(np.zeros(draws), same[chosen])
+        record["effective_draws"] = effective_number(np.zeros(draws), same[chosen]) * worth
         if stored:
             return self._rows(chosen, record)
         return self._at(theta[chosen], seed, record)
+
+    @property
+    def _worth(self) -> float:
+        """Share of the draws that those of chains, which follow one another, are worth; 1 for networks, whose draws are independent."""
+        n_eff = json.loads(self.attributes.get("n_eff", "{}"))
+        return float(np.minimum(np.min(list(n_eff.values())) / self.draws, 1.0)) if n_eff else 1.0
 
     def _rows(self, rows: ndarray, record: Mapping[str, Any] | None = None) -> Posterior:
         """The draws of some rows, chains one after another."""

@@ -161,6 +161,24 @@ def test_constraints_one_after_the_other_are_refused_as_both_at_once():
     assert once.sample(20).attributes["effective_draws"] == 20
 
 
+def follow(post, n_eff):
+    """The same draws as those of chains that follow one another."""
+    post.to_arviz().posterior.attrs.update(method="exact", n_eff=json.dumps(dict.fromkeys(post.names, n_eff) | {"M0": 3 * n_eff}))
+    return post
+
+
+def test_draws_of_chains_count_what_the_chains_are_worth():
+    weak = Gaussian(("Om0",), np.array([0.3]), np.array([[0.1**2]]))
+    alone, chained = synthetic().combine(weak), follow(synthetic(), 400.0).combine(weak)
+    assert chained.attributes["effective_draws"] == pytest.approx(0.1 * alone.attributes["effective_draws"])
+    assert chained.combine(weak).attributes["effective_draws"] == pytest.approx(chained.attributes["effective_draws"], rel=0.1)
+    better = follow(synthetic(), 9000.0).combine(weak)  # antithetic draws count once
+    assert better.attributes["effective_draws"] == alone.attributes["effective_draws"]
+    for poor, said in ((15.0, r"got 1\d\.\d of 4,000"), (np.nan, "got nan")):
+        with pytest.raises(ValueError, match=f"at least 50 effective draws, {said}.* count"):
+            follow(synthetic(), poor).reweight({"Om0": {"normal": [0.3, 0.1], "within": [0, 0.8]}})
+
+
 def test_another_prior_gives_the_product_of_densities():
     post = synthetic(Om0=(0.3, 0.05))
     other = post.reweight({"Om0": {"normal": [0.3, 0.05], "within": [0.0, 1.0]}})
