@@ -22,7 +22,7 @@ from cigars.terminal import check_outputs, console, duration, errors, given, sto
 
 if TYPE_CHECKING:
     from cigars.catalogue import Catalogue
-    from cigars.compare import Comparison
+    from cigars.compare import Comparison, Row
     from cigars.config import Config
     from cigars.posterior import Posterior
     from cigars.savage_dickey import Ratio
@@ -135,7 +135,8 @@ def _print(found: Comparison, ratios: Mapping[str, Ratio]) -> None:
     for row in others:
         cells = []
         if row.calibration is not None:
-            cells = [f"{row.calibration.slope:.2f} ± {row.calibration.slope_error:.2f}"]
+            known = row.calibration.determined
+            cells = [f"{row.calibration.slope:.2f} ± {row.calibration.slope_error:.2f}" if known else "unknown"]
         if ratios:
             cells += [f"{r.ln_k:+.2f} ± {r.error:.2f}" if (r := ratios.get(row.model)) else ""]
         beyond = "" if abs(row.ln_k) < row.tested else " beyond what was tested"
@@ -144,7 +145,16 @@ def _print(found: Comparison, ratios: Mapping[str, Ratio]) -> None:
     console.print(f"ln K against {first.model}, above zero for the other model; probabilities for equal prior odds of all of them")
     if mended := [f"{row.model} ({row.uncorrected:+.2f} before)" for row in others if row.uncorrected is not None]:
         console.print(f"corrected by fresh surveys, which showed ln K not to be calibrated: {', '.join(mended)}")
-    if wrong := [row.model for row in others if row.calibration and not row.calibration.passed]:
+    for row in others:
+        if row.calibration and not row.calibration.determined:
+            console.print(_uncalibrated(row), style="yellow", markup=False)
+    if wrong := [row.model for row in others if row.calibration and row.calibration.determined and not row.calibration.passed]:
         console.print(f"[yellow]not calibrated within 3 standard errors: {', '.join(wrong)}; simulate more --surveys[/yellow]")
     if found.likely is not None and found.likely < LIKELY:
         console.print(f"[yellow]the catalogue is unlike the surveys of every model (p = {found.likely:.2g}); see `cigars check`[/yellow]")
+
+
+def _uncalibrated(row: Row) -> str:
+    far = f"its sign stands and |ln K| is above {row.tested:.1f}, by how much is not known"
+    said = far if abs(row.ln_k) >= row.tested else "this catalogue lies between those surveys, so that even its sign is unsure"
+    return f"{row.model}: nearly all fresh surveys are told apart, which leaves the size of ln K uncalibrated: {said}"

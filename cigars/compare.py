@@ -45,8 +45,9 @@ class Row(NamedTuple):
 
     Of classifiers, `error` is their spread and, times ln K, the error of the calibration's slope; `tested` is the largest |ln K| that the
     fresh surveys can say anything of. Where fresh surveys showed ln K not to be calibrated, it is corrected by them, `uncorrected` is what
-    the classifiers said, and the calibration is that of halves of the surveys corrected by the other. Exact evidences have no calibration
-    and no such limit.
+    the classifiers said, and the calibration is that of halves of the surveys corrected by the other. Where fresh surveys are told apart so
+    well that they do not determine a calibration, `ln_k` is what the classifiers said, `error` their spread alone, and |ln K| known to be
+    large but not how large. Exact evidences have no calibration and no such limit.
     """
 
     model: str
@@ -81,7 +82,7 @@ def on_one_survey(models: Mapping[str, Config]) -> dict[str, Config]:
     """The models with the size of the first: the same area and duration, whatever number of supernovae each expects in them.
 
     Raises:
-        ConfigError: for fewer than two models, two that are the same, or bands or observations that differ.
+        ConfigError: for fewer than two models, two that are the same, or bands that differ.
     """
     first, *others = models.values()
     if not others:
@@ -314,6 +315,8 @@ def _row(name: str, here: np.ndarray, fresh: np.ndarray, made: np.ndarray) -> Ro
     from inference.classify import calibrate, recalibrate
 
     said, spread, found, tested = float(here.mean()), float(here.std(ddof=1)), calibrate(fresh, made), math.log(len(made) / 2)
+    if not found.determined:  # what the surveys cannot say is not put into an error
+        return Row(name, said, spread, math.nan, found, tested)
     if found.passed:
         return Row(name, said, math.hypot(spread, said * found.slope_error), math.nan, found, tested)
     by, left = recalibrate(fresh, made)
@@ -329,9 +332,14 @@ def _likely(net: ModelClassifier, test: Labelled, observed: Any, rows: Sequence[
     return float((1 + (far >= here).sum()) / (1 + len(far)))
 
 
+def _calibration(row: Row) -> dict[str, Any] | None:
+    """Its numbers, and whether they are known."""
+    return row.calibration and {**row.calibration._asdict(), "determined": row.calibration.determined}
+
+
 def write_comparison(path: str | Path, found: Comparison, overwrite: bool = False) -> None:
     """Write a comparison as JSON; raises FileError where the file exists."""
-    rows = [row._asdict() | {"calibration": row.calibration and row.calibration._asdict()} for row in found.rows]
+    rows = [row._asdict() | {"calibration": _calibration(row)} for row in found.rows]
     for row in rows:
         row["tested"] = row["tested"] if math.isfinite(row["tested"]) else None
     content = {"meaning": "ln_k > 0 favours the model over the first", "rows": rows, "likely": found.likely, **found.record}

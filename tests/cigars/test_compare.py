@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cigars import compare as module
-from cigars.compare import COMPARISON, alternative, compare, on_one_survey
+from cigars.cli_compare import _print
+from cigars.compare import COMPARISON, Comparison, Row, alternative, compare, on_one_survey, write_comparison
 from cigars.config import ConfigError, load_config
 from cigars.schema import FIDUCIAL
 
@@ -57,6 +58,29 @@ def test_a_ratio_is_corrected_only_where_fresh_surveys_refute_it():
     assert wrong.ln_k == pytest.approx(1.0, abs=5 * wrong.error)
     assert 0.05 < wrong.error < 0.3  # a third of the spread, and of slope and offset
     assert wrong.calibration.passed
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_ratios_of_models_that_no_fresh_survey_confuses_are_not_called_calibrated(scale, tmp_path, capsys):
+    """ln K of two normals nine apart, and three times that: the size cannot be told, and is not corrected."""
+    made = np.arange(1000) % 2 == 0
+    fresh = np.random.default_rng(0).normal(np.where(made, 40, -40), 80**0.5)
+    row = module._row("far", scale * np.array([39.7, 40.0, 40.3]), scale * fresh, made)
+    assert (row.ln_k, row.uncorrected) == (pytest.approx(40 * scale), None)
+    assert row.error == pytest.approx(0.3 * scale)  # the spread, and no error of a slope that there is not
+    assert not row.calibration.passed
+    found = Comparison([Row("first", 0.0, 0.0, 0.0, None, np.inf), row._replace(probability=1.0)], 0.5, {})
+    write_comparison(tmp_path / "c.json", found)
+    kept = json.loads((tmp_path / "c.json").read_text(), parse_constant=pytest.fail)["rows"]
+    assert kept[0]["calibration"] is None
+    assert not kept[1]["calibration"]["determined"]
+    _print(found, {})
+    said = " ".join(capsys.readouterr().out.split())
+    assert "far: nearly all fresh surveys are told apart, which leaves the size of ln K uncalibrated: its sign stands and |ln K| is" in said
+    assert "is above 6.2, by how much is not known" in said
+    assert "not calibrated within 3" not in said
+    _print(found._replace(rows=[found.rows[0], row._replace(ln_k=1.0)]), {})
+    assert "even its sign is unsure" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_finished_comparison_answers_again_and_is_not_overwritten(made, workplace, cigars, refused, tmp_path):

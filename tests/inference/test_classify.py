@@ -99,6 +99,36 @@ def test_bayes_factors_that_are_not_calibrated_are_corrected(setting):
         assert abs(correction.offset - 1 / 3) < 5 * correction.offset_error < 1
 
 
+def apart(mean, count, scale=1.0):
+    """ln K of as many surveys of two models, normal with means ± `mean` and what variance goes with that, times `scale`."""
+    made = np.arange(2 * count) % 2 == 0
+    return scale * np.random.default_rng(0).normal(np.where(made, mean, -mean), (2 * mean) ** 0.5), made
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_surveys_that_are_all_told_apart_calibrate_nothing(scale):
+    for mean, count in ((40, 200), (40, 1000), (20, 20)):
+        said, made = apart(mean, count, scale)
+        found = calibrate(said, made)
+        assert not found.determined
+        assert not found.passed
+        correction, left = recalibrate(said, made)
+        np.testing.assert_array_equal(correction.corrected(said), said)
+        assert not left.passed
+
+
+def test_models_that_overlap_or_hardly_differ_are_calibrated():
+    """Of the latter the slope is as good as unknown, which changes no ln K."""
+    for mean, count in ((4, 1000), (8, 1000), (0.5, 100), (0.01, 100), (0.001, 1000)):
+        found = calibrate(*apart(mean, count))
+        assert found.determined
+        assert found.passed
+        assert (found.slope_error > 0.5) == (mean < 0.1)
+    wrong = calibrate(*apart(4, 1000, 3.0))
+    assert wrong.determined
+    assert not wrong.passed
+
+
 def test_a_correction_is_judged_by_surveys_that_it_has_not_seen():
     """Of ln K that knows nothing a correction says nothing: judged by its own surveys it would seem to."""
     rng = np.random.default_rng(1)
