@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,9 +63,8 @@ def crosscheck(
         scatter = f"{found.scatter[k]:.2f} ± {found.scatter_error[k]:.2f}"
         shown.add_row(name, *said, f"{found.between[k]:+.2f}", f"{found.widths[k]:.2f}", own, scatter)
     console.print(shown)
-    limit = f"{found.breaks_at:,.0f} objects" if math.isfinite(found.breaks_at) else "numbers beyond measure"
     chained = f"R̂ at most {found.r_hat.max():.3f}, {found.divergences} divergences"
-    console.print(f"{chained}; the second route's own errors reach {route.TOLERANCE} σ at {limit}")
+    console.print(f"{chained}; the second route's own errors reach {route.TOLERANCE} σ at {found.limit}")
     console.print(f"the routes {found.verdict}; {duration(time.monotonic() - started)}; every number in {output}")
     if found.disagree:
         raise typer.Exit(1)

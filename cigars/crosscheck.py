@@ -29,7 +29,7 @@ from cigars.files import replacing
 from cigars.infer import hide
 from cigars.runs import run_config
 from cigars.schema import Globals
-from cigars.targets import TargetWarning, as_survey, check_exposure, inside, target_hash, warn_of_other_target
+from cigars.targets import TargetWarning, as_survey, check_exposure, check_trained, inside, target_hash, warn_of_other_target
 
 if TYPE_CHECKING:
     from inference.object_likelihood import ObjectLikelihood
@@ -87,12 +87,12 @@ class Crosscheck(NamedTuple):
     def doubts(self) -> list[str]:
         """Why the second route is not good enough to be held against the networks, at this number of objects; none if it is."""
         wrong = np.maximum(np.log(self.scatter) ** 2 - (self.scatter_error / self.scatter) ** 2, 0.0)  # the noise of the measure left out
-        found = {
-            f"its own errors reach {TOLERANCE} σ at {self.breaks_at:,.0f} objects": self.breaks_at <= self.objects,
-            f"its widths are off by more than {WIDTHS:.0%}": bool((wrong > math.log(1 + WIDTHS) ** 2).any()),
+        found = {  # what is not a number counts against it
+            f"its own errors reach {TOLERANCE} σ at {self.limit}": not self.breaks_at > self.objects,
+            f"its widths are off by more than {WIDTHS:.0%}": not bool((wrong <= math.log(1 + WIDTHS) ** 2).all()),
             f"R̂ is {self.r_hat.max():.2f}": not bool((self.r_hat <= R_HAT).all()),
             f"its draws are worth {self.n_eff.min():.0f} alone": not bool((self.n_eff >= FEWEST).all()),
-            f"{self.divergences} of {len(self.second)} draws diverged": self.divergences > DIVERGED * len(self.second),
+            f"{self.divergences} of {len(self.second)} draws diverged": not self.divergences <= DIVERGED * len(self.second),
         }
         return [reason for reason, true in found.items() if true]
 
@@ -103,9 +103,9 @@ class Crosscheck(NamedTuple):
 
     @property
     def disagree(self) -> bool:
-        """Whether a trusted second route differs from the networks by more than `TOLERANCE` and `WIDTHS`."""
-        apart = (np.abs(self.between) > TOLERANCE) | (np.abs(np.log(self.widths)) > math.log(1 + WIDTHS))
-        return self.trusted and bool(apart.any())
+        """Whether a trusted second route differs from the networks by more than `TOLERANCE` and `WIDTHS`, or by what is not a number."""
+        alike = (np.abs(self.between) <= TOLERANCE) & (np.abs(np.log(self.widths)) <= math.log(1 + WIDTHS))
+        return self.trusted and not bool(alike.all())
 
     @property
     def verdict(self) -> str:
@@ -121,9 +121,17 @@ class Crosscheck(NamedTuple):
 
     @property
     def breaks_at(self) -> float:
-        """Number of objects at which the second route's own errors would move it by `TOLERANCE`, the noise of their measure left out."""
+        """Number of objects at which the second route's own errors would move it by `TOLERANCE`, the noise of their measure left out; not a
+        number where these errors are not."""
         excess = np.maximum(self.shift**2 - self.shift_error**2, 0.0).max()
         return math.inf if excess == 0 else self.objects * TOLERANCE**2 / float(excess)
+
+    @property
+    def limit(self) -> str:
+        """That number in words."""
+        if math.isnan(self.breaks_at):
+            return "an unknown number of objects"
+        return f"{self.breaks_at:,.0f} objects" if math.isfinite(self.breaks_at) else "numbers beyond measure"
 
 
 def crosscheck(
@@ -154,8 +162,10 @@ def crosscheck(
         report: progress, called as report(stage, done, total).
 
     Raises:
-        CatalogueError: for an empty catalogue, objects outside the range of the training, or with a band or light missing.
-        ConfigError: for an exposure that the run was not trained for, or numbers that make no chain.
+        CatalogueError: for an empty catalogue, objects outside the range of the training, or with a band or light missing, or whose
+            number or correlations of errors no survey of the training had.
+        ConfigError: for an exposure that the run was not trained for, a run that saw no object without a spectroscopic redshift, or numbers
+            that make no chain.
 
     Warns:
         TargetWarning: where the run was trained with spectroscopic redshifts, or for another catalogue.
@@ -169,6 +179,11 @@ def crosscheck(
     check_exposure(exposure, config)
     if min(surveys, objects, chains, warmup) < 1 or draws < 2 * chains:
         raise ConfigError(f"crosscheck: expected positive numbers and at least two draws a chain, got {draws} draws of {chains} chains")
+    if config.observation.spectroscopic_fraction == 1:
+        raise ConfigError(
+            "crosscheck: expected a run that saw objects without spectroscopic redshifts, which are hidden here, got one trained with "
+            "observation.spectroscopic_fraction = 1; train with less"
+        )
     warn_of_other_target(run, catalogue)
     trained = load_run(Path(run))
     within, outside = inside(trained, catalogue._replace(observations=hide(catalogue.observations, ["z_spec"])), None)
@@ -182,6 +197,7 @@ def crosscheck(
         data = object_data(packed.observations)
     except ValueError as error:
         raise CatalogueError(f"crosscheck: {error}") from None
+    check_trained(trained, survey, config)
     if config.observation.spectroscopic_fraction > 0:
         said = "the networks of Θ saw no survey without spectroscopic redshifts, which both routes do without"
         warnings.warn(f"{said}; theirs may be wrong", TargetWarning, stacklevel=2)
@@ -291,6 +307,11 @@ def own_errors(scores: Float[np.ndarray, "survey parameter"], covariance: Float[
     return OwnErrors(moved.mean(0), moved.std(0, ddof=1) / count**0.5, scattered, squares.std(0, ddof=1) / count**0.5 / (2 * scattered))
 
 
+def _finite(value: float) -> float | None:
+    """As JSON has it, which knows no other numbers."""
+    return float(value) if math.isfinite(value) else None
+
+
 def write_crosscheck(path: str | Path, found: Crosscheck, overwrite: bool = False) -> None:
     """Write means, widths and their comparison as JSON; raises FileError where the file exists."""
     columns = {
@@ -299,12 +320,11 @@ def write_crosscheck(path: str | Path, found: Crosscheck, overwrite: bool = Fals
         "own_shift_sigma": found.shift, "own_shift_error": found.shift_error, "own_scatter": found.scatter,
         "own_scatter_error": found.scatter_error, "r_hat": found.r_hat, "n_eff": found.n_eff,
     }  # fmt: skip
-    parameters = {name: {key: float(values[k]) for key, values in columns.items()} for k, name in enumerate(found.names)}
-    breaks = found.breaks_at if math.isfinite(found.breaks_at) else None
+    parameters = {name: {key: _finite(values[k]) for key, values in columns.items()} for k, name in enumerate(found.names)}
     content = {
         "parameters": parameters,
         "divergences": found.divergences,
-        "breaks_at_objects": breaks,
+        "breaks_at_objects": _finite(found.breaks_at),
         "doubts": found.doubts,
         **found.record,
     }

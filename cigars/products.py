@@ -31,7 +31,12 @@ def hubble_diagram(posterior: Posterior) -> Table:
     `mu` is $\mu(z_{ik}; \Theta_k)$, the model; `mu_sn` is $m_i - M_0 - \alpha x_{ik} - \beta c_{ik} - \delta M_{ik}$ of the same draw, from
     which the dust before the supernova is not removed; NaN where its light was hidden. `cov_z_mu` is what a Hubble diagram with redshift
     errors alone leaves out.
+
+    Raises:
+        ValueError: for a posterior of one draw, which has no widths.
     """
+    if posterior.draws < 2:
+        raise ValueError("products: expected at least two draws of the posterior, got one; infer with more --draws")
     z, theta = posterior["z"].astype(np.float64), posterior.parameters()
     mu = _moduli(z, theta)
     light = sum(theta[a][:, None] * posterior[b] for a, b in (("alpha", "x_int"), ("beta", "c_int")))
@@ -107,6 +112,7 @@ def products(posterior: Posterior, folder: str | Path, *, overwrite: bool = Fals
 
     Raises:
         FileError: where a file exists and `overwrite` is false, or the posterior holds no objects.
+        ValueError: for a posterior of one draw.
     """
     from cigars.report.products import FIGURES
     from cigars.report.style import write_pdf, write_png

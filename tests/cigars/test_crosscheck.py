@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from cigars.catalogue import write_catalogue
-from cigars.crosscheck import TOLERANCE, Crosscheck, own_errors
+from cigars.catalogue import select, write_catalogue
+from cigars.config import ConfigError
+from cigars.crosscheck import TOLERANCE, Crosscheck, crosscheck, own_errors, write_crosscheck
 from cigars.density_chains import sample_density
+from cigars.runs import run_config
 
 CENTRE, SD = np.array([0.4, -0.8]), np.array([0.5, 0.2])  # of a likelihood in η
 PRECISION = SD**-2 + 1  # with the prior, standard normal
@@ -60,6 +62,11 @@ def found(between=0.0, width=1.0, shift=0.0, r_hat=1.0, n_eff=900.0, divergences
         (found(width=1.3, scatter=1.3), "cannot be compared, of the second one its widths are off"),
         (found(width=1.3, scatter=1.1), "DISAGREE"),
         (found(shift=0.2), "agree"),
+        (found(shift=np.nan), "cannot be compared, of the second one its own errors reach 0.3 σ at an unknown number of objects"),
+        (found(scatter=np.nan), "cannot be compared, of the second one its widths are off"),
+        (found(n_eff=np.nan), "cannot be compared"),
+        (found(between=np.nan), "DISAGREE"),
+        (found(width=np.nan), "DISAGREE"),
     ],
 )
 def test_verdicts(case, said):
@@ -71,6 +78,13 @@ def test_errors_that_add_up_break_the_route_at_a_number():
     assert found(shift=0.05).breaks_at == np.inf  # within its noise
     excess = 0.6**2 - 0.1**2
     assert found(shift=0.6).breaks_at == pytest.approx(400 * TOLERANCE**2 / excess)
+
+
+def test_what_is_not_a_number_is_none_in_the_json(tmp_path):
+    write_crosscheck(tmp_path / "c.json", found(shift=np.nan, scatter=np.inf))
+    content = json.loads((tmp_path / "c.json").read_text(), parse_constant=pytest.fail)
+    assert content["breaks_at_objects"] is content["parameters"]["Om0"]["own_shift_sigma"] is None
+    assert len(content["doubts"]) == 2
 
 
 INFORMATION = np.linalg.inv(np.array([[0.25, 0.06], [0.06, 0.04]]))
@@ -126,3 +140,21 @@ def test_a_catalogue_that_lacks_a_band_is_refused(workplace, catalogue, refused,
     said = refused("crosscheck", workplace.run, lacking, "-o", tmp_path / "out.json")
     assert "every band and the light" in said
     assert "2 that lack some" in said
+
+
+def test_a_catalogue_unlike_the_surveys_of_the_training_is_refused(workplace, catalogue, refused, tmp_path):
+    """By the number of its objects, and by the correlations of their errors, as `infer` does."""
+    o, out = catalogue.observations, ["-o", tmp_path / "out.json"]
+    few, turned = tmp_path / "few.fits", tmp_path / "turned.fits"
+    write_catalogue(few, select(catalogue, np.arange(2)), tuple("ugrizy"), {})
+    assert "number of objects" in refused("crosscheck", workplace.run, few, *out)
+    write_catalogue(turned, catalogue._replace(observations=o._replace(cov_mc=0.9 * np.sqrt(o.var_m * o.var_c))), tuple("ugrizy"), {})
+    assert "with the mean correlations of the training" in refused("crosscheck", workplace.run, turned, *out)
+    assert not (workplace.run / "crosscheck").exists()
+
+
+def test_a_run_that_always_had_redshifts_is_refused(workplace, catalogue, monkeypatch):
+    always = run_config(workplace.run).updated(**{"observation.spectroscopic_fraction": 1.0})
+    monkeypatch.setattr("cigars.crosscheck.run_config", lambda run: always)
+    with pytest.raises(ConfigError, match="saw objects without spectroscopic redshifts, which are hidden here, got"):
+        crosscheck(workplace.run, catalogue)

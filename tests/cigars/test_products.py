@@ -27,6 +27,13 @@ def test_hubble_diagram_has_the_distances_of_astropy_and_their_covariance_with_r
     assert np.ptp(np.asarray(hubble_curve(post)["q84"]) - hubble_curve(post)["q16"]) < 1e-9
 
 
+def test_one_draw_has_no_widths_and_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="products: expected at least two draws of the posterior, got one"):
+        products(synthetic(1), tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+    assert np.isfinite(hubble_diagram(synthetic(2))["cov_z_mu"]).all()
+
+
 def test_standardised_magnitudes_take_off_what_the_model_puts_on():
     post = synthetic(300, **SHARP, **STILL)
     x, c = post["x_int"], post["c_int"]
