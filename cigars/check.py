@@ -20,11 +20,22 @@ import numpy as np
 from cigars.catalogue import Catalogue, CatalogueError, select
 from cigars.config import Config, ConfigError
 from cigars.files import FileError, replacing
+from cigars.infer import hide
 from cigars.runs import run_config
 from cigars.schema import Column, Survey, column
 from cigars.seen import REDSHIFT_BINS, Seen, input_names, pool, see, statistics_of
 from cigars.tables import write_table
-from cigars.targets import TargetWarning, as_survey, check_exposure, in_words, inside, lacking, target_hash, warn_of_other_target
+from cigars.targets import (
+    TargetWarning,
+    as_survey,
+    check_exposure,
+    in_words,
+    inside,
+    lacking,
+    target_hash,
+    warn_of_other_target,
+    warn_of_redshifts,
+)
 
 if TYPE_CHECKING:
     from inference.checks import Check, Family, Judged
@@ -79,7 +90,8 @@ def check(
     Args:
         run: folder that `train` made.
         catalogue: objects in the bands of the run. Those beyond the range of its training count as odd, those that lack what every object
-            had there are not judged; both count in the number of objects and take no further part.
+            had there are not judged; both count in the number of objects and take no further part. Spectroscopic redshifts are not read
+            where the run had none.
         surveys: to simulate, rounded up to a multiple of 16.
         exposure: of the catalogue, relative to the configured size.
         level: chance that a catalogue that the model describes is rejected.
@@ -92,7 +104,8 @@ def check(
         ConfigError: for too few surveys or a level outside (0, 1).
 
     Warns:
-        TargetWarning: of objects that are not judged, and where the run was trained for another catalogue.
+        TargetWarning: of objects that are not judged, of spectroscopic redshifts that are not read or are not given as often as in the
+            training, and where the run was trained for another catalogue.
     """
     from inference.checks import judge_among
     from inference.misspecification import false_discoveries
@@ -101,18 +114,21 @@ def check(
     config = run_config(run)
     check_exposure(exposure, config)
     warn_of_other_target(run, catalogue)
-    trained, started = load_run(Path(run), device), time.monotonic()
+    trained, identity, started = load_run(Path(run), device), target_hash(catalogue), time.monotonic()
     if surveys < (fewest := _fewest(trained, config)) or not 0 < level < 1:
         raise ConfigError(
             f"check: expected at least {fewest} surveys, with which all statistics can be judged, and a level between 0 and 1, "
             f"got {surveys} and {level:g}; simulate more"
         )
+    if config.observation.spectroscopic_fraction == 0:
+        catalogue = _without_redshifts(catalogue)
     absent = lacking(catalogue.observations, config)
     incomplete = np.any([np.zeros(len(catalogue.id), bool), *absent.values()], 0)
     within, outside = inside(trained, select(catalogue, ~incomplete), None)
     if len(within.id) < 2:
         raise CatalogueError("check: expected objects in the range of the training, got none; train a configuration that covers them")
     ordered = select(within, np.argsort(within.id))
+    warn_of_redshifts(within, config)
     if absent:
         said = f"check: {in_words(absent)}, which every simulated object has; these are not judged"
         warnings.warn(said, TargetWarning, stacklevel=2)
@@ -135,12 +151,20 @@ def check(
         "odd": np.where(place < 0, ~incomplete, odd[place]),
     }
     record = {
-        "run": str(run), "name": config.name, "fingerprint": trained.meta["fingerprint"], "catalogue": target_hash(catalogue),
+        "run": str(run), "name": config.name, "fingerprint": trained.meta["fingerprint"], "catalogue": identity,
         "objects": len(catalogue.id), "outside": outside, "incomplete": int(incomplete.sum()), "odd": int(of_objects["odd"].sum()),
         "surveys": surveys, "exposure": exposure, "seed": seed, "seconds": time.monotonic() - started, "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     return Checked(rows, checks, all(row.passed for row in rows), level, of_objects, np.asarray(catalogue.id), record)
+
+
+def _without_redshifts(catalogue: Catalogue) -> Catalogue:
+    """As a run sees it that had no spectroscopic redshifts, to which any would be beyond its training."""
+    if given := int(np.isfinite(catalogue.observations.z_spec).sum()):
+        said = f"check: {given} with z_spec, which no simulated object has; it is not read"
+        warnings.warn(said, TargetWarning, stacklevel=3)
+    return catalogue._replace(observations=hide(catalogue.observations, ["z_spec"]))
 
 
 def references(

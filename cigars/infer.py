@@ -34,9 +34,9 @@ from cigars.targets import (
     check_trained,
     inside,
     target_hash,
-    unlike_share,
     warn_of_other_target,
     warn_of_others,
+    warn_of_redshifts,
 )
 from cigars.truncation import draw_prior, piled_up, read_rounds
 from cigars.validation import check_ids
@@ -66,7 +66,7 @@ def _blind(hidden: Sequence[str], config: Config) -> list[str]:
 
 def _warn_of_theta(blind: Sequence[str], catalogue: Catalogue, number: int, config: Config) -> None:
     """Warn where Θ is not inferred, or from objects unlike the training's in what they lack."""
-    size, share = len(catalogue.id), config.observation.spectroscopic_fraction
+    size = len(catalogue.id)
     if blind:
         said = f"Θ is drawn from its prior, not inferred: its networks saw no survey without {' and '.join(blind)}"
         warnings.warn(f"{said}; the posteriors of the objects hold for that prior", TargetWarning, stacklevel=3)
@@ -75,12 +75,7 @@ def _warn_of_theta(blind: Sequence[str], catalogue: Catalogue, number: int, conf
     if size < (1 - FEW) * number:
         said = f"{number - size:,} of {number:,} objects are left out, which count in their number and tell nothing else"
         warnings.warn(f"{said}: widths of Θ are those of all; train a configuration that covers them", TargetWarning, stacklevel=3)
-    count = int(np.isfinite(catalogue.observations.z_spec).sum())
-    given = count / size
-    if unlike_share(count, size, share):
-        said = f"{given:.0%} of the objects have a spectroscopic redshift, of those of the training {share:.0%}"
-        remedy = "train with observation.spectroscopic_fraction as it is"
-        warnings.warn(f"{said}; Θ may be off: {remedy}", TargetWarning, stacklevel=3)
+    warn_of_redshifts(catalogue, config)
 
 
 @gives_back

@@ -32,6 +32,7 @@ __all__ = [
     "unlike_share",
     "warn_of_other_target",
     "warn_of_others",
+    "warn_of_redshifts",
 ]
 
 FEW = 0.01  # share of the objects above which it counts that they are not like those of the training
@@ -197,6 +198,15 @@ def warn_of_others(catalogue: Catalogue) -> None:
     if others > FEW * len(catalogue.id):
         said = f"by p_ia {others:.0f} of {len(catalogue.id):,} objects are not of type Ia"
         warnings.warn(f"{said}; all are taken to be, p_ia is not used: cut the catalogue by it", TargetWarning, stacklevel=3)
+
+
+def warn_of_redshifts(catalogue: Catalogue, config: Config) -> None:
+    """Warn where not as many objects as in the training have a spectroscopic redshift."""
+    count, size, share = int(np.isfinite(catalogue.observations.z_spec).sum()), len(catalogue.id), config.observation.spectroscopic_fraction
+    if unlike_share(count, size, share):
+        said = f"{count / size:.0%} of the objects have a spectroscopic redshift, of those of the training {share:.0%}"
+        remedy = "train with observation.spectroscopic_fraction as it is"
+        warnings.warn(f"{said}; Θ may be off: {remedy}", TargetWarning, stacklevel=3)
 
 
 def check_exposure(exposure: float, config: Config) -> None:

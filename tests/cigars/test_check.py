@@ -8,11 +8,11 @@ import pytest
 from astropy.table import Table
 
 from cigars.catalogue import CatalogueError, read_catalogue, select, write_catalogue
-from cigars.check import _fewest, check, read_check, write_check
+from cigars.check import _fewest, check, read_check, references, write_check
 from cigars.config import Config, ConfigError
 from cigars.runs import run_config
 from cigars.seen import REDSHIFT_BINS, Seen, input_names, see, statistics_of
-from cigars.targets import TargetWarning, as_survey
+from cigars.targets import TargetWarning, as_survey, target_hash
 from inference.misspecification import column_statistics, comparable, predictive_checks
 from inference.model import load_run
 
@@ -25,6 +25,10 @@ BANDS = tuple("ugrizy")
 def found(workplace, catalogue):
     """The mock of the shared run, which the model made."""
     return check(workplace.run, catalogue, surveys=SURVEYS, seed=SEED)
+
+
+class Enough(Exception):
+    """Raised in place of simulating."""
 
 
 def changed(catalogue, **leaves):
@@ -128,9 +132,6 @@ def test_the_number_is_that_of_the_catalogue_not_of_those_that_take_part(workpla
 
 
 def test_those_that_lack_a_band_count_in_the_number(workplace, catalogue, monkeypatch):
-    class Enough(Exception):
-        pass
-
     def references(trained, survey, *_):
         assert survey.observed.sum() == len(catalogue.id) - 3
         assert survey.number == len(catalogue.id)
@@ -141,6 +142,33 @@ def test_those_that_lack_a_band_count_in_the_number(workplace, catalogue, monkey
     mag[:3, 0] = np.nan
     with pytest.warns(TargetWarning, match="3 without mag_u"), pytest.raises(Enough):
         check(workplace.run, changed(catalogue, mag=mag), surveys=SURVEYS)
+
+
+def test_redshifts_that_no_simulated_object_has_are_not_read(workplace, catalogue, monkeypatch):
+    """Each would be beyond the training of a run without; the record is of the catalogue as it is, for `cigars report --check`."""
+    config = run_config(workplace.run)
+    photometric = config.model_copy(update={"observation": config.observation.model_copy(update={"spectroscopic_fraction": 0.0})})
+    monkeypatch.setattr("cigars.check.run_config", lambda _: photometric)
+    monkeypatch.setattr("cigars.check.references", lambda trained, survey, _, *others: references(trained, survey, config, *others))
+    z = np.full(len(catalogue.id), 9.0, np.float32)  # beyond all of the training
+    far = changed(catalogue, z_spec=z, z_spec_err=z / 1e4)
+    with pytest.warns(TargetWarning, match=f"{len(z)} with z_spec, which no simulated object has; it is not read"):
+        found = check(workplace.run, far, surveys=SURVEYS, seed=SEED)
+    assert found.record["outside"] == 0
+    assert found.record["catalogue"] == target_hash(far)
+
+
+def test_another_share_of_redshifts_is_said(workplace, catalogue, monkeypatch):
+    def references(trained, survey, *_):
+        raise Enough
+
+    monkeypatch.setattr("cigars.check.references", references)
+    none = np.full(len(catalogue.id), np.nan, np.float32)
+    with (
+        pytest.warns(TargetWarning, match="0% of the objects have a spectroscopic redshift, of those of the training 30%"),
+        pytest.raises(Enough),
+    ):
+        check(workplace.run, changed(catalogue, z_spec=none, z_spec_err=none), surveys=SURVEYS)
 
 
 def test_n_of_z_is_compared(found):
