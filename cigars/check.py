@@ -90,8 +90,9 @@ def check(
     Args:
         run: folder that `train` made.
         catalogue: objects in the bands of the run. Those beyond the range of its training count as odd, those that lack what every object
-            had there are not judged; both count in the number of objects and take no further part. Spectroscopic redshifts are not read
-            where the run had none.
+            had there are not judged; both count in the number of objects and take no further part, nor does as large a share of the
+            objects of simulated surveys, chosen at random: whether bands are missing at random is not known. Spectroscopic redshifts are
+            not read where the run had none.
         surveys: to simulate, rounded up to a multiple of 16.
         exposure: of the catalogue, relative to the configured size.
         level: chance that a catalogue that the model describes is rejected.
@@ -131,7 +132,7 @@ def check(
     warn_of_redshifts(within, config)
     if absent:
         said = f"check: {in_words(absent)}, which every simulated object has; these are not judged"
-        warnings.warn(said, TargetWarning, stacklevel=2)
+        warnings.warn(f"{said}, the others taken for a random choice of all", TargetWarning, stacklevel=2)
     survey = as_survey(ordered.observations, exposure, len(catalogue.id))
     found = references(trained, survey, config, exposure, surveys, seed, report)
     tests, objects = compared(found, see(trained, [survey], config, seed), [outside], trained, config)[0]
@@ -170,12 +171,16 @@ def _without_redshifts(catalogue: Catalogue) -> Catalogue:
 def references(
     trained: Any, survey: Any, config: Config, exposure: float, surveys: int, seed: int, report: Reporter = lambda *_, **__: None
 ) -> list[Seen]:
-    """Surveys simulated at draws of the posterior of a survey, as they are seen; their number is rounded up to whole batches."""
+    """Surveys simulated at draws of the posterior of a survey, as they are seen; their number is rounded up to whole batches.
+
+    Where only some of the objects that the survey counts take part, as large a share of those of each simulated one does, chosen at random.
+    """
     from inference.posterior import GlobalPosterior
 
     surveys = -(-surveys // BATCH) * BATCH  # of one shape
     theta = GlobalPosterior(trained).sample(surveys, survey, seed)[:, 0].cpu().numpy()
-    return _simulated(trained, theta, config, exposure, seed, report)
+    share = float(survey.observed.sum() / survey.number.sum())
+    return _simulated(trained, theta, config, exposure, share, seed, report)
 
 
 def compared(
@@ -285,8 +290,8 @@ def _fewest(trained: Any, config: Config) -> int:
     return math.ceil((max(statistics, summary) + len(trained.names) + 3) / (1 - 1 / FAR))
 
 
-def _simulated(trained: Any, theta: np.ndarray, config: Config, exposure: float, seed: int, report: Reporter) -> list[Seen]:
-    """Surveys at each Θ [survey, parameter], seen as the observed one is."""
+def _simulated(trained: Any, theta: np.ndarray, config: Config, exposure: float, share: float, seed: int, report: Reporter) -> list[Seen]:
+    """Surveys at each Θ [survey, parameter], of whose objects a share takes part, seen as the observed one is."""
     from cigars.pipeline import survey_source
 
     at = config.globals_of(dict(zip(trained.names, theta.T, strict=True)))
@@ -297,7 +302,7 @@ def _simulated(trained: Any, theta: np.ndarray, config: Config, exposure: float,
             yield source(first, BATCH)
             report("surveys", first + BATCH, len(theta))
 
-    return see(trained, batches(), config, seed)
+    return see(trained, batches(), config, seed, share)
 
 
 def write_check(path: str | Path, checked: Checked, overwrite: bool = False) -> None:

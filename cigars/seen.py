@@ -30,16 +30,25 @@ class Seen(NamedTuple):
     redshift: np.ndarray
 
 
-def see(trained: Any, batches: Iterable[Survey], config: Config, seed: int) -> list[Seen]:
-    """What is compared of each survey of some batches."""
+def see(trained: Any, batches: Iterable[Survey], config: Config, seed: int, share: float = 1.0) -> list[Seen]:
+    """What is compared of each survey of some batches.
+
+    Args:
+        trained, config: of a run.
+        batches: of surveys.
+        seed: of draws, and of the choice of objects.
+        share: of the objects of each survey that takes part, chosen at random; all count in its number.
+    """
     import torch
 
-    from inference.batches import pack
+    from inference.batches import pack, subset
     from inference.posterior import GlobalPosterior
 
-    posterior, seen, contexts = GlobalPosterior(trained), [], []
+    posterior, seen, contexts, generator = GlobalPosterior(trained), [], [], torch.Generator().manual_seed(seed)
     for survey in batches:
         packed = pack(survey, device=trained.device)
+        if share < 1:
+            packed = subset(packed, (share * packed.number.double()).round().long(), generator)
         seen += _without_mean(trained, packed, config)
         contexts.append(posterior.contexts(packed))
     together = [torch.cat(parts) for parts in zip(*contexts, strict=True)]

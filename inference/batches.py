@@ -112,19 +112,20 @@ def _rows(tree: Any, index: Tensor) -> Any:
     return None if tree is None else type(tree)(*(leaf[index] for leaf in tree))
 
 
-def subset(packed: Packed, limit: int, generator: torch.Generator) -> Packed:
-    """At most `limit` random objects of each survey; `number` keeps the true size."""
+def subset(packed: Packed, limit: int | Int[Tensor, "survey"], generator: torch.Generator) -> Packed:
+    """At most `limit` random objects of each survey, a number for all or one for each; `number` keeps the true size."""
+    limits = torch.as_tensor(limit).expand(packed.lengths.shape)
     owner = torch.repeat_interleave(torch.arange(len(packed.lengths)), packed.lengths.cpu())
     shuffled = torch.randperm(len(owner), generator=generator)
     order = shuffled[torch.argsort(owner[shuffled], stable=True)]
     start = torch.cumsum(packed.lengths.cpu(), 0) - packed.lengths.cpu()
     place = torch.arange(len(owner)) - start[owner]
-    keep = order[place < limit].to(packed.lengths.device)
+    keep = order[place < limits.cpu()[owner]].to(packed.lengths.device)
     return Packed(
         _rows(packed.observations, keep),
         _rows(packed.latents, keep),
         packed.theta,
-        packed.lengths.clamp(max=limit),
+        packed.lengths.minimum(limits.to(packed.lengths)),
         packed.number,
         packed.exposure,
     )

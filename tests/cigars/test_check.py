@@ -115,7 +115,9 @@ def test_objects_that_lack_a_band_are_not_odd(workplace, catalogue, found, cigar
     words = ["--run", workplace.run, "-o", tmp_path / "c.json", "--objects", tmp_path / "odd.fits"]
     said = cigars("check", tmp_path / "few.fits", *words, "--surveys", SURVEYS, "--seed", SEED, "--device", "cpu")
     assert said.code == 0, said
-    assert f"warning: check: {few.sum()} without mag_u, which every simulated object has; these are not judged" in said.err
+    assert (
+        f"warning: check: {few.sum()} without mag_u, which every simulated object has; these are not judged, the others taken" in said.err
+    )
     content, rows = json.loads((tmp_path / "c.json").read_text()), Table.read(tmp_path / "odd.fits")
     assert (content["objects"], content["outside"], content["incomplete"]) == (len(few), 0, few.sum())
     assert set(rows["reason"][few]) == {"lacks mag_u"}
@@ -129,6 +131,19 @@ def test_the_number_is_that_of_the_catalogue_not_of_those_that_take_part(workpla
     (seen,) = see(load_run(workplace.run, "cpu"), [survey], run_config(workplace.run), SEED)
     assert seen.statistics["ln number"] == pytest.approx(np.log(len(catalogue.id)))
     assert len(seen.inputs) == len(some.id)
+
+
+def test_as_large_a_share_of_simulated_objects_takes_part(workplace, catalogue):
+    """Statistics of all of them would scatter less than those of the observed survey, which would be rejected for its noise."""
+    some = select(catalogue, np.arange(len(catalogue.id)) % 3 > 0)
+    trained, config = load_run(workplace.run, "cpu"), run_config(workplace.run)
+    every, thinned = (
+        references(trained, as_survey(some.observations, number=number), config, 1.0, 16, SEED) for number in (None, len(catalogue.id))
+    )
+    share = len(some.id) / len(catalogue.id)
+    for seen, part in ((every, 1.0), (thinned, share)):
+        number = np.exp([s.statistics["ln number"] for s in seen]).round()
+        assert [len(s.inputs) for s in seen] == np.round(part * number).tolist()
 
 
 def test_those_that_lack_a_band_count_in_the_number(workplace, catalogue, monkeypatch):

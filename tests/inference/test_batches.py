@@ -55,6 +55,15 @@ def test_a_subset_keeps_the_true_number_and_draws_from_its_own_survey(source):
         assert bool(torch.isin(part.observations.m[7 * k : 7 * k + 7], own).all())
 
 
+def test_a_subset_may_have_another_limit_in_each_survey(source):
+    packed = pack(source(0, 3))
+    part = subset(packed, torch.tensor([0, 10_000, 5]), torch.Generator().manual_seed(0))
+    assert part.lengths.tolist() == [0, int(packed.lengths[1]), 5]
+    middle = part.observations.m[: part.lengths[1]].sort().values
+    assert torch.equal(middle, select(packed, [1]).observations.m.sort().values)
+    assert bool(torch.isin(part.observations.m[part.lengths[1] :], select(packed, [2]).observations.m).all())
+
+
 def test_segment_means_are_means_and_empty_sets_are_zero():
     values = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
     means = segment_mean(values, torch.tensor([4, 0, 6]))
