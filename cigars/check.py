@@ -33,6 +33,7 @@ from cigars.targets import (
     inside,
     lacking,
     target_hash,
+    unlike,
     warn_of_other_target,
     warn_of_redshifts,
 )
@@ -105,8 +106,8 @@ def check(
         ConfigError: for too few surveys or a level outside (0, 1).
 
     Warns:
-        TargetWarning: of objects that are not judged, of spectroscopic redshifts that are not read or are not given as often as in the
-            training, and where the run was trained for another catalogue.
+        TargetWarning: of objects that are not judged, of spectroscopic redshifts that are not read, where redshifts, bands or correlations
+            of errors are not as in the training, which simulated surveys follow, and where the run was trained for another catalogue.
     """
     from inference.checks import judge_among
     from inference.misspecification import false_discoveries
@@ -130,6 +131,8 @@ def check(
         raise CatalogueError("check: expected objects in the range of the training, got none; train a configuration that covers them")
     ordered = select(within, np.argsort(within.id))
     warn_of_redshifts(within, config)
+    if differing := unlike(within.observations, config):
+        warnings.warn(f"check: {differing}", TargetWarning, stacklevel=2)
     if absent:
         said = f"check: {in_words(absent)}, which every simulated object has; these are not judged"
         warnings.warn(f"{said}, the others taken for a random choice of all", TargetWarning, stacklevel=2)

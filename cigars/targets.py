@@ -29,7 +29,7 @@ __all__ = [
     "lacking",
     "like_those_of",
     "target_hash",
-    "unlike_share",
+    "unlike",
     "warn_of_other_target",
     "warn_of_others",
     "warn_of_redshifts",
@@ -150,29 +150,35 @@ def check_trained(trained: Any, survey: Survey, config: Config, *, complete: boo
 
 
 def _refuse_unlike(observations: Observations, config: Config, remedy: str) -> None:
-    """Raise CatalogueError where an object lacks what all of the training had, or where the objects together lack bands, or have
-    correlations of errors, as no survey of the training did."""
+    """Raise CatalogueError where an object lacks what all of the training had, or where the objects together are unlike its surveys."""
     if absent := lacking(observations, config):
         raise CatalogueError(
             f"catalogue: expected {len(observations.m)} objects that lack nothing, as in the training, got {in_words(absent)}; {remedy}, "
             "or train with observation.missing_probability above 0 where bands are missing"
         )
+    if said := unlike(observations, config):
+        raise CatalogueError(f"catalogue: {said}")
+
+
+def unlike(observations: Observations, config: Config) -> str:
+    """Where the objects together lack bands, or have correlations of errors, as no survey of the training did: how, and what to do."""
     missing, size = np.isnan(np.asarray(observations.mag)).sum(0), len(observations.m)
     bands = [*zip(config.band_names, missing.tolist(), _missing(config).tolist(), strict=True)]
-    if unlike := [b for b in bands if unlike_share(b[1], size, b[2])]:
-        said = ", ".join(f"{count / size:.0%} without mag_{band} in place of {share:.0%}" for band, count, share in unlike)
-        raise CatalogueError(
-            f"catalogue: expected bands missing as often as in the training, got {said}; train with observation.missing_probability = "
+    if others := [b for b in bands if unlike_share(b[1], size, b[2])]:
+        said = ", ".join(f"{count / size:.0%} without mag_{band} in place of {share:.0%}" for band, count, share in others)
+        return (
+            f"expected bands missing as often as in the training, got {said}; train with observation.missing_probability = "
             f"[{', '.join(f'{min(count / size, 0.99):.2g}' for _, count, _ in bands)}], or without bands that all objects lack"
         )
     given = [float(r.mean()) for r in _correlations(observations)]
     allowed = CORRELATION + size**-0.5  # their scatter from object to object is some .2
     if np.abs(np.subtract(given, config.observation.sn_correlation)).max() > allowed:
         means, trained = (", ".join(f"{v:.2f}" for v in values) for values in (given, config.observation.sn_correlation))
-        raise CatalogueError(
-            f"catalogue: expected cov_mx, cov_mc, cov_xc with the mean correlations of the training, {trained}, got {means}; "
+        return (
+            f"expected cov_mx, cov_mc, cov_xc with the mean correlations of the training, {trained}, got {means}; "
             f"train with observation.sn_correlation = [{means}]"
         )
+    return ""
 
 
 def _correlations(o: Observations) -> tuple[np.ndarray, ...]:

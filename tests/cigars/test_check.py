@@ -173,17 +173,20 @@ def test_redshifts_that_no_simulated_object_has_are_not_read(workplace, catalogu
     assert found.record["catalogue"] == target_hash(far)
 
 
-def test_another_share_of_redshifts_is_said(workplace, catalogue, monkeypatch):
+def test_another_share_of_redshifts_or_bands_than_that_of_the_training_is_said(workplace, catalogue, monkeypatch):
     def references(trained, survey, *_):
         raise Enough
 
-    monkeypatch.setattr("cigars.check.references", references)
+    config = run_config(workplace.run)
+    some_missing = config.model_copy(update={"observation": config.observation.model_copy(update={"missing_probability": 0.5})})
     none = np.full(len(catalogue.id), np.nan, np.float32)
-    with (
-        pytest.warns(TargetWarning, match="0% of the objects have a spectroscopic redshift, of those of the training 30%"),
-        pytest.raises(Enough),
-    ):
+    monkeypatch.setattr("cigars.check.references", references)
+    monkeypatch.setattr("cigars.check.run_config", lambda _: some_missing)
+    with pytest.warns(TargetWarning) as said, pytest.raises(Enough):
         check(workplace.run, changed(catalogue, z_spec=none, z_spec_err=none), surveys=SURVEYS)
+    redshifts, bands = (str(warning.message) for warning in said)
+    assert "0% of the objects have a spectroscopic redshift, of those of the training 30%" in redshifts
+    assert bands.startswith("check: expected bands missing as often as in the training, got 0% without mag_u in place of 48%")
 
 
 def test_n_of_z_is_compared(found):
