@@ -210,7 +210,7 @@ def given(setting, monkeypatch):
         hosts = np.asarray(matches.row)[
             np.arange(objects), rng.integers(0, (np.asarray(matches.place) >= 0).sum(1), (chains * draws, objects))
         ]
-        found = ExactPosterior(theta, tuple(config.marginals), np.array([1.01, r_hat[0]]), np.array([50.0, 60.0]), diverged[0], hosts)
+        found = ExactPosterior(theta, tuple(config.marginals), np.array([1.01, r_hat[0]]), np.array([58.0, 60.0]), diverged[0], hosts)
         return Staged(found, matches, (900, 800), 0.01, 30.0)
 
     r_hat, diverged, exposures = [1.02], [0], []
@@ -229,7 +229,7 @@ def test_the_file_is_that_of_infer_with_chains(setting, given, cigars, tmp_path)
     hosts = set(setting.bank.z.tolist())
     assert set(posterior["z"].ravel().tolist()) <= hosts
     assert convergence(data) == Convergence(
-        {"Om0": 1.01, "M0": 1.02}, {"Om0": 50.0, "M0": 60.0}, 0, data["posterior"].attrs["hosts_per_object"]
+        {"Om0": 1.01, "M0": 1.02}, {"Om0": 58.0, "M0": 60.0}, 0, data["posterior"].attrs["hosts_per_object"]
     )
     assert json.loads(posterior.attributes["r_hat"]) == {"Om0": 1.01, "M0": 1.02}
     rows = Table.read(tmp_path / "h.fits")
@@ -265,7 +265,7 @@ def test_results_follow_the_ids(setting, given, monkeypatch):
 def test_chains_that_disagree_are_said(setting, given, files, cigars, tmp_path):
     said = cigars("infer", "--method", "exact", *files, "-o", tmp_path / "p.nc", "--draws", 60, "--device", "cpu")
     assert said.code == 0, said
-    assert "R̂ at most 1.020, at least 50 effective draws, 0 divergences" in said.out
+    assert "R̂ at most 1.020, at least 58 effective draws, 0 divergences" in said.out
     assert "warning" not in said.err
     given[0][0], given[1][0] = 1.3, 4
     said = cigars("infer", "--method", "exact", *files, "-o", tmp_path / "q.nc", "--draws", 60, "--device", "cpu")
