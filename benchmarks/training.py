@@ -73,7 +73,6 @@ def main() -> None:
         "seconds": round(sum(r.seconds for r in record.history), 1),
         "sqrt_det_Om0_Ode0": float(np.linalg.det(np.cov(theta[:, :2].T)) ** 0.5),
         "width": dict(zip(trained.names, theta.std(0).tolist(), strict=True)),
-        "pooled": trained.pooled,
         "fiducial": fiducial,
         "fresh": calibrate(trained, fresh, trained.names, fiducial),
         "outside_region": outside,

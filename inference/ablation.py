@@ -35,7 +35,6 @@ class Global(NamedTuple):
     prior: Prior
     names: tuple[str, ...]
     device: torch.device
-    pooled: bool = False
 
 
 def train_global(run: Stages) -> Global:

@@ -1,8 +1,8 @@
 r"""Conditional flow q(Θ | summary) on the prior's support.
 
-An sbi neural spline flow of $\eta$, the parameter made standard normal under its prior, behind one affine layer
-$u = (\eta - \mu)/\sigma$ whose μ and ln σ come from the context: $q(\theta) = q_{\rm NSF}(u \mid c)\, |\partial u/\partial\theta|$. That
-layer starts at a ridge regression, so that the spline models a residual of order one.
+Normal laws truncated at the prior's edges (`truncated_normal`), whose means and spreads come from the context and start at a ridge
+regression, and behind them an sbi neural spline flow of what is left, which is of order one:
+$q(\theta) = q_{\rm NSF}(z \mid c)\, |\partial z/\partial\theta|$.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from .embedding import SetEncoder
 from .priors import Prior
 from .splines import invert_spline
 from .standardise import Whitening
+from .truncated_normal import TruncatedNormalLayer
 
 __all__ = ["GlobalEstimator", "spline_flow"]
 
 
 class Recentre(zuko.lazy.LazyTransform):
-    """u = (η - μ) / σ with μ the first and ln σ the second `features` entries of the context."""
+    """u = (η - μ) / σ with μ the first and ln σ the second `features` entries of the context: the layer of runs of former versions."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -87,24 +88,27 @@ class Autoregressive(MaskedAutoregressiveTransform):
         return OneByOne(self, c)
 
 
-def spline_flow(prior: Prior, context: int, hidden: int, transforms: int, bins: int = 8) -> nn.Module:
-    """sbi's neural spline flow on the support of a prior, with a recentring layer before the splines.
+def spline_flow(prior: Prior, context: int, hidden: int, transforms: int, bins: int = 8, truncated: bool = True) -> nn.Module:
+    """sbi's neural spline flow behind normal laws on the support of a prior.
 
     Args:
-        prior: fixes the support and the Gaussianising map.
+        prior: fixes the support.
         context: length of the condition, at least twice the number of parameters.
         hidden: units of both hidden layers of each transform.
+        transforms, bins: number of transforms, and bins of their splines.
+        truncated: False for runs of former versions, which had normal laws of θ made standard normal under the prior (`Recentre`).
     """
     from sbi.neural_nets import posterior_nn  # seconds to import
 
     size = len(prior.names)
     build = posterior_nn(
-        "zuko_nsf", z_score_theta="transform_to_unconstrained", z_score_x="none", x_dist=prior,
+        "zuko_nsf", z_score_theta="none" if truncated else "transform_to_unconstrained", z_score_x="none", x_dist=prior,
         hidden_features=(hidden, hidden), num_transforms=transforms, num_bins=bins,
     )  # fmt: skip
     flow = build(prior.sample((8,)), torch.zeros(8, context))
     steps = list(flow.net.transform.transforms)
-    flow.net.transform.transforms = nn.ModuleList([steps[0], Recentre(size), *map(Autoregressive.of, steps[1:])])
+    first, splines = ([TruncatedNormalLayer(prior)], steps) if truncated else ([steps[0], Recentre(size)], steps[1:])
+    flow.net.transform.transforms = nn.ModuleList([*first, *map(Autoregressive.of, splines)])
     return flow
 
 
@@ -117,6 +121,7 @@ class GlobalEstimator(nn.Module):
         encoder: learned set encoder, or None.
         hidden, transforms: of the flow.
         dropout: on the whitened components, before the small network.
+        truncated: as in `spline_flow`.
     """
 
     flow: Any
@@ -129,6 +134,7 @@ class GlobalEstimator(nn.Module):
         hidden: int = 64,
         transforms: int = 3,
         dropout: float = 0.15,
+        truncated: bool = True,
     ) -> None:
         super().__init__()
         self.prior, self.whitening, self.encoder = prior, whitening, encoder
@@ -141,19 +147,19 @@ class GlobalEstimator(nn.Module):
         self.features = nn.Linear(128, features)
         self.correction = nn.Linear(128, 2 * size)
         self.ln_sd = nn.Parameter(torch.zeros(size))
-        self.flow = spline_flow(prior, 2 * size + features, hidden, transforms)
+        self.flow = spline_flow(prior, 2 * size + features, hidden, transforms, truncated=truncated)
         nn.init.zeros_(self.correction.weight)
         nn.init.zeros_(self.correction.bias)
 
     def fit_skip(
         self, summary: Float[Tensor, "survey summary"], theta: Float[Tensor, "survey parameter"], penalty: float = 30.0
     ) -> GlobalEstimator:
-        """Start μ at the ridge regression of η on the whitened summary, and σ at its residuals; returns itself."""
-        w = self.whitening(summary).double()
-        eta = self.prior.transform.inv(theta).clamp(-4, 4).double()
-        mean = eta.mean(0)
-        weight = torch.linalg.solve(w.T @ w + penalty * torch.eye(w.shape[1], dtype=w.dtype, device=w.device), w.T @ (eta - mean))
-        residual = eta - mean - w @ weight
+        """Start means at the ridge regression of Θ on the whitened summary, and sd at its residuals; returns itself."""
+        w, given = self.whitening(summary).double(), self.prior.given(theta)
+        place = ((theta - given.middle) / given.unit).double()
+        mean = place.mean(0)
+        weight = torch.linalg.solve(w.T @ w + penalty * torch.eye(w.shape[1], dtype=w.dtype, device=w.device), w.T @ (place - mean))
+        residual = place - mean - w @ weight
         with torch.no_grad():
             self.skip.weight.copy_(weight.T)
             self.skip.bias.copy_(mean)

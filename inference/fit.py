@@ -17,11 +17,10 @@ from torch import nn
 
 from cigars.schema import DistanceTable, Marginal
 
-from .batches import Packed, Source
+from .batches import Source
 from .checkpoints import prepare
 from .model import FORMAT, META, Trained, save_run, versions
 from .parallel import from_first, processes, rank
-from .posterior import COVERED, GlobalPosterior
 from .priors import Prior, prior_within
 from .score import JointScore, OneStep
 from .stages import REGRESSOR_WIDTH, Split, Stages, random_hiding, split, stream
@@ -30,9 +29,6 @@ from .train import Report, silent
 
 if TYPE_CHECKING:
     from cigars.config import Config
-
-BAND_EDGE = 2.58  # standard errors of a band of 99 %
-ENOUGH = 200  # held-out surveys, with fewer of which a pool that is too narrow would not be seen
 
 __all__ = ["Split", "fit", "learn_summary", "random_hiding", "split", "stream"]
 
@@ -119,29 +115,16 @@ def fit(
             "encoder": config.training.encoder, "bands": int(objects.observations.mag.shape[-1]), "regressor_width": REGRESSOR_WIDTH,
             "fixed": dict(config.fixed), "pilots": _pilot_shapes(summary), "few": getattr(summary, "few", 0),
             "centring": _centring(summary), "anchored": getattr(summary, "anchored", False),
-            "summary": int(table.shape[1]), "components": [m.whitening.projection.shape[1] for m in members], "density": True,
+            "summary": int(table.shape[1]), "components": [m.whitening.projection.shape[1] for m in members],
+            "density": True, "truncated": True,
         },
         "number_range": sizes, "curves": {**curves, "density": density_curve, "local": local_curve},
         "split": split(config.training)._asdict(),
     }  # fmt: skip
     trained = Trained(summary, members, local, meta, density).eval()
-    trained.meta["architecture"]["pooled"] = from_first(lambda: _may_be_pooled(trained, held_table, held))
     if rank() == 0:
         save_run(Path(run_folder), trained)
     return trained
-
-
-def _may_be_pooled(trained: Trained, held_table: torch.Tensor, held: Packed) -> bool:
-    """Whether held-out surveys find the logarithmic pool, which is narrower than the mixture, right jointly and not too narrow singly."""
-    posterior = GlobalPosterior(trained)
-    posterior.pooled = len(trained.estimators) > 1 and len(held.theta) >= ENOUGH
-    if not posterior.pooled:
-        return False
-    with torch.no_grad():
-        contexts = [member.context(held_table, held) for member in trained.estimators]
-    found = posterior.held_out(held.theta, contexts)
-    joint = abs(found.credibility - 0.5) < BAND_EDGE * (12 * len(held.theta)) ** -0.5  # of uniform ranks
-    return joint and found.coverage > COVERED - BAND_EDGE * found.coverage_error
 
 
 def _checkpoints(folder: Path, fingerprint: str, resume: bool) -> Path:

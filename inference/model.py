@@ -77,11 +77,6 @@ class Trained(nn.Module):
         return list(self.members)  # type: ignore[arg-type]
 
     @property
-    def pooled(self) -> bool:
-        """Whether the members are put together as a logarithmic pool; those of runs of former versions are not."""
-        return bool(self.meta["architecture"].get("pooled", False))
-
-    @property
     def device(self) -> torch.device:
         """Where the weights live."""
         return next(self.local.parameters()).device
@@ -103,10 +98,10 @@ def build_summary(architecture: Mapping[str, Any], distance: DistanceTable, prio
 
 def build_members(architecture: Mapping[str, Any], summary: nn.Module, prior: Prior, components: list[int]) -> list[GlobalEstimator]:
     """Global estimators of the right shapes; each ensemble member has its own encoder if there is a learned one."""
-    members = []
+    members, truncated = [], bool(architecture.get("truncated", False))  # former runs: normal laws of what the prior makes normal
     for kept in components:
         encoder = None if architecture["encoder"] in ("score", "moments") else SetEncoder(summary.standardiser)  # type: ignore[arg-type]
-        members.append(GlobalEstimator(prior, Whitening(architecture["summary"], kept), encoder))
+        members.append(GlobalEstimator(prior, Whitening(architecture["summary"], kept), encoder, truncated=truncated))
     return members
 
 

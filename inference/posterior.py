@@ -1,9 +1,6 @@
 r"""Posteriors of a survey: global, of each object, and their joint.
 
-The global posterior is the mixture of an ensemble or, where held-out surveys allow it (`held_out_credibility`), its logarithmic pool
-$q = \frac1Z \prod_k q_k^{1/K}$ (Genest & Zidek 1986): each member is as wide as its own error makes it, and a mixture counts what they
-disagree about a second time, unless they err alike. A geometric mean is nowhere above the arithmetic one, so that draws of the mixture,
-kept with the probability of their ratio, are draws of the pool, and Z is the share kept.
+The global posterior is the mixture of an ensemble, $q = \frac1K \sum_k q_k$: what its members do not agree about widens it.
 
 Given Θ the objects are independent, so p(Θ, ℓ_1 … ℓ_N | D) = p(Θ | D) Π_i p(ℓ_i | d_i, Θ): draw k of the joint posterior is Θ_k of the
 global flow and ℓ_ik of the local flow at that same Θ_k.
@@ -18,7 +15,6 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.quasirandom import SobolEngine
 
 from cigars.schema import LOCALS, Observations, Survey
 
@@ -30,12 +26,9 @@ from .standardise import RANGE_NAMES, range_columns
 from .threads import side_by_side
 from .train import _mix
 
-__all__ = ["COVERED", "GlobalModel", "GlobalPosterior", "HeldOut", "LocalPosterior", "RangeIssue", "check_range", "outside_objects"]
+__all__ = ["GlobalModel", "GlobalPosterior", "LocalPosterior", "RangeIssue", "check_range", "outside_objects"]
 
 CHUNK = 32768  # rows that the global flow samples at a time
-ROUNDS = 64  # of rejection, after which members disagree so much that the best of what they propose is taken
-NORMALISING = 128  # draws for ln Z, whose error is then some .02
-COVERED = 0.68  # by the central intervals of `HeldOut`
 BLOCK = 64  # objects whose draws are handed on together
 PAIRS = {"cpu": 32768, "cuda": 1 << 20}  # of an object and a draw, sampled at a time
 
@@ -50,15 +43,6 @@ class RangeIssue(NamedTuple):
     worst: float
 
 
-class HeldOut(NamedTuple):
-    """Mean credibility of the regions of highest density that end at the truth, 1/2 if right and more if too narrow; and the share of
-    parameters inside the central intervals of 68 %, with its error: those of one survey are not independent."""
-
-    credibility: float
-    coverage: float
-    coverage_error: float
-
-
 class GlobalModel(Protocol):
     """The networks behind q(Θ | survey), as in `Trained`."""
 
@@ -70,11 +54,6 @@ class GlobalModel(Protocol):
     @property
     def estimators(self) -> list[GlobalEstimator]:
         """Members of the ensemble."""
-        ...
-
-    @property
-    def pooled(self) -> bool:
-        """Whether the ensemble is put together as a logarithmic pool, and not as a mixture."""
         ...
 
     @property
@@ -94,7 +73,7 @@ class GlobalModel(Protocol):
 
 
 class GlobalPosterior:
-    """q(Θ | survey) of an ensemble: the mixture of its members, or their logarithmic pool.
+    """q(Θ | survey) of an ensemble: the mixture of its members.
 
     Args:
         trained: a trained model, or its global part.
@@ -102,7 +81,6 @@ class GlobalPosterior:
 
     def __init__(self, trained: GlobalModel) -> None:
         self.trained, self.names, self.prior = trained, trained.names, trained.prior
-        self.pooled = trained.pooled and len(trained.estimators) > 1
 
     @torch.no_grad()
     def contexts(self, survey: Survey | Packed) -> list[Tensor]:
@@ -119,89 +97,24 @@ class GlobalPosterior:
     @torch.no_grad()
     def sample_at(self, contexts: Sequence[Tensor], draws: int, seed: int = 0) -> Float[Tensor, "draw survey parameter"]:
         """Draws given `contexts`, of several batches of surveys put together if need be: calling the flows costs more than they do."""
-        surveys, device = len(contexts[0]), self.trained.device
-        out = torch.empty(draws, surveys, len(self.names), device=device)
-        have, left, kept = torch.zeros(surveys, dtype=torch.long, device=device), torch.arange(surveys, device=device), 0.8
-        with _seeded(seed, device):
-            if not self.pooled:
-                return self._of_mixture(contexts, draws)[:draws]
-            for number in range(ROUNDS):
-                if not draws or not len(left):
-                    break
-                proposed, ln_ratio = self._proposed([c[left] for c in contexts], math.ceil(int((draws - have[left]).max()) / kept))
-                if number == ROUNDS - 1:
-                    best = torch.distributions.Categorical(logits=ln_ratio.T).sample((draws,))
-                    proposed, ln_ratio = proposed.gather(0, best[..., None].expand(-1, -1, proposed.shape[-1])), torch.zeros_like(best)
-                keep = torch.rand(ln_ratio.shape, device=device) < ln_ratio.exp()
-                place = have[left] + keep.cumsum(0) - 1
-                row, column = torch.nonzero(keep & (place < draws), as_tuple=True)
-                out[place[row, column], left[column]] = proposed[row, column]
-                have[left] += keep.sum(0)
-                kept = min(max(float(keep.float().mean()), 0.05), 0.9)
-                left = left[have[left] < draws]
-        return out
-
-    def _proposed(self, contexts: Sequence[Tensor], draws: int) -> tuple[Tensor, Tensor]:
-        """At least so many draws of the mixture [draw, survey, parameter], and at each the ln ratio of pool and mixture."""
-        theta = self._of_mixture(contexts, draws)
-        step = max(CHUNK // max(len(contexts[0]), 1), 1)
-        return theta, torch.cat(
-            [pool - mixture for pool, mixture in (self._pool_and_mixture(part, contexts) for part in theta.split(step))]
-        )
-
-    def _of_mixture(self, contexts: Sequence[Tensor], draws: int) -> Float[Tensor, "draw survey parameter"]:
-        """At least so many draws of the mixture, in random order."""
         members = self.trained.estimators
         each, step = math.ceil(draws / len(members)), max(CHUNK // max(len(contexts[0]), 1), 1)
         sizes = [min(step, each - start) for start in range(0, each, step)]
-        out = torch.cat([m.flow.sample((size,), c) for m, c in zip(members, contexts, strict=True) for size in sizes])
-        order = torch.rand(out.shape[:2], device=out.device).argsort(0)  # of each survey its own
-        return out.gather(0, order[..., None].expand_as(out))
-
-    def _pool_and_mixture(self, theta: Tensor, contexts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """ln of the pool, not normalised, and of the mixture [draw, survey]."""
-        each = torch.stack([m.flow.log_prob(theta, c) for m, c in zip(self.trained.estimators, contexts, strict=True)])
-        return each.mean(0), torch.logsumexp(each, 0) - math.log(len(each))
+        if not sizes:
+            return torch.empty(0, len(contexts[0]), len(self.names), device=self.trained.device)
+        with _seeded(seed, self.trained.device):
+            out = torch.cat([m.flow.sample((size,), c) for m, c in zip(members, contexts, strict=True) for size in sizes])
+            order = torch.rand(out.shape[:2], device=out.device).argsort(0)  # of each survey its own: members are not asked alike
+        return out.gather(0, order[:draws, :, None].expand(-1, -1, out.shape[-1]))
 
     @torch.no_grad()
     def log_prob(self, theta: Float[Tensor, "draw survey parameter"], survey: Survey | Packed) -> Float[Tensor, "draw survey"]:
         """ln q(Θ | survey) of each survey; -inf outside the prior."""
         support = self.trained.estimators[0].prior
         inside = torch.isfinite(support.log_prob(theta))
-        safe = torch.where(inside[..., None], theta, support.mean)
-        contexts = self.contexts(survey)
-        pool, mixture = self._pool_and_mixture(safe, contexts)
-        return torch.where(inside, pool - self._ln_normaliser(contexts) if self.pooled else mixture, -torch.inf)
-
-    @torch.no_grad()
-    def held_out(self, theta: Float[Tensor, "survey parameter"], contexts: Sequence[Tensor], draws: int = 99) -> HeldOut:
-        """Whether regions are as large as the errors of surveys with known Θ.
-
-        Args:
-            theta: true parameters.
-            contexts: of the same surveys.
-            draws: of each.
-        """
-        every = torch.cat([theta[None], self.sample_at(contexts, draws)])
-        step, kind = max(CHUNK // max(len(theta), 1), 1), 0 if self.pooled else 1
-        ln_q = torch.cat([self._pool_and_mixture(part, contexts)[kind] for part in every.split(step)])
-        place = (every[1:] < every[0]).sum(0) / draws - 0.5
-        inside = (place.abs() < COVERED / 2).double().mean(1)
-        error = float(inside.std()) / len(inside) ** 0.5 if len(inside) > 1 else math.inf
-        return HeldOut(float((ln_q[1:] > ln_q[0]).float().mean()), float(inside.mean()), error)
-
-    def _ln_normaliser(self, contexts: Sequence[Tensor]) -> Float[Tensor, "survey"]:
-        """ln Z of each survey: mean ratio of pool and mixture at the same points of every base, whatever its company."""
-        members, surveys = self.trained.estimators, len(contexts[0])
-        points = SobolEngine(len(self.names), scramble=True, seed=0).draw(max(NORMALISING // len(members), 1))
-        noise = torch.special.ndtri(points.clamp(1e-6, 1 - 1e-6)).to(self.trained.device)
-        step, ratios = max(CHUNK // max(surveys, 1), 1), []
-        for some in noise.split(step):
-            base = some[:, None].expand(-1, surveys, -1)
-            for member, context in zip(members, contexts, strict=True):
-                pool, mixture = self._pool_and_mixture(member.flow.net(context).transform.inv(base), contexts)
-                ratios.append(pool - mixture)
-        return torch.logsumexp(torch.cat(ratios), 0) - math.log(len(points) * len(members))
+        safe, members = torch.where(inside[..., None], theta, support.mean), self.trained.estimators
+        each = torch.stack([m.flow.log_prob(safe, c) for m, c in zip(members, self.contexts(survey), strict=True)])
+        return torch.where(inside, torch.logsumexp(each, 0) - math.log(len(members)), -torch.inf)
 
 
 class LocalPosterior:

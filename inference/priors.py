@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,9 +27,10 @@ from cigars.schema import Marginal
 if TYPE_CHECKING:
     from cigars.config import Region
 
-__all__ = ["GaussianisingTransform", "Prior", "RegionPrior", "SequentialTransform", "prior_within"]
+__all__ = ["GaussianisingTransform", "Given", "Prior", "RegionPrior", "SequentialTransform", "prior_within"]
 
 EDGE = 1e-5  # of the width of a region: nearer than that float32 does not tell an edge from what is beyond
+FAR = 50.0  # standard deviations of a prior without an edge: where a flow has one
 TINY = 1e-30  # smallest tail probability: 11 sd, where float32 still resolves its logarithm
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -47,6 +48,16 @@ def _mass(low: Tensor, high: Tensor) -> Tensor:
     """Standard normal probability between two limits, by the tail that both are nearer to."""
     turn = torch.where(low + high > 0, -1.0, 1.0)
     return turn * (_ndtr(turn * high) - _ndtr(turn * low))
+
+
+class Given(NamedTuple):
+    """Parameters of a prior given those before them: finite limits, how near is as good as at these, a middle and a unit."""
+
+    low: Tensor
+    high: Tensor
+    edge: Tensor
+    middle: Tensor
+    unit: Tensor
 
 
 class _PriorSupport(constraints.Constraint):
@@ -154,6 +165,9 @@ class Prior(Distribution):
         loc, scale = torch.where(uniform, 0.0, loc), torch.where(uniform, 1.0, scale)
         self.transform = GaussianisingTransform(uniform, loc, scale, self.low, self.high)
         super().__init__(torch.Size(), torch.Size([len(rows)]), validate_args=False)
+        mean, sd = self.mean, self.stddev
+        low, high = (torch.where(edge.isfinite(), edge, mean + side * FAR * sd) for edge, side in ((self.low, -1), (self.high, 1)))
+        self._given = Given(low, high, EDGE * (high - low), mean, sd)
 
     @property
     def support(self) -> constraints.Constraint:
@@ -178,6 +192,10 @@ class Prior(Distribution):
         density = torch.where(t.uniform, -torch.log(torch.where(t.uniform, self.high - self.low, 1.0)), normal)
         inside = (value >= self.low) & (value <= self.high)
         return torch.where(inside, density, -torch.inf).sum(-1)
+
+    def given(self, theta: Float[Tensor, "*sample parameter"], k: int | slice = slice(None)) -> Given:
+        """Where parameters k can be if those before them are as in `theta`; here the same whatever these are."""
+        return Given(*(value[k] for value in self._given))
 
     def _quantile_grid(self) -> Tensor:
         p = (torch.arange(2001, dtype=torch.float32, device=self.low.device) + 0.5) / 2001
@@ -223,17 +241,19 @@ class SequentialTransform(Transform):
         self.centre = torch.tensor(region.centre).to(low)
         self.slope = -(directions / scale).tril(-1).to(low)
         self.below, self.above = (limits / scale).to(low).T
+        self.unit = (1 / scale[:, 0]).to(low)
         self.edge = EDGE * (self.above - self.below)
 
     def __eq__(self, other: object) -> bool:
         names = ("low", "high", "centre", "slope", "below", "above")
         return isinstance(other, SequentialTransform) and all(torch.equal(getattr(self, n), getattr(other, n)) for n in names)
 
-    def _limits(self, offset: Tensor, k: int | slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Limits of parameters k, given the offsets from the centre of those before them."""
-        middle, edge = self.centre[k] + offset @ self.slope.T[:, k], self.edge[k]
+    def given(self, theta: Tensor, k: int | slice = slice(None)) -> Given:
+        """Limits of parameters k given those before them, and where the region has its middle, in units of what those leave open."""
+        middle, edge = self.centre[k] + (theta - self.centre) @ self.slope.T[:, k], self.edge[k]
         low = torch.minimum(torch.maximum(self.low[k], middle + self.below[k]), self.high[k] - 4 * edge)
-        return low, torch.maximum(torch.minimum(self.high[k], middle + self.above[k]), low + 4 * edge)
+        high = torch.maximum(torch.minimum(self.high[k], middle + self.above[k]), low + 4 * edge)
+        return Given(low, high, edge, middle, self.unit[k])
 
     @staticmethod
     def _between(low: Tensor, high: Tensor) -> GaussianisingTransform:
@@ -242,13 +262,13 @@ class SequentialTransform(Transform):
 
     def _at(self, theta: Tensor) -> tuple[GaussianisingTransform, Tensor]:
         """The map between the limits at θ, and θ off their edges."""
-        low, high = self._limits(theta - self.centre)
+        low, high, *_ = self.given(theta)
         return self._between(low, high), torch.minimum(torch.maximum(theta, low + self.edge), high - self.edge)
 
     def _call(self, eta: Tensor) -> Tensor:
         theta = self.centre.expand(eta.shape).clone()
         for k in range(eta.shape[-1]):
-            theta[..., k] = self._between(*self._limits(theta - self.centre, k))(eta[..., k])
+            theta[..., k] = self._between(*self.given(theta, k)[:2])(eta[..., k])
         return theta
 
     def _inverse(self, theta: Tensor) -> Tensor:
@@ -275,12 +295,16 @@ class RegionPrior(Prior):
 
     def inside(self, theta: Float[Tensor, "*sample parameter"]) -> Bool[Tensor, "*sample"]:
         """Which θ are in box and region, edges included."""
-        low, high = self.transform._limits(theta - self.transform.centre)  # type: ignore[attr-defined]
+        low, high, *_ = self.given(theta)
         return ((theta >= low) & (theta <= high)).all(-1)
 
     def log_prob(self, value: Float[Tensor, "*sample parameter"]) -> Float[Tensor, "*sample"]:
         """Log density of the prior without the region, -inf outside of it."""
         return torch.where(self.inside(value), self._ln_density(value, self._plain), -torch.inf)
+
+    def given(self, theta: Float[Tensor, "*sample parameter"], k: int | slice = slice(None)) -> Given:
+        """Where parameters k can be in box and region if those before them are as in `theta`."""
+        return self.transform.given(theta, k)  # type: ignore[attr-defined,no-any-return]
 
     def _quantile_grid(self) -> Tensor:
         points = SobolEngine(len(self.names), scramble=True, seed=0).draw(4096).to(self.low.device)

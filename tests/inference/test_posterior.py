@@ -1,16 +1,13 @@
 """Draws of the global, local and joint posterior, and the range check."""
 
 import math
-from statistics import NormalDist
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.distributions import AffineTransform
 
 from cigars.schema import LOCALS, Marginal, Observations
 from inference.batches import pack, select
-from inference.fit import ENOUGH, _may_be_pooled
 from inference.posterior import GlobalPosterior, LocalPosterior, check_range
 from inference.priors import Prior
 
@@ -29,19 +26,16 @@ PRIOR = Prior(dict.fromkeys("ab", Marginal("normal", 0.0, 50.0, -float("inf"), f
 
 
 class Normal:
-    """A member whose posterior is normal about a mean that every survey has, with a unit base as flows have."""
+    """A member whose posterior is normal about a mean that every survey has."""
 
     prior = PRIOR
 
     def __init__(self, mean, sd):
         self.law = torch.distributions.Normal(torch.tensor(mean), torch.tensor(sd))
-        self.flow = self.net = self
+        self.flow = self
 
     def context(self, summary, packed=None):
         return summary
-
-    def __call__(self, context):
-        return SimpleNamespace(transform=AffineTransform(-self.law.loc / self.law.scale, 1 / self.law.scale))
 
     def sample(self, shape, context):
         return self.law.sample((*shape, len(context)))
@@ -50,107 +44,40 @@ class Normal:
         return self.law.log_prob(theta).sum(-1)
 
 
-def ensemble(*members, pooled=True):
-    trained = SimpleNamespace(estimators=list(members), prior=PRIOR, names=PRIOR.names, device=torch.device("cpu"), pooled=pooled)
+def ensemble(*members):
+    trained = SimpleNamespace(estimators=list(members), prior=PRIOR, names=PRIOR.names, device=torch.device("cpu"))
     posterior = GlobalPosterior(trained)
     posterior.contexts = lambda survey: [torch.zeros(survey, 1) for _ in members]
     return posterior
 
 
-def test_an_ensemble_is_the_logarithmic_pool_of_its_members():
-    """Of normal ones: means and variances averaged with the inverse variances as weights; a mixture is wider and is rejected."""
-    draws, surveys = 20_000, 3
-    means, sds = torch.tensor([[-0.6, 0.3], [0.9, 0.3], [0.2, -1.0]]), torch.tensor([[1.0, 1.0], [1.5, 0.7], [0.8, 1.2]])
-    posterior = ensemble(*(Normal(m.tolist(), s.tolist()) for m, s in zip(means, sds, strict=True)))
-    precision = (sds**-2).mean(0)
-    mean, sd = (means * sds**-2).mean(0) / precision, precision**-0.5
-    found = posterior.sample(draws, surveys, seed=1)
-    assert found.shape == (draws, surveys, 2)
-    error = 5 * draws**-0.5
-    assert bool(((found.mean(0) - mean).abs() < error * sd).all())
-    assert bool(((found.var(0) / sd**2 - 1).abs() < error * 2**0.5).all())
-    first = posterior.sample(1, draws, seed=2)[0]  # of so many surveys: no member may be asked first
-    assert bool(((first.mean(0) - mean).abs() < error * sd).all())
-    mixture = (sds**2 + means**2).mean(0) - means.mean(0) ** 2
-    assert bool(((mixture / sd**2 - 1).abs() > error * 2**0.5).all())
-    exact = torch.distributions.Normal(mean, sd).log_prob(found[:50]).sum(-1)
-    torch.testing.assert_close(posterior.log_prob(found[:50], surveys), exact, atol=0.05, rtol=0)  # ln Z from 128 draws
-
-
-def test_members_that_have_nothing_in_common_still_give_draws():
-    posterior = ensemble(Normal([-40.0, 0.0], [1.0, 1.0]), Normal([40.0, 0.0], [1.0, 1.0]))
-    found = posterior.sample(100, 2)
-    assert bool(torch.isfinite(found).all())
-    assert float(found.abs().max()) < 50
-    assert posterior.sample(0, 2).shape == (0, 2, 2)
-
-
-def test_members_that_are_not_pooled_are_a_mixture():
+def test_an_ensemble_is_the_mixture_of_its_members():
     draws, means = 20_000, torch.tensor([[-1.0, 0.5], [1.0, 0.0]])
-    posterior = ensemble(*(Normal(m.tolist(), [1.0, 1.0]) for m in means), pooled=False)
+    posterior = ensemble(*(Normal(m.tolist(), [1.0, 1.0]) for m in means))
     found = posterior.sample(draws, 2, seed=1)
     error = 5 * draws**-0.5
     assert bool(((found.mean(0) - means.mean(0)).abs() < error * 2**0.5).all())
     assert bool(((found.var(0) - 1 - means.var(0, correction=0)).abs() < error * 4).all())
+    first = posterior.sample(1, draws, seed=2)[0]  # of so many surveys: no member may be asked first
+    assert bool(((first.mean(0) - means.mean(0)).abs() < error * 2**0.5).all())
+    assert posterior.sample(0, 2).shape == (0, 2, 2)
     each = torch.stack([torch.distributions.Normal(m, 1.0).log_prob(found[:9]).sum(-1) for m in means])
     torch.testing.assert_close(posterior.log_prob(found[:9], 2), torch.logsumexp(each, 0) - math.log(2))
 
 
-@pytest.mark.parametrize(("scale", "expected"), [(1.0, 0.5), (1.5, 0.68), (0.6, 0.26)])
-def test_credibility_tells_a_right_pool_from_one_too_narrow_or_too_wide(scale, expected):
-    """Of two parameters: the truth is inside regions of probability 1 - exp(-s² χ² / 2), with errors s times as large as stated."""
-    surveys = 2000
-    theta = scale * torch.randn(surveys, 2, generator=torch.Generator().manual_seed(0))
-    posterior = ensemble(Normal([0.5, 0.0], [1.0, 1.0]), Normal([-0.5, 0.0], [1.0, 1.0]))
-    found = posterior.held_out(theta, posterior.contexts(surveys))
-    assert found.credibility == pytest.approx(1 - 1 / (1 + scale**2), abs=5 * (12 * surveys) ** -0.5)
-    assert found.credibility == pytest.approx(expected, abs=0.04)
-    covered = 2 * NormalDist().cdf(NormalDist().inv_cdf(0.84) / scale) - 1
-    assert found.coverage == pytest.approx(covered, abs=5 * found.coverage_error + 0.005)  # intervals of 99 draws end between two
-    assert found.coverage_error == pytest.approx((covered * (1 - covered) / 2 / surveys) ** 0.5, rel=0.1)  # two independent parameters
-
-
-@pytest.mark.parametrize(
-    ("surveys", "scale", "expected"), [(2000, 1.0, True), (2000, 1.2, False), (2000, 0.8, False), (ENOUGH - 1, 1.0, False)]
-)
-def test_members_are_pooled_where_enough_held_out_surveys_allow_it(surveys, scale, expected):
-    """Errors of a fifth more or less than stated have credibilities of .59 and .39, 14 and 17 standard errors of 2,000 surveys off."""
-
-    model = ensemble(Normal([0.5, 0.0], [1.0, 1.0]), Normal([-0.5, 0.0], [1.0, 1.0]), pooled=False).trained
-    theta = scale * torch.randn(surveys, 2, generator=torch.Generator().manual_seed(4))
-    assert _may_be_pooled(model, torch.zeros(surveys, 1), SimpleNamespace(theta=theta)) == expected
-
-
-def test_members_that_are_right_jointly_and_too_narrow_singly_are_not_pooled():
-    """Errors with the right law of their size but always the same in both parameters: 68 % intervals hold 1 - exp(-.994²) = .63 of them."""
-    model = ensemble(Normal([0.5, 0.0], [1.0, 1.0]), Normal([-0.5, 0.0], [1.0, 1.0]), pooled=False).trained
-    right = torch.randn(4000, 2, generator=torch.Generator().manual_seed(4))
-    wrong = right.square().mean(1, keepdim=True).sqrt().expand(-1, 2) * right[:, :1].sign()
-    posterior = ensemble(Normal([0.5, 0.0], [1.0, 1.0]), Normal([-0.5, 0.0], [1.0, 1.0]))
-    found = posterior.held_out(wrong, posterior.contexts(4000))
-    assert found.credibility == pytest.approx(0.5, abs=5 * (12 * 4000) ** -0.5)
-    assert found.coverage == pytest.approx(1 - math.exp(-(0.9945**2)), abs=5 * found.coverage_error)
-    assert _may_be_pooled(model, torch.zeros(4000, 1), SimpleNamespace(theta=right))
-    assert not _may_be_pooled(model, torch.zeros(4000, 1), SimpleNamespace(theta=wrong))
-
-
-@pytest.mark.parametrize("pooled", [False, True])
-def test_a_trained_ensemble_is_normalised_and_drawn_from_as_its_density_says(run, source, pooled):
-    """Mean of q over the mixture's density at draws of the mixture is one, but for the error of ln Z; so is that of the mixture over q."""
+def test_a_trained_ensemble_is_drawn_from_as_its_density_says(run, source):
+    """Mean density of each member over that of the ensemble is one at draws of the ensemble, and not at those of a member."""
     trained, _ = run
     posterior, packed = GlobalPosterior(trained), pack(source(10**6, 2), run[0].names)
-    posterior.pooled = pooled
     contexts = posterior.contexts(packed)
-
-    def mixture(theta):
-        return torch.stack([m.flow.log_prob(theta, c) for m, c in zip(trained.members, contexts, strict=True)]).exp().mean(0).log()
-
+    draws = posterior.sample(8000, packed, 3)
     with torch.no_grad():
-        of_mixture = torch.cat([m.flow.sample((4000,), c) for m, c in zip(trained.members, contexts, strict=True)])
-        for theta, sign in ((of_mixture, 1), (posterior.sample(len(of_mixture), packed, 3), -1)):
-            weight = (sign * (posterior.log_prob(theta, packed) - mixture(theta))).double().exp()
-            error = weight.std(0) / len(weight) ** 0.5
-            assert bool(((weight.mean(0) - 1).abs() < 5 * error + 0.05).all())
+        for member, context in zip(trained.members, contexts, strict=True):
+            of_member = member.flow.sample((8000,), context)
+            for theta, expected in ((draws, True), (of_member, False)):
+                weight = (member.flow.log_prob(theta, context) - posterior.log_prob(theta, packed)).double().exp()
+                error = weight.std(0) / len(weight) ** 0.5
+                assert bool(((weight.mean(0) - 1).abs() < 5 * error).all()) == expected
 
 
 def test_the_posterior_does_not_depend_on_order_padding_or_company(run, source):

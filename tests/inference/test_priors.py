@@ -183,7 +183,7 @@ def test_a_posterior_on_a_region_has_neither_draws_nor_density_outside():
     member = GlobalEstimator(prior, Whitening.fit(summary), hidden=16, transforms=2).eval()
 
     class Trained:
-        estimators, names, pooled, device = [member], prior.names, False, torch.device("cpu")
+        estimators, names, device = [member], prior.names, torch.device("cpu")
 
         def __init__(self):
             self.prior, self.summary = Prior(CUT), lambda packed: packed
