@@ -105,7 +105,7 @@ def spline_flow(prior: Prior, context: int, hidden: int, transforms: int, bins: 
         "zuko_nsf", z_score_theta="none" if truncated else "transform_to_unconstrained", z_score_x="none", x_dist=prior,
         hidden_features=(hidden, hidden), num_transforms=transforms, num_bins=bins,
     )  # fmt: skip
-    flow = build(prior.sample((8,)), torch.zeros(8, context))
+    flow = build(prior.sample((8,)).cpu(), torch.zeros(8, context))  # shapes alone count
     steps = list(flow.net.transform.transforms)
     first, splines = ([TruncatedNormalLayer(prior)], steps) if truncated else ([steps[0], Recentre(size)], steps[1:])
     flow.net.transform.transforms = nn.ModuleList([*first, *map(Autoregressive.of, splines)])

@@ -2,7 +2,7 @@ r"""Independent priors as one torch distribution, and the map that makes them st
 
 Each parameter has the density of its `Marginal`: uniform, or normal truncated to [low, high]. The map
 $\eta = \Phi^{-1}(F(\theta))$, with $F$ the prior's distribution function, takes the prior's support onto the real line and
-the prior onto a standard normal; a flow over $\eta$ can therefore leak no probability outside the prior.
+the prior onto a standard normal. A flow over θ has the same support by what `Prior.given` says of each parameter (`truncated_normal`).
 
 A prior cut to a region has edges that are oblique. Where each direction of the region bounds one parameter given those before it
 (`cigars.truncation`), the support is still known one parameter at a time, $a_k(\theta_{<k}) < \theta_k < b_k(\theta_{<k})$, and the same
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GaussianisingTransform", "Given", "Prior", "RegionPrior", "SequentialTransform", "prior_within"]
 
+STEPS = 4  # of float32, nearer than which an edge is as good as reached
 EDGE = 1e-5  # of the width of a region: nearer than that float32 does not tell an edge from what is beyond
 FAR = 50.0  # standard deviations of a prior without an edge: where a flow has one
 TINY = 1e-30  # smallest tail probability: 11 sd, where float32 still resolves its logarithm
@@ -61,7 +62,7 @@ class Given(NamedTuple):
 
 
 class _PriorSupport(constraints.Constraint):
-    """Support of a `Prior`; carries the prior so that `biject_to`, which sbi calls, finds its Gaussianising map."""
+    """Support of a `Prior`; carries the prior so that `biject_to`, which sbi calls for runs of former versions, finds its map."""
 
     event_dim = 1
 
@@ -165,9 +166,7 @@ class Prior(Distribution):
         loc, scale = torch.where(uniform, 0.0, loc), torch.where(uniform, 1.0, scale)
         self.transform = GaussianisingTransform(uniform, loc, scale, self.low, self.high)
         super().__init__(torch.Size(), torch.Size([len(rows)]), validate_args=False)
-        mean, sd = self.mean, self.stddev
-        low, high = (torch.where(edge.isfinite(), edge, mean + side * FAR * sd) for edge, side in ((self.low, -1), (self.high, 1)))
-        self._given = Given(low, high, EDGE * (high - low), mean, sd)
+        self._given: Given | None = None
 
     @property
     def support(self) -> constraints.Constraint:
@@ -195,6 +194,10 @@ class Prior(Distribution):
 
     def given(self, theta: Float[Tensor, "*sample parameter"], k: int | slice = slice(None)) -> Given:
         """Where parameters k can be if those before them are as in `theta`; here the same whatever these are."""
+        if self._given is None:
+            mean, sd = self.mean, self.stddev
+            low, high = (torch.where(edge.isfinite(), edge, mean + side * FAR * sd) for edge, side in ((self.low, -1), (self.high, 1)))
+            self._given = Given(low, high, STEPS * torch.finfo(low.dtype).eps * torch.maximum(low.abs(), high.abs()), mean, sd)
         return Given(*(value[k] for value in self._given))
 
     def _quantile_grid(self) -> Tensor:

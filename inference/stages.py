@@ -238,7 +238,7 @@ class Stages:
 
         history = optimise(
             ensemble, ensemble.loss, batches, lambda: float(ensemble.mixture_loss(held_theta, held_table).mean()), settings,
-            self.folder / "heads.pt", self.report, "global",  # global.pt held heads with another first layer
+            self.folder / "global.pt", self.report, "global",
         )  # fmt: skip
         ensemble.write_back()
         for member in members:

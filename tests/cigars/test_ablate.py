@@ -72,7 +72,7 @@ def test_an_interrupted_ablation_goes_on(made, workplace, tmp_path):
     """Interrupted in the flow of the second variant: what is there is read, and the result is the same."""
     folder, found = made
     shutil.copytree(folder, tmp_path / "f")
-    for name in ("heads.pt", "judged.pt"):
+    for name in ("global.pt", "judged.pt"):
         (tmp_path / "f" / "without-host-photometry-supernova-stretch" / "checkpoints" / name).unlink()
     config, stages = load_config(workplace.config, ["training.ensemble=1"]), []
 

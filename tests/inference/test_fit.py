@@ -10,6 +10,7 @@ import torch
 import inference.fit as module
 from benchmarks.linear_gaussian import MARGINALS, GaussianSurvey, configuration, gap, log_normal, measure
 from inference.batches import pack
+from inference.checkpoints import prepare
 from inference.fit import fit, random_hiding, split, stream
 from inference.posterior import GlobalPosterior
 
@@ -145,3 +146,14 @@ def test_hiding_at_random_hits_the_asked_share():
     assert abs(float(torch.isnan(hidden.m).float().mean()) - 0.1) < 5 * (0.09 / 4000) ** 0.5
     assert abs(float(torch.isnan(hidden.z_spec).float().mean()) - 0.5) < 5 * (0.25 / 4000) ** 0.5
     assert torch.equal(torch.isnan(hidden.mag), torch.isnan(hidden.mag_err))
+
+
+def test_a_training_by_former_networks_is_not_continued(tmp_path):
+    """Their heads have as many weights of the same shapes as those of now, behind another first layer."""
+    marker = prepare(tmp_path, "abc", resume=False) / "training.json"
+    assert prepare(tmp_path, "abc", resume=True) == marker.parent
+    kept = json.loads(marker.read_text())
+    for former in ({"fingerprint": "abc"}, kept | {"networks": kept["networks"] - 1}):
+        marker.write_text(json.dumps(former))
+        with pytest.raises(ValueError, match=r"expected a training by networks of this version, got one by others; begin again"):
+            prepare(tmp_path, "abc", resume=True)

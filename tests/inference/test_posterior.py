@@ -60,7 +60,8 @@ def test_an_ensemble_is_the_mixture_of_its_members():
     assert bool(((found.var(0) - 1 - means.var(0, correction=0)).abs() < error * 4).all())
     first = posterior.sample(1, draws, seed=2)[0]  # of so many surveys: no member may be asked first
     assert bool(((first.mean(0) - means.mean(0)).abs() < error * 2**0.5).all())
-    assert posterior.sample(0, 2).shape == (0, 2, 2)
+    for draws in (0, 1, 3):  # no multiple of the members
+        assert posterior.sample(draws, 2).shape == (draws, 2, 2)
     each = torch.stack([torch.distributions.Normal(m, 1.0).log_prob(found[:9]).sum(-1) for m in means])
     torch.testing.assert_close(posterior.log_prob(found[:9], 2), torch.logsumexp(each, 0) - math.log(2))
 

@@ -19,7 +19,7 @@ def law_of(prior, theta, mean, ln_sd):
     given = prior.given(theta)
     loc, sd = given.middle + given.unit * mean, given.unit * torch.exp(ln_sd)
     low, high = ((limit - loc) / sd for limit in (given.low, given.high))
-    return stats.truncnorm(*(v.double().numpy() for v in (low, high, loc, sd))), ((low < 3) & (high > -3)).all(1).numpy()
+    return stats.truncnorm(*(v.double().numpy() for v in (low, high, loc, sd))), ((low < 3) & (high > -3)).all(-1).numpy()
 
 
 @pytest.mark.parametrize("prior", [Prior(MIXED), prior_within(CUT, REGION)])
@@ -56,9 +56,9 @@ def test_the_layer_has_an_inverse_and_the_determinant_of_its_jacobian(prior):
 @pytest.mark.parametrize("prior", [Prior(MIXED), prior_within(CUT, REGION)])
 def test_far_predictions_and_points_on_edges_have_finite_densities_and_gradients(prior):
     theta = prior.sample((64,), torch.Generator().manual_seed(2))
-    theta[::2] = torch.minimum(torch.maximum(theta[::2] + 100, prior.low), prior.high)[:32]
-    given = prior.given(theta)
-    theta = torch.where(theta > given.high, given.high, theta)
+    for k in range(len(prior.names)):  # those before it decide where the edges of a region are
+        given = prior.given(theta, k)
+        theta[:20, k], theta[20:40, k] = (limit.expand(64)[:20] for limit in (given.low, given.high))
     for offset in (-40.0, 0.0, 40.0):
         for ln_sd in (-6.0, 0.0, 4.0):
             mean, spread = torch.full_like(theta, offset).requires_grad_(), torch.full_like(theta, ln_sd).requires_grad_()
@@ -67,6 +67,54 @@ def test_far_predictions_and_points_on_edges_have_finite_densities_and_gradients
             for value in (z, slope, mean.grad, spread.grad):
                 assert bool(torch.isfinite(value).all()), (offset, ln_sd)
             assert bool(torch.isfinite(TruncatedNormal(prior, mean.detach(), spread.detach()).inv(torch.randn(64, len(prior.names)))).all())
+
+
+@torch.no_grad()
+def test_tails_and_edges_keep_their_digits():
+    """To 5 sd in z, where a distribution function without a tail or a cut at the edge would show."""
+    prior = Prior({"a": MIXED["a"], "b": MIXED["b"]})
+    z = torch.linspace(-5, 5, 101)[:, None].expand(-1, 2)
+    for mean, ln_sd in ((-1.8, -2.0), (0.0, -1.0), (1.8, -2.0)):
+        theta = TruncatedNormal(prior, torch.full((2,), mean), torch.full((2,), ln_sd)).inv(z)
+        law, _ = law_of(prior, theta, torch.full((2,), mean), torch.full((2,), ln_sd))
+        below = np.where(z < 0, law.ppf(stats.norm.cdf(z.double())), law.isf(stats.norm.sf(z.double())))
+        np.testing.assert_allclose(theta, below, atol=3e-6)  # float32 of -12 is 1e-6
+        again = TruncatedNormal(prior, torch.full((2,), mean), torch.full((2,), ln_sd))(theta)
+        np.testing.assert_allclose(again[:, 1], z[:, 1], atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_mean_far_outside_counts_as_one_three_sd_outside():
+    prior = Prior({"a": MIXED["a"]})
+    given, theta = prior.given(torch.zeros(1, 1)), prior.sample((50,), torch.Generator().manual_seed(5))
+    ln_sd = torch.full((1,), -1.0)
+    at_three = (given.low - given.middle) / given.unit - 3 * ln_sd.exp()
+    far, near = (TruncatedNormal(prior, mean, ln_sd).call_and_ladj(theta) for mean in (torch.full((1,), -40.0), at_three))
+    torch.testing.assert_close(far[0], near[0])
+    torch.testing.assert_close(far[1], near[1])
+
+
+@torch.no_grad()
+def test_an_untrained_flow_is_normalised_on_a_region():
+    """With splines that do something, over points thrown into the box; without the region's limits in the density it is not."""
+    prior, (low, high) = prior_within(CUT, REGION), torch.tensor([[m.low, m.high] for m in CUT.values()]).T
+    torch.manual_seed(3)
+    flow = spline_flow(prior, 8, 16, 2)
+    for weight in flow.net.parameters():
+        weight.add_(0.1 * torch.randn_like(weight))
+    points = low + (high - low) * torch.rand(400_000, 3, generator=torch.Generator().manual_seed(6))
+    points = points[prior.inside(points)]
+    context = torch.tensor([[0.3, -0.5, 0.5, 0.0, -0.3, 0.2, 0.1, -0.1]])
+
+    def mass(flow):
+        each = flow.log_prob(points[:, None], context)[:, 0].double().exp() * float((high - low).prod())
+        return float(each.sum()) / 400_000, float(each.std()) * len(points) ** 0.5 / 400_000
+
+    right, error = mass(flow)
+    assert right == pytest.approx(1, abs=5 * error + 0.01)
+    flow.net.transform.transforms[0].prior = Prior(CUT)
+    wrong, error = mass(flow)
+    assert wrong < 1 - 5 * error
 
 
 @torch.no_grad()
