@@ -154,12 +154,14 @@ class GlobalEstimator(nn.Module):
     def fit_skip(
         self, summary: Float[Tensor, "survey summary"], theta: Float[Tensor, "survey parameter"], penalty: float = 30.0
     ) -> GlobalEstimator:
-        """Start means at the ridge regression of Θ on the whitened summary, and sd at its residuals; returns itself."""
+        """Start means at the ridge regression of Θ on the whitened summary, sd at errors of surveys left out of it; returns itself."""
         w, given = self.whitening(summary).double(), self.prior.given(theta)
         place = ((theta - given.middle) / given.unit).double()
         mean = place.mean(0)
-        weight = torch.linalg.solve(w.T @ w + penalty * torch.eye(w.shape[1], dtype=w.dtype, device=w.device), w.T @ (place - mean))
-        residual = place - mean - w @ weight
+        inverse = torch.linalg.inv(w.T @ w + penalty * torch.eye(w.shape[1], dtype=w.dtype, device=w.device))
+        weight = inverse @ w.T @ (place - mean)
+        leverage = 1 / len(w) + ((w @ inverse) * w).sum(1)
+        residual = (place - mean - w @ weight) / (1 - leverage)[:, None]
         with torch.no_grad():
             self.skip.weight.copy_(weight.T)
             self.skip.bias.copy_(mean)

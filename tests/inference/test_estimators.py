@@ -88,6 +88,20 @@ def test_the_estimator_is_what_sbi_expects(estimator):
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_few_surveys_start_as_wide_as_their_errors_on_others():
+    """As many components as half of the surveys: residuals of the regression are too small by far."""
+    prior, generator = Prior(UNIFORM), torch.Generator().manual_seed(3)
+    theta = prior.sample((1080,), generator)
+    summary = torch.cat([theta + 0.3 * torch.randn(1080, 2, generator=generator), torch.randn(1080, 38, generator=generator)], 1)
+    net = GlobalEstimator(prior, Whitening.fit(summary)).fit_skip(summary[:80], theta[:80], penalty=1.0).eval()
+    given = prior.given(theta)
+    mean, ln_sd = net.context(summary)[:, :4].split(2, 1)
+    error = ((theta - given.middle) / given.unit - mean) / ln_sd.exp()
+    assert bool(((error[80:].std(0) - 1).abs() < 0.4).all())  # five errors of a spread by 80
+    assert bool((error[:80].std(0) < 0.7).all())
+
+
 def test_a_learned_encoder_wants_objects():
     o = observations(20, 2)
     net = GlobalEstimator(Prior(UNIFORM), Whitening(5, 5), SetEncoder(Standardiser(2).fit(o)))
