@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from cigars.schema import FIDUCIAL, RANDOM_STREAM, Globals, Marginal
+from cigars.schema import FIDUCIAL, Globals, Marginal
 
 __all__ = [
     "Config",
@@ -436,15 +436,6 @@ class Config(_Frozen):
         """The same with the default prior in ΛCDM."""
         supernovae = self.supernovae.model_copy(update={"cosmology": "LCDM"})
         return self.model_copy(update={"prior": PriorConfig(), "supernovae": supernovae})
-
-    @property
-    def random_stream(self) -> int:
-        """Version of the simulator's random stream, for fingerprints.
-
-        Version 4 exposes surveys of a given number for as long as those of the default prior; all others are what they were in 3.
-        """
-        exposed_anew = self.size.expected_supernovae is not None and self != self.of_default_prior()
-        return RANDOM_STREAM if exposed_anew else 3
 
     def updated(self, **changes: Any) -> Config:
         """A copy with dotted keys replaced: `config.updated(**{"size.capacity": 100})`; raises ConfigError."""

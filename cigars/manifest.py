@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cigars.config import Config, TrainingConfig, fingerprint
 from cigars.files import FileError
+from cigars.schema import RANDOM_STREAM
 
 __all__ = ["Manifest", "Record", "numbers", "parsed", "spans"]
 
@@ -34,7 +35,7 @@ class Manifest(_Stored):
     def expected_fingerprint(self) -> str:
         """Identity of the surveys, the simulator's random stream included; a configuration's name and its training do not change them."""
         simulated = self.configuration.model_copy(update={"name": "", "training": TrainingConfig()})
-        return fingerprint(simulated, self.hosts, self.stream, simulated.random_stream)
+        return fingerprint(simulated, self.hosts, self.stream, RANDOM_STREAM)
 
 
 class Record(_Stored):

@@ -24,7 +24,7 @@ from cigars.ingest import ingest
 from cigars.memory import gives_back
 from cigars.posterior_file import read_posterior, save_posterior
 from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
-from cigars.schema import COSMOLOGY, Globals, Survey
+from cigars.schema import COSMOLOGY, RANDOM_STREAM, Globals, Survey
 from cigars.scores import joint_scores
 from cigars.targets import TargetWarning, target_hash
 from cigars.truncation import draw_prior, read_rounds
@@ -174,7 +174,7 @@ def run_fingerprint(config: Config) -> str:
     """Identity of a training: configuration, the data behind the hosts' photometry, and the random stream of the simulator."""
     from simulators.hosts import bank_fingerprint
 
-    return fingerprint(config, bank_fingerprint(config.hosts), config.random_stream)
+    return fingerprint(config, bank_fingerprint(config.hosts), RANDOM_STREAM)
 
 
 @gives_back

@@ -33,9 +33,9 @@ __all__ = [
 COSMOLOGY = ("Om0", "Ode0", "w0", "wa")
 """The parameters of the expansion history."""
 
-RANDOM_STREAM = 4
+RANDOM_STREAM = 5
 """Raised whenever the simulator makes another survey of the same key: a part of fingerprints, so that a store or a training begun with the
-simulator of before is not continued (`Config.random_stream`)."""
+simulator of before is not continued."""
 
 Array = Any  # a numpy, JAX or torch array: the schema does not choose the framework
 

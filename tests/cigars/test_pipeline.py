@@ -144,14 +144,7 @@ def test_another_random_stream_is_another_run_and_another_store(monkeypatch):
     config = load_config("demo")
     store = manifest.Manifest(configuration=config, hosts="h", stream="s", shard=4, fingerprint="")
     before = pipeline.run_fingerprint(config), store.expected_fingerprint
-    monkeypatch.setattr("cigars.config.RANDOM_STREAM", -1)
+    monkeypatch.setattr("cigars.pipeline.RANDOM_STREAM", -1)
+    monkeypatch.setattr("cigars.manifest.RANDOM_STREAM", -1)
     after = pipeline.run_fingerprint(config), store.expected_fingerprint
     assert all(a != b for a, b in zip(before, after, strict=True))
-
-
-def test_the_stream_is_new_only_where_surveys_are_exposed_anew():
-    area = {"size.expected_supernovae": "none", "size.area_deg2": 10.0, "size.duration_yr": 1.0, "hosts.redshift_density": "volume"}
-    narrow = {"prior.Om0": {"uniform": [0.1, 0.6]}}
-    new = [Config().updated(**narrow), Config().updated(**{"supernovae.cosmology": "flat-LCDM"})]
-    old = [Config(), load_config("lsst-16k"), load_config("lsst-any"), Config().updated(**narrow, **area)]
-    assert [c.random_stream for c in new + old] == [4, 4, 3, 3, 3, 3]
