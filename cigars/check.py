@@ -55,7 +55,7 @@ class Checked(NamedTuple):
     """What `check` found.
 
     Attributes:
-        rows: tests "statistics", "all statistics", "network summary", "summary density" (of runs that learned it), "objects together"
+        rows: tests "statistics", "all statistics", "network summary", "summary density", "objects together"
             and "odd objects", judged at `level`.
         checks: the numbers behind them.
         passed: whether no test rejects.
@@ -207,13 +207,10 @@ def compared(
     ends = np.cumsum([len(o.inputs) for o in observed])[:-1]
     objects = [Typicality(*parts) for parts in zip(*(np.split(leaf, ends) for leaf in every), strict=True)]
     statistics, together = _statistics_checks(simulated, known, observed), _objects_checks(simulated, known, observed, among)
-    summary = _summary_checks(trained, simulated, known, observed)
-    density = _density_checks(trained, simulated, known, observed)
+    summary, density = (of(trained, simulated, known, observed) for of in (_summary_checks, _density_checks))
     odd = [odd_share(np.append(of.p_value, np.zeros(beyond)), len(common)) for of, beyond in zip(objects, outside, strict=True)]
     alone = [Family([of], np.empty((0, 1))) for of in odd]  # to look for neighbours of every simulated object would take too long
-    tests = [[*both, *others] for both, *others in zip(statistics, summary, together, alone, strict=True)]
-    if density:
-        tests = [[*before, last] for before, last in zip(tests, density, strict=True)]
+    tests = [[*both, *others] for both, *others in zip(statistics, summary, density, together, alone, strict=True)]
     return list(zip(tests, objects, strict=True))
 
 
@@ -246,13 +243,10 @@ def _summary_checks(trained: Any, simulated: Sequence[Seen], known: np.ndarray, 
 
 
 def _density_checks(trained: Any, simulated: Sequence[Seen], known: np.ndarray, observed: Sequence[Seen]) -> list[Family]:
-    """Learned density of the summary; none where the run has not learned it."""
+    """Learned density of the summary."""
     import torch
 
     from inference.misspecification import comparable, unlikely
-
-    if trained.density is None:
-        return []
 
     def ln_density(surveys: Sequence[Seen]) -> np.ndarray:
         with torch.no_grad():

@@ -15,32 +15,18 @@ import torch.nn.functional as F
 import zuko
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import AffineTransform, Transform
+from torch.distributions import Transform
 from zuko.flows.autoregressive import MaskedAutoregressiveTransform
 
 from .batches import Packed
 from .embedding import SetEncoder
 from .priors import Prior
+from .regression import ridge
 from .splines import invert_spline
 from .standardise import Whitening
 from .truncated_normal import TruncatedNormalLayer
 
 __all__ = ["GlobalEstimator", "spline_flow"]
-
-
-class Recentre(zuko.lazy.LazyTransform):
-    """u = (η - μ) / σ with μ the first and ln σ the second `features` entries of the context: the layer of runs of former versions."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.features = features
-
-    def forward(self, c: Tensor | None = None) -> Transform:
-        if c is None:
-            raise ValueError("recentring: expected a context, got none; condition the flow")
-        mean, ln_sd = c[..., : self.features], c[..., self.features : 2 * self.features]
-        scale = torch.exp(-ln_sd)
-        return zuko.transforms.DependentTransform(AffineTransform(-mean * scale, scale), 1)
 
 
 class OneByOne(zuko.transforms.AutoregressiveTransform):
@@ -88,7 +74,7 @@ class Autoregressive(MaskedAutoregressiveTransform):
         return OneByOne(self, c)
 
 
-def spline_flow(prior: Prior, context: int, hidden: int, transforms: int, bins: int = 8, truncated: bool = True) -> nn.Module:
+def spline_flow(prior: Prior, context: int, hidden: int, transforms: int, bins: int = 8) -> nn.Module:
     """sbi's neural spline flow behind normal laws on the support of a prior.
 
     Args:
@@ -96,19 +82,15 @@ def spline_flow(prior: Prior, context: int, hidden: int, transforms: int, bins: 
         context: length of the condition, at least twice the number of parameters.
         hidden: units of both hidden layers of each transform.
         transforms, bins: number of transforms, and bins of their splines.
-        truncated: False for runs of former versions, which had normal laws of θ made standard normal under the prior (`Recentre`).
     """
     from sbi.neural_nets import posterior_nn  # seconds to import
 
-    size = len(prior.names)
     build = posterior_nn(
-        "zuko_nsf", z_score_theta="none" if truncated else "transform_to_unconstrained", z_score_x="none", x_dist=prior,
-        hidden_features=(hidden, hidden), num_transforms=transforms, num_bins=bins,
-    )  # fmt: skip
+        "zuko_nsf", z_score_theta="none", z_score_x="none", hidden_features=(hidden, hidden), num_transforms=transforms, num_bins=bins
+    )
     flow = build(prior.sample((8,)).cpu(), torch.zeros(8, context))  # shapes alone count
-    steps = list(flow.net.transform.transforms)
-    first, splines = ([TruncatedNormalLayer(prior)], steps) if truncated else ([steps[0], Recentre(size)], steps[1:])
-    flow.net.transform.transforms = nn.ModuleList([*first, *map(Autoregressive.of, splines)])
+    splines = map(Autoregressive.of, flow.net.transform.transforms)
+    flow.net.transform.transforms = nn.ModuleList([TruncatedNormalLayer(prior), *splines])
     return flow
 
 
@@ -121,7 +103,6 @@ class GlobalEstimator(nn.Module):
         encoder: learned set encoder, or None.
         hidden, transforms: of the flow.
         dropout: on the whitened components, before the small network.
-        truncated: as in `spline_flow`.
     """
 
     flow: Any
@@ -134,7 +115,6 @@ class GlobalEstimator(nn.Module):
         hidden: int = 64,
         transforms: int = 3,
         dropout: float = 0.15,
-        truncated: bool = True,
     ) -> None:
         super().__init__()
         self.prior, self.whitening, self.encoder = prior, whitening, encoder
@@ -147,25 +127,18 @@ class GlobalEstimator(nn.Module):
         self.features = nn.Linear(128, features)
         self.correction = nn.Linear(128, 2 * size)
         self.ln_sd = nn.Parameter(torch.zeros(size))
-        self.flow = spline_flow(prior, 2 * size + features, hidden, transforms, truncated=truncated)
+        self.flow = spline_flow(prior, 2 * size + features, hidden, transforms)
         nn.init.zeros_(self.correction.weight)
         nn.init.zeros_(self.correction.bias)
 
-    def fit_skip(
-        self, summary: Float[Tensor, "survey summary"], theta: Float[Tensor, "survey parameter"], penalty: float = 30.0
-    ) -> GlobalEstimator:
+    def fit_skip(self, summary: Float[Tensor, "survey summary"], theta: Float[Tensor, "survey parameter"]) -> GlobalEstimator:
         """Start means at the ridge regression of Θ on the whitened summary, sd at errors of surveys left out of it; returns itself."""
-        w, given = self.whitening(summary).double(), self.prior.given(theta)
-        place = ((theta - given.middle) / given.unit).double()
-        mean = place.mean(0)
-        inverse = torch.linalg.inv(w.T @ w + penalty * torch.eye(w.shape[1], dtype=w.dtype, device=w.device))
-        weight = inverse @ w.T @ (place - mean)
-        leverage = 1 / len(w) + ((w @ inverse) * w).sum(1)
-        residual = (place - mean - w @ weight) / (1 - leverage)[:, None]
+        given = self.prior.given(theta)
+        found = ridge(self.whitening(summary), (theta - given.middle) / given.unit)
         with torch.no_grad():
-            self.skip.weight.copy_(weight.T)
-            self.skip.bias.copy_(mean)
-            self.ln_sd.copy_(residual.std(0).clamp(min=1e-3).log())
+            self.skip.weight.copy_(found.weight.T)
+            self.skip.bias.copy_(found.bias)
+            self.ln_sd.copy_(found.errors.std(0).clamp(min=1e-3).log())
         return self
 
     def _condition(self, summary: Tensor, learned: Tensor | None) -> Tensor:

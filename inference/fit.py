@@ -116,7 +116,6 @@ def fit(
             "fixed": dict(config.fixed), "pilots": _pilot_shapes(summary), "few": getattr(summary, "few", 0),
             "centring": _centring(summary), "anchored": getattr(summary, "anchored", False),
             "summary": int(table.shape[1]), "components": [m.whitening.projection.shape[1] for m in members],
-            "density": True, "truncated": True,
         },
         "number_range": sizes, "curves": {**curves, "density": density_curve, "local": local_curve},
         "split": split(config.training)._asdict(),

@@ -34,7 +34,7 @@ from .train import load_checkpoint, save_checkpoint
 
 __all__ = ["FORMAT", "Trained", "build_summary", "load_run", "save_run", "versions"]
 
-FORMAT = 5
+FORMAT = 6
 META, WEIGHTS = "run.json", "weights.pt"
 DAMAGED = (ValueError, LookupError, TypeError, AttributeError, RuntimeError, ArithmeticError)  # what reading damaged metadata raises
 
@@ -46,7 +46,7 @@ class Trained(nn.Module):
         summary: fixed summary of packed surveys.
         members: global estimators of the ensemble.
         local: per-object estimator.
-        density: of summaries; None in runs of former versions, whose surveys are not judged by it.
+        density: of summaries.
         meta: plain values: `configuration`, `fingerprint`, `versions`, `marginals`, `architecture`, `curves`, `number_range`, ...
     """
 
@@ -56,7 +56,7 @@ class Trained(nn.Module):
         members: list[GlobalEstimator],
         local: LocalEstimator,
         meta: dict[str, Any],
-        density: SummaryDensity | None = None,
+        density: SummaryDensity,
     ) -> None:
         super().__init__()
         self.summary, self.members, self.local, self.meta, self.density = summary, nn.ModuleList(members), local, meta, density
@@ -91,17 +91,16 @@ def build_summary(architecture: Mapping[str, Any], distance: DistanceTable, prio
     if architecture["encoder"] != "score":
         return moments
     pilots = [Pilot(Whitening(*shape), size, torch.zeros(2, size)) for shape in architecture["pilots"]]
-    score = ScoreNetwork(prior, bands, architecture["fixed"], centring=architecture.get("centring", 0))  # former runs: polynomials
-    # former runs: all objects, no anchor
-    return OneStep(moments, score, pilots, int(architecture.get("few", 0)), bool(architecture.get("anchored", False)))
+    score = ScoreNetwork(prior, bands, architecture["fixed"], centring=architecture["centring"])
+    return OneStep(moments, score, pilots, architecture["few"], architecture["anchored"])
 
 
 def build_members(architecture: Mapping[str, Any], summary: nn.Module, prior: Prior, components: list[int]) -> list[GlobalEstimator]:
     """Global estimators of the right shapes; each ensemble member has its own encoder if there is a learned one."""
-    members, truncated = [], bool(architecture.get("truncated", False))  # former runs: normal laws of what the prior makes normal
+    members = []
     for kept in components:
         encoder = None if architecture["encoder"] in ("score", "moments") else SetEncoder(summary.standardiser)  # type: ignore[arg-type]
-        members.append(GlobalEstimator(prior, Whitening(architecture["summary"], kept), encoder, truncated=truncated))
+        members.append(GlobalEstimator(prior, Whitening(architecture["summary"], kept), encoder))
     return members
 
 
@@ -156,7 +155,7 @@ def load_run(path: Path, device: str | torch.device = "cpu", fingerprint: str | 
 def _check_sizes(architecture: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> None:
     """Refuse networks that are larger than their weights, before they are given memory."""
     largest = max(size for tensor in state.values() for size in (0, *tensor.shape))
-    plain = [*(architecture[name] for name in ("bands", "regressor_width", "summary")), architecture.get("centring", 0)]
+    plain = (architecture[name] for name in ("bands", "regressor_width", "summary", "centring"))
     sizes = [*plain, *architecture["components"], *(size for shape in architecture["pilots"] for size in shape)]
     if not all(isinstance(size, int) and 0 <= size <= largest for size in sizes):
         raise ValueError(f"expected sizes from 0 to {largest}, those of the weights, got {sizes}")
@@ -170,7 +169,7 @@ def _build(meta: dict[str, Any], architecture: Mapping[str, Any], marginals: dic
     reference = Prior({k: Marginal(*_infinite(v)) for k, v in meta["local_marginals"].items()})
     local = LocalEstimator(reference, prior, architecture["bands"])
     whitening = Whitening(architecture["summary"], architecture["components"][0])
-    return Trained(summary, members, local, meta, SummaryDensity(whitening) if architecture.get("density") else None)
+    return Trained(summary, members, local, meta, SummaryDensity(whitening))
 
 
 def _region(meta: Mapping[str, Any]) -> Region | None:

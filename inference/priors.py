@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.distributions import Distribution, IndependentTransform, Transform, biject_to, constraints
+from torch.distributions import Distribution, Transform, constraints
 from torch.quasirandom import SobolEngine
 from torch.special import erfc, ndtri
 
@@ -62,7 +62,7 @@ class Given(NamedTuple):
 
 
 class _PriorSupport(constraints.Constraint):
-    """Support of a `Prior`; carries the prior so that `biject_to`, which sbi calls for runs of former versions, finds its map."""
+    """Support of a `Prior`."""
 
     event_dim = 1
 
@@ -133,11 +133,6 @@ class GaussianisingTransform(Transform):
         width = torch.where(self.uniform, self.high - self.low, torch.ones_like(self.low))
         log_normal = _log_normal((theta - self.loc) / self.scale) - torch.log(self.scale * mass)
         return _log_normal(eta) - torch.where(self.uniform, -torch.log(width), log_normal)
-
-
-@biject_to.register(_PriorSupport)
-def _biject(constraint: _PriorSupport) -> Transform:
-    return IndependentTransform(constraint.prior.transform, 1)  # determinants summed over parameters
 
 
 class Prior(Distribution):
@@ -321,7 +316,7 @@ class RegionPrior(Prior):
 def prior_within(marginals: Mapping[str, Marginal], region: Region | None, device: str | torch.device = "cpu") -> Prior:
     """The prior of a flow: on the support of a prior and a region where that is known parameter by parameter, else on the prior's.
 
-    Regions of another form, which former versions made, hold some of what a flow gives outside them.
+    Of a region of another form the flow gives some to what is outside.
     """
     names = tuple(marginals)
     if region is None or region.names != names or len(region.directions) != len(names):

@@ -16,9 +16,34 @@ from torch import Tensor
 
 from .standardise import Whitening
 
-__all__ = ["Regressed", "regress"]
+__all__ = ["Regressed", "Ridge", "regress", "ridge"]
 
 PENALTY = 30.0  # of a squared coefficient of a whitened component, in units of one survey's squared error
+
+
+class Ridge(NamedTuple):
+    """A linear regression, and truth less prediction of each row by the regression without it."""
+
+    weight: Float[Tensor, "column target"]
+    bias: Float[Tensor, "target"]
+    errors: Float[Tensor, "row target"]
+
+
+def ridge(design: Float[Tensor, "row column"], target: Float[Tensor, "row target"], penalty: float = PENALTY) -> Ridge:
+    """Ridge regression in float64 with a constant that is not penalised.
+
+    Args:
+        design: of which columns have unit variance, or the penalty is not theirs.
+        target: what is predicted.
+        penalty: of the squared coefficients.
+    """
+    x, y = design.double(), target.double()
+    centre, mean = x.mean(0), y.mean(0)
+    x, y = x - centre, y - mean
+    inverse = torch.linalg.inv(x.T @ x + penalty * torch.eye(x.shape[1]).to(x))
+    weight = inverse @ x.T @ y
+    leverage = 1 / len(x) + ((x @ inverse) * x).sum(1)
+    return Ridge(weight, mean - centre @ weight, (y - x @ weight) / (1 - leverage)[:, None])
 
 
 class Regressed(NamedTuple):
@@ -50,11 +75,5 @@ def regress(
             f"regression: expected finite summaries of three surveys or more, got {len(summary)}; simulate more, or train anew"
         )
     whitening = Whitening.fit(summary)
-    design = whitening(summary).double()
-    centre, target = design.mean(0), theta.double()
-    design, mean = design - centre, target.mean(0)
-    inverse = torch.linalg.inv(design.T @ design + penalty * torch.eye(design.shape[1]).to(design))
-    weight = inverse @ design.T @ (target - mean)
-    leverage = 1 / len(design) + ((design @ inverse) * design).sum(1)
-    errors = (target - mean - design @ weight) / (1 - leverage)[:, None]
-    return Regressed(mean + (whitening(observed[None]).double()[0] - centre) @ weight, errors)
+    found = ridge(whitening(summary), theta, penalty)
+    return Regressed(whitening(observed[None]).double()[0] @ found.weight + found.bias, found.errors)

@@ -24,6 +24,7 @@ from .batches import Packed, thinned
 from .centring import MeanScore, Polynomial
 from .distances import distance_modulus
 from .priors import Prior
+from .regression import ridge
 from .standardise import Standardiser, Whitening
 from .summaries import STEP_WIDTH, Z_MIN, LocalRegressor, Moments, in_blocks, size_columns
 
@@ -144,15 +145,12 @@ class Pilot(nn.Module):
         self.correction = nn.Sequential(nn.Dropout(dropout), perceptron(components, size, 96, 2))
         self.register_buffer("limit", limit)
 
-    def fit_linear(self, summary: Tensor, y: Float[Tensor, "survey parameter"], penalty: float = 30.0) -> Pilot:
+    def fit_linear(self, summary: Tensor, y: Float[Tensor, "survey parameter"]) -> Pilot:
         """Start at the ridge regression; returns itself."""
-        w, target = self.whitening(summary).double(), y.double()
-        weight = torch.linalg.solve(
-            w.T @ w + penalty * torch.eye(w.shape[1], dtype=w.dtype, device=w.device), w.T @ (target - target.mean(0))
-        )
+        found = ridge(self.whitening(summary), y)
         with torch.no_grad():
-            self.linear.weight.copy_(weight.T)
-            self.linear.bias.copy_(target.mean(0))
+            self.linear.weight.copy_(found.weight.T)
+            self.linear.bias.copy_(found.bias)
             self.correction[-1][-1].weight.mul_(0.1)  # type: ignore[index,operator,union-attr]
         return self
 

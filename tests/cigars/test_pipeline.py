@@ -12,7 +12,7 @@ import pytest
 import cigars
 from cigars import pipeline
 from cigars.catalogue import read_catalogue, read_truth, select
-from cigars.config import Config, Prior, load_config
+from cigars.config import Prior, load_config
 from cigars.infer import infer
 from cigars.posterior import Posterior
 from cigars.schema import FIDUCIAL
