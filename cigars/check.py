@@ -35,6 +35,7 @@ from cigars.targets import (
     target_hash,
     unlike,
     warn_of_other_target,
+    warn_of_others,
     warn_of_redshifts,
 )
 
@@ -106,8 +107,9 @@ def check(
         ConfigError: for too few surveys or a level outside (0, 1).
 
     Warns:
-        TargetWarning: of objects that are not judged, of spectroscopic redshifts that are not read, where redshifts, bands or correlations
-            of errors are not as in the training, which simulated surveys follow, and where the run was trained for another catalogue.
+        TargetWarning: of objects that are not judged or are by `p_ia` of another type, of spectroscopic redshifts that are not read, where
+            redshifts, bands or correlations of errors are not as in the training, which simulated surveys follow, and where the run was
+            trained for another catalogue.
     """
     from inference.checks import judge_among
     from inference.misspecification import false_discoveries
@@ -116,6 +118,7 @@ def check(
     config = run_config(run)
     check_exposure(exposure, config)
     warn_of_other_target(run, catalogue)
+    warn_of_others(catalogue)
     trained, identity, started = load_run(Path(run), device), target_hash(catalogue), time.monotonic()
     if surveys < (fewest := _fewest(trained, config)) or not 0 < level < 1:
         raise ConfigError(

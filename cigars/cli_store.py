@@ -25,14 +25,15 @@ StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Folder or a
 
 def fill_store(
     config: Config, url: str, device: Device, again: str, *, surveys: int = 1024, first: int = 0, stream: str = "training",
-    shard: int = 256, scheduler: str | None = None, cluster: Cluster = Cluster.local, workers: int | None = None,
+    shard: int = 256, scheduler: str | None = None, cluster: Cluster | None = None, workers: int | None = None,
 ) -> None:  # fmt: skip
     """Write surveys first … first + surveys − 1 of a stream into a store, on a cluster; `again` is the command that continues."""
     from cigars.cluster import connect, fill
     from cigars.pipeline import survey_source
 
-    if scheduler and workers:
-        raise ConfigError("--workers: expected none with --scheduler, which has its own, got both; leave one out")
+    for name, what in (("workers", workers), ("cluster", cluster)):
+        if scheduler and what:
+            raise ConfigError(f"--{name}: expected none with --scheduler, which has workers of its own, got both; leave one out")
     use_device(device)
     store = create_store(url, config, stream, shard)
     written = 0
@@ -41,7 +42,7 @@ def fill_store(
             if store.missing(first, surveys):
                 if not scheduler:
                     survey_source(config, stream, report=bars)  # the host bank: built once here rather than by every worker
-                with connect(scheduler, cluster, workers) as client:
+                with connect(scheduler, cluster or Cluster.local, workers) as client:
                     errors.print(f"dashboard: {client.dashboard_link}", soft_wrap=True, highlight=False)
                     written = fill(client, store, first, surveys, bars)
     except KeyboardInterrupt:

@@ -29,7 +29,16 @@ from cigars.files import replacing
 from cigars.infer import hide
 from cigars.runs import run_config
 from cigars.schema import Globals
-from cigars.targets import TargetWarning, as_survey, check_exposure, check_trained, inside, target_hash, warn_of_other_target
+from cigars.targets import (
+    TargetWarning,
+    as_survey,
+    check_exposure,
+    check_trained,
+    inside,
+    target_hash,
+    warn_of_other_target,
+    warn_of_others,
+)
 
 if TYPE_CHECKING:
     from inference.object_likelihood import ObjectLikelihood
@@ -168,7 +177,8 @@ def crosscheck(
             that make no chain.
 
     Warns:
-        TargetWarning: where the run was trained with spectroscopic redshifts, or for another catalogue.
+        TargetWarning: where the run was trained with spectroscopic redshifts or for another catalogue, or objects are by `p_ia` of
+            another type.
     """
     from inference.batches import pack
     from inference.model import load_run, versions
@@ -185,6 +195,7 @@ def crosscheck(
             "observation.spectroscopic_fraction = 1; train with less"
         )
     warn_of_other_target(run, catalogue)
+    warn_of_others(catalogue)
     trained = load_run(Path(run))
     within, outside = inside(trained, catalogue._replace(observations=hide(catalogue.observations, ["z_spec"])), None)
     if outside or not len(catalogue.id):

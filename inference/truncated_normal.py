@@ -75,7 +75,7 @@ class TruncatedNormal(Transform):
             below, above = torch.where(z[..., k] < 0, near, 1 - near), torch.where(z[..., k] < 0, 1 - near, near)
             left, right = _ndtr(low) + below * mass, _ndtr(-high) + above * mass  # probability on either side, without truncation
             t = torch.where(left < right, 1.0, -1.0) * ndtri(torch.minimum(left, right).clamp(TINY, 0.5))
-            theta[..., k] = torch.minimum(torch.maximum(mean + sd * t, given.low), given.high)
+            theta[..., k] = torch.minimum(torch.maximum(mean + sd * t, given.low + given.edge), given.high - given.edge)
         return theta
 
 

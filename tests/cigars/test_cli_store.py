@@ -71,4 +71,5 @@ def test_a_store_that_is_complete_starts_no_cluster(cigars, refused, tmp_path, m
     said = cigars(*command)
     assert said.code == 0
     assert "0 surveys written" in said.out
-    assert "leave one out" in refused(*command, "--scheduler", "tcp://nowhere:1", "--workers", 2)
+    for option, value in (("--workers", 2), ("--cluster", "slurm")):
+        assert f"{option}: expected none with --scheduler" in refused(*command, "--scheduler", "tcp://nowhere:1", option, value)

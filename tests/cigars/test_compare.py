@@ -79,8 +79,10 @@ def test_ratios_of_models_that_no_fresh_survey_confuses_are_not_called_calibrate
     assert "far: nearly all fresh surveys are told apart, which leaves the size of ln K uncalibrated: its sign stands and |ln K| is" in said
     assert "is above 6.2, by how much is not known" in said
     assert "not calibrated within 3" not in said
-    _print(found._replace(rows=[found.rows[0], row._replace(ln_k=1.0)]), {})
-    assert "even its sign is unsure" in " ".join(capsys.readouterr().out.split())
+    _print(found._replace(rows=[found.rows[0], row._replace(model="[red]far", ln_k=1.0)]), {})
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("[red]far") == 2  # a name is no markup
+    assert "even its sign is unsure" in said
 
 
 def test_a_finished_comparison_answers_again_and_is_not_overwritten(made, workplace, cigars, refused, tmp_path):

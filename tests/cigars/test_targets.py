@@ -253,7 +253,18 @@ def inferred(workplace, catalogue, monkeypatch):
     infer(workplace.run, catalogue)
 
 
-@pytest.mark.parametrize("asked", [asked_exactly, compared_exactly, compared, inferred])
+def checked(workplace, catalogue, monkeypatch):
+    monkeypatch.setattr("inference.posterior.GlobalPosterior.sample", enough)
+    check(workplace.run, catalogue)
+
+
+def crosschecked(workplace, catalogue, monkeypatch):
+    monkeypatch.setattr("inference.posterior.GlobalPosterior.sample", enough)
+    crosscheck(workplace.run, catalogue)
+
+
+@pytest.mark.filterwarnings("ignore:the networks of Θ saw no survey:UserWarning")  # of the run that is cross-checked
+@pytest.mark.parametrize("asked", [asked_exactly, compared_exactly, compared, inferred, checked, crosschecked])
 def test_whoever_takes_all_to_be_of_type_ia_says_so(asked, workplace, catalogue, monkeypatch):
     mixed = catalogue._replace(p_ia=np.full(len(catalogue.id), 0.9, np.float32))
     with pytest.warns(TargetWarning, match="by p_ia 6 of 58 objects are not of type Ia"), pytest.raises(Enough):

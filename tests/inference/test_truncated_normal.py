@@ -7,6 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
+from cigars.config import Region, load_config
+from cigars.schema import Marginal
 from inference.estimators import spline_flow
 from inference.priors import Prior, prior_within
 from inference.truncated_normal import TruncatedNormal, TruncatedNormalLayer
@@ -51,6 +53,18 @@ def test_the_layer_has_an_inverse_and_the_determinant_of_its_jacobian(prior):
         one = TruncatedNormal(prior, mean[row], ln_sd[row])
         jacobian = torch.autograd.functional.jacobian(one, theta[row])
         assert float(torch.linalg.slogdet(jacobian)[1]) == pytest.approx(float(one.call_and_ladj(theta[row])[1]), abs=5e-3)
+
+
+def test_draws_at_an_edge_are_within_it_however_many_are_asked_at_once():
+    """Oblique edges are products of matrices, which round as they are blocked."""
+    size, generator, names = 13, torch.Generator().manual_seed(8), tuple(load_config("lsst").marginals)
+    directions = 0.3 * torch.randn(size, size, generator=generator).tril(-1) + torch.eye(size)
+    region = Region(names=names, centre=(0.1,) * size, directions=directions.tolist(), limits=[(-1.0, 1.0)] * size)
+    prior = prior_within({name: Marginal("uniform", 0.0, 1.0, -300.0, 300.0) for name in names}, region)
+    z = 20 * torch.sign(torch.randn(4000, size, generator=generator))
+    theta = TruncatedNormal(prior, 4 * torch.randn(4000, size, generator=generator), torch.zeros(4000, size)).inv(z)
+    assert bool(prior.inside(theta).all())
+    assert all(bool(prior.inside(row)) for row in theta)
 
 
 @pytest.mark.parametrize("prior", [Prior(MIXED), prior_within(CUT, REGION)])
