@@ -1,4 +1,4 @@
-"""How wide are the posteriors, beside the published ones? The table of README.md, from the JSON files of the measurements.
+"""How wide are the posteriors, beside the published ones? The table of docs/results.md, from the JSON files of the measurements.
 
 usage: python benchmarks/widths_table.py
 """

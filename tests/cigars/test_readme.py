@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from cigars.cli import app
 from cigars.config import presets
 from cigars.posterior import load_posterior
@@ -39,14 +41,19 @@ def test_every_command_and_preset_that_it_names_exists():
     assert {p for p in presets() if f"`{p}`" not in README} == set()
 
 
-def test_links_to_files_lead_somewhere():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_links_and_names_of_files_lead_somewhere(page):
+    text, folders = (ROOT / page).read_text(), [ROOT / name for name in (".", "benchmarks", "cigars", "simulators", "inference")]
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
     assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [link for link in links if not ((ROOT / page).parent / link).exists()] == []
+    named = re.findall(r"`(?:python )?([\w/]+\.(?:py|json|toml|md))`", text)
+    made = {"rounds.json", "validation.json"}  # by commands, in run folders
+    assert [name for name in named if name not in made and not any((folder / name).exists() for folder in folders)] == []
 
 
 def test_the_widths_are_those_of_the_files():
     """The table is what its script makes of the measurements that came last."""
     made = subprocess.run([sys.executable, ROOT / "benchmarks/widths_table.py"], capture_output=True, text=True, check=True).stdout
     assert made.count("\n") > 15
-    assert made in README
+    assert made in (ROOT / "docs" / "results.md").read_text()
