@@ -16,15 +16,13 @@ from numpy import ndarray
 
 from cigars import tables
 from cigars.schema import CATALOGUE, Globals, Latents, Observations, Survey, column
-from cigars.validation import CatalogueError, check_columns, check_ids, check_range, check_values, column_names, ranges_of
+from cigars.validation import CatalogueError, check_columns, check_ids, check_values, column_names
 
 __all__ = [
     "Catalogue",
     "CatalogueError",
     "Truth",
     "catalogue_from_survey",
-    "check_range",
-    "ranges_of",
     "read_catalogue",
     "read_truth",
     "select",

@@ -20,7 +20,6 @@ import numpy as np
 from cigars.catalogue import Catalogue, CatalogueError, select
 from cigars.config import Config, ConfigError
 from cigars.files import FileError, replacing
-from cigars.infer import hide
 from cigars.runs import run_config
 from cigars.schema import Column, Survey, column
 from cigars.seen import REDSHIFT_BINS, Seen, input_names, pool, see, statistics_of
@@ -37,6 +36,7 @@ from cigars.targets import (
     warn_of_other_target,
     warn_of_others,
     warn_of_redshifts,
+    without_redshifts,
 )
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ def check(
             f"check: expected at least {fewest} surveys, with which all statistics can be judged, and a level between 0 and 1, "
             f"got {surveys} and {level:g}; simulate more"
         )
-    if config.observation.spectroscopic_fraction == 0:
-        catalogue = _without_redshifts(catalogue)
+    catalogue = without_redshifts(catalogue, config)
     absent = lacking(catalogue.observations, config)
     incomplete = np.any([np.zeros(len(catalogue.id), bool), *absent.values()], 0)
     within, outside = inside(trained, select(catalogue, ~incomplete), None)
@@ -164,14 +163,6 @@ def check(
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     return Checked(rows, checks, all(row.passed for row in rows), level, of_objects, np.asarray(catalogue.id), record)
-
-
-def _without_redshifts(catalogue: Catalogue) -> Catalogue:
-    """As a run sees it that had no spectroscopic redshifts, to which any would be beyond its training."""
-    if given := int(np.isfinite(catalogue.observations.z_spec).sum()):
-        said = f"check: {given} with z_spec, which no simulated object has; it is not read"
-        warnings.warn(said, TargetWarning, stacklevel=3)
-    return catalogue._replace(observations=hide(catalogue.observations, ["z_spec"]))
 
 
 def references(
@@ -322,7 +313,7 @@ def read_check(path: str | Path) -> dict[str, Any]:
     """What `write_check` wrote; raises FileError for another file."""
     try:
         found = json.loads(Path(path).read_text())
-        whole = {"passed", "level", "tests", "checks", "odd_objects", "objects", "fingerprint", "catalogue"} <= set(found)
+        whole = {"passed", "level", "tests", "checks", "odd_objects", "objects", "fingerprint", "catalogue", "exposure"} <= set(found)
         if whole and all("single" in test for test in found["tests"]):
             return dict(found)
     except (OSError, ValueError, TypeError) as error:

@@ -130,7 +130,7 @@ def train(
     target: Annotated[
         Path | None, typer.Option(help="Catalogue to train for: after each round the prior is cut to where its posterior is.")
     ] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of that; 3 unless given.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of that; 2 unless given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in the run folder.")] = False,
     store: Annotated[str | None, typer.Option(metavar="DIR|URL", help="Store to read the surveys from; see simulate --store.")] = None,
     settings: Settings = None,
@@ -242,7 +242,7 @@ def demo(
         raise typer.Exit(130) from None
     print_parameters(made.posterior, {k: float(v) for k, v in made.truth.theta._asdict().items()})
     print_redshifts(made.posterior, made.truth)
-    console.print(f"{duration(time.monotonic() - started)} in all; open [bold]{made.page}[/bold]")
+    console.print(f"{duration(time.monotonic() - started)} in all; open {made.page}")
 
 
 @config_app.command("list")
@@ -258,7 +258,7 @@ def config_show(config: ConfigArgument, settings: Settings = None) -> None:
     from cigars import pipeline
     from cigars.config import to_toml
 
-    console.print(to_toml(pipeline.configured(config, settings or ())), markup=False, highlight=False, soft_wrap=True)
+    console.print(to_toml(pipeline.configured(config, settings or ())), highlight=False, soft_wrap=True)
 
 
 def _values(assignments: Sequence[str]) -> dict[str, float]:

@@ -30,7 +30,9 @@ def ablate(
             metavar="INPUT", help='What to hide, e.g. "host photometry", "band u" or "stretch + colour"; all but single bands by default.'
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue in the folder; further --drop may be named.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue in the folder; --drop may name further inputs beside those of before.")
+    ] = False,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of surveys and networks, in place of the configuration's.")] = None,
     device: Annotated[Device, typer.Option("--device", help="cpu, cuda, or auto: cuda where there is one.")] = Device.auto,

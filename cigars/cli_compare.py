@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from cigars.cli_infer import Method
@@ -132,7 +131,7 @@ def _print(found: Comparison, ratios: Mapping[str, Ratio]) -> None:
     more = [*(["calibration slope"] if learned else []), *(["Savage-Dickey"] if ratios else [])]
     table = Table("model", "ln K", "±", "probability", *more)
     first, *others = found.rows
-    table.add_row(escape(first.model), "0", "", f"{first.probability:.3f}")
+    table.add_row(first.model, "0", "", f"{first.probability:.3f}")
     for row in others:
         cells = []
         if row.calibration is not None:
@@ -141,18 +140,18 @@ def _print(found: Comparison, ratios: Mapping[str, Ratio]) -> None:
         if ratios:
             cells += [f"{r.ln_k:+.2f} ± {r.error:.2f}" if (r := ratios.get(row.model)) else ""]
         beyond = "" if abs(row.ln_k) < row.tested else " beyond what was tested"
-        table.add_row(escape(row.model), f"{row.ln_k:+.2f}{beyond}", f"{row.error:.2f}", f"{row.probability:.3f}", *cells)
+        table.add_row(row.model, f"{row.ln_k:+.2f}{beyond}", f"{row.error:.2f}", f"{row.probability:.3f}", *cells)
     console.print(table)
-    console.print(f"ln K against {escape(first.model)}, above zero for the other model; probabilities for equal prior odds of all of them")
-    if mended := [f"{escape(row.model)} ({row.uncorrected:+.2f} before)" for row in others if row.uncorrected is not None]:
+    console.print(f"ln K against {first.model}, above zero for the other model; probabilities for equal prior odds of all of them")
+    if mended := [f"{row.model} ({row.uncorrected:+.2f} before)" for row in others if row.uncorrected is not None]:
         console.print(f"corrected by fresh surveys, which showed ln K not to be calibrated: {', '.join(mended)}")
     for row in others:
         if row.calibration and not row.calibration.determined:
-            console.print(_uncalibrated(row), style="yellow", markup=False)
-    if wrong := [escape(row.model) for row in others if row.calibration and row.calibration.determined and not row.calibration.passed]:
-        console.print(f"[yellow]not calibrated within 3 standard errors: {', '.join(wrong)}; simulate more --surveys[/yellow]")
+            console.print(_uncalibrated(row), style="yellow")
+    if wrong := [row.model for row in others if row.calibration and row.calibration.determined and not row.calibration.passed]:
+        console.print(f"not calibrated within 3 standard errors: {', '.join(wrong)}; simulate more --surveys", style="yellow")
     if found.likely is not None and found.likely < LIKELY:
-        console.print(f"[yellow]the catalogue is unlike the surveys of every model (p = {found.likely:.2g}); see `cigars check`[/yellow]")
+        console.print(f"the catalogue is unlike the surveys of every model (p = {found.likely:.2g}); see `cigars check`", style="yellow")
 
 
 def _uncalibrated(row: Row) -> str:

@@ -48,7 +48,7 @@ def fill_store(
     except KeyboardInterrupt:
         stopped(again)
         raise typer.Exit(130) from None
-    console.print(f"{written} surveys written; {_content(store)}", soft_wrap=True, markup=False)
+    console.print(f"{written} surveys written; {_content(store)}", soft_wrap=True)
 
 
 def _content(store: Store) -> str:
@@ -77,7 +77,7 @@ def info(store: StoreArgument) -> None:
     ):
         table.add_row(name, value)
     console.print(table)
-    console.print(_content(opened), soft_wrap=True, markup=False)
+    console.print(_content(opened), soft_wrap=True)
 
 
 @store_app.command()
@@ -95,7 +95,7 @@ def verify(
     with progress_bars(errors) as bars:
         verdict = check(opened, discard, bars)
     for fault in verdict.faults:
-        errors.print(fault, style="red", soft_wrap=True, highlight=False, markup=False)
+        errors.print(fault, style="red", soft_wrap=True, highlight=False)
     if verdict.leftovers:
         errors.print(f"{len(verdict.leftovers)} files without a record, of a writer that works or was interrupted: {verdict.leftovers[:3]}")
     sound = sum(r.count for r in verdict.sound.values())
@@ -115,4 +115,4 @@ def merge(
 
     with progress_bars(errors) as bars:
         merged = join(stores, output, bars)
-    console.print(_content(merged), soft_wrap=True, markup=False)
+    console.print(_content(merged), soft_wrap=True)

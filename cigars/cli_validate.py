@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from cigars.config import ConfigError
 from cigars.devices import Device, use_device
@@ -84,7 +85,7 @@ def print_tests(rows: Sequence[Judged]) -> None:
     for row in rows:
         worst = row.worst
         band = f"{worst.low:.3f} to {worst.high:.3f}" if worst.low else f"up to {worst.high:.3f}"
-        verdict = "[green]passes[/green]" if row.passed else "[bold red]FAILS[/bold red]"
+        verdict = Text("passes", "green") if row.passed else Text("FAILS", "bold red")
         table.add_row(worst.test, worst.of, f"{worst.value:.3f}", band, _p(row.adjusted), verdict)
     console.print(table)
 

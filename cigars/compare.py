@@ -24,7 +24,16 @@ from cigars.config import Config, ConfigError, fingerprint, load_config
 from cigars.files import replacing
 from cigars.runs import run_config, stored_fingerprint
 from cigars.schema import Survey
-from cigars.targets import as_survey, check_exposure, check_trained, target_hash, warn_of_others
+from cigars.targets import (
+    Simulated,
+    as_survey,
+    check_exposure,
+    check_trained,
+    target_hash,
+    warn_of_others,
+    warn_of_redshifts,
+    without_redshifts,
+)
 
 if TYPE_CHECKING:
     from inference.classify import Calibration, Labelled, ModelClassifier
@@ -171,6 +180,8 @@ def compare(
     first = next(iter(models.values()))
     check_exposure(exposure, first)
     warn_of_others(catalogue)
+    given, catalogue = catalogue, without_redshifts(catalogue, first)
+    warn_of_redshifts(catalogue, first)
     identity = _comparison_fingerprint(models, surveys, run, seed)
     checkpoints = prepare(Path(folder), identity, resume, "the models")
     sources = [_source(config, seed, report) for config in models.values()]
@@ -181,31 +192,19 @@ def compare(
     net, history = train_classifier(train, held, len(models), seed=seed, checkpoint=checkpoints / "classifier.pt", report=report)
     ordered = select(catalogue, np.argsort(catalogue.id))
     survey = as_survey(ordered.observations, exposure)
-    check_trained(_Known(device, _Objects(summary.standardiser), {"number_range": numbers}), survey, first)
+    check_trained(Simulated.like(summary.standardiser, {"number_range": numbers}), survey, first)
     with torch.no_grad():
         observed = summary(pack(survey, device=device))
     rows = _rows(list(models), net, test, observed)
     record = {
         "models": {name: config.model_dump(mode="json") for name, config in models.items()}, "surveys": sizes, "seed": seed,
         "expected_supernovae": {name: config.size.expected_supernovae for name, config in models.items()},
-        "run": None if run is None else str(run), "exposure": exposure, "catalogue": target_hash(catalogue), "objects": len(catalogue.id),
+        "run": None if run is None else str(run), "exposure": exposure, "catalogue": target_hash(given), "objects": len(catalogue.id),
         "summary_columns": int(train.summary.shape[1]), "log_loss": history.best, "log_loss_of_guessing": math.log(len(models)),
         "fingerprint": identity, "versions": versions(),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     return Comparison(rows, _likely(net, test, observed, rows), record)
-
-
-class _Objects(NamedTuple):
-    standardiser: Any
-
-
-class _Known(NamedTuple):
-    """What a range check asks of a trained model."""
-
-    device: str
-    local: _Objects
-    meta: dict[str, Any]
 
 
 def _comparison_fingerprint(models: Mapping[str, Config], surveys: int, run: str | Path | None, seed: int) -> str:

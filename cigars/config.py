@@ -53,6 +53,7 @@ LATER = {("anchored", False)}  # settings of the training that came later, with 
 HOSTS_END = 1.5  # redshift up to which there are hosts
 LEAST_EXPANSION = 1e-3  # of (H/H0)^2
 FAR = 5.0  # standard deviations beyond which a normal prior has nothing
+TAIL = 8.0  # standard deviations beyond which single precision does not tell a tail from its edge
 
 
 class ConfigError(ValueError):
@@ -82,7 +83,14 @@ class Prior(_Frozen):
             raise ValueError(f"normal: expected sd > 0, got {self.normal[1]}")
         if self.within and (not self.normal or not self.within[0] < self.within[1]):
             raise ValueError("within: expected [low, high] with low < high beside normal; for a box use uniform")
+        if self.normal and self.within and (off := self._beyond(*self.normal, *self.within)) > TAIL:
+            raise ValueError(f"within: expected an edge within {TAIL:g} sd of the mean, got {off:.3g} sd; for a tail that thin use uniform")
         return self
+
+    @staticmethod
+    def _beyond(mean: float, sd: float, low: float, high: float) -> float:
+        """How many standard deviations from the mean the limits begin, below zero where it is between them."""
+        return max(low - mean, mean - high) / sd
 
     @property
     def marginal(self) -> Marginal:
@@ -200,7 +208,7 @@ class ObservationConfig(_Frozen):
     host_errors: Literal["constant", "lsst", "fitted"] = "constant"
     host_sigma: float = Field(0.01, gt=0)  # mag, for "constant"
     host_depths: tuple[float, ...] = (25.73, 26.86, 26.88, 26.34, 25.63, 25.87)  # coadded 5 sigma depths, for "lsst"
-    host_gamma: tuple[float, ...] = (0.038, 0.039, 0.039, 0.039, 0.039, 0.039)
+    host_gamma: tuple[Annotated[float, Field(ge=0, le=0.04)], ...] = (0.038, 0.039, 0.039, 0.039, 0.039, 0.039)  # beyond, variances below 0
     host_sigma_sys: float = Field(0.005, ge=0)
     host_fitted: tuple[ErrorModel, ...] = ()  # one a band, for "fitted"
     missing_probability: Probability | tuple[Probability, ...] = 0.0  # chance that a band is not observed, of all or one a band
@@ -211,6 +219,13 @@ class ObservationConfig(_Frozen):
     spectroscopic_fraction: float = Field(0.0, ge=0, le=1)  # chance that an object has a spectroscopic redshift
     z_spec_err: float = Field(5e-4, gt=0)
     z_spec_err_scatter: float = Field(0.0, ge=0)  # of its natural logarithm across objects
+
+    @model_validator(mode="after")
+    def _positive_definite(self) -> ObservationConfig:
+        mx, mc, xc = self.sn_correlation
+        if max(abs(mx), abs(mc), abs(xc)) >= 1 or 1 + 2 * mx * mc * xc - mx**2 - mc**2 - xc**2 <= 0:
+            raise ValueError(f"sn_correlation: expected a positive definite matrix, got (mx, mc, xc) = {[mx, mc, xc]}")
+        return self
 
 
 class SelectionConfig(_Frozen):
@@ -305,7 +320,7 @@ class Config(_Frozen):
     def _hosts_of_an_area(cls, data: Any) -> Any:
         """Sizes by area count hosts by volume unless told otherwise, which is refused below."""
         size, hosts = (data.get(key, {}) if isinstance(data, dict) else {} for key in ("size", "hosts"))
-        if not isinstance(size, dict) or not isinstance(hosts, dict) or size.get("area_deg2") is None:
+        if not isinstance(size, dict) or not isinstance(hosts, dict) or size.get("area_deg2") in (None, "none"):
             return data
         return {**data, "hosts": {"redshift_density": "volume", **hosts}}
 
@@ -352,12 +367,19 @@ class Config(_Frozen):
     def _all_is_read(self) -> Config:
         """A setting that nothing reads is a mistake: what it was meant to change stays as it was."""
         plain, cosmology, backend = Config.model_construct(), self.supernovae.cosmology, self.hosts.backend
+        errors, detection, spectra = self.observation.host_errors, self.selection.detection, self.observation.spectroscopic_fraction
         readers = {  # setting: whether it is read, and what has to be set so that it is
             **{f"prior.{name}": (cosmology == "flat-w0waCDM", "supernovae.cosmology = 'flat-w0waCDM'") for name in ("w0", "wa")},
             "hosts.emulator_file": (backend == "emulator", "hosts.backend = 'emulator'"),
             "hosts.table_file": (backend == "table", "hosts.backend = 'table'"),
             **{f"hosts.{name}": (backend == "ssp", "hosts.backend = 'ssp'") for name in ("ssp_file", "nebular", "convention")},
-            "selection.detection_file": (self.selection.detection == "table", "selection.detection = 'table'"),
+            **{f"hosts.{name}": (backend != "table", "another hosts.backend than 'table'") for name in ("effective_hosts", "bank_seed")},
+            "selection.detection_file": (detection == "table", "selection.detection = 'table'"),
+            **{f"selection.{name}": (detection == "smooth", "selection.detection = 'smooth'") for name in ("m50", "ln_width")},
+            "observation.host_sigma": (errors == "constant", "observation.host_errors = 'constant'"),
+            **{f"observation.host_{n}": (errors == "lsst", "observation.host_errors = 'lsst'") for n in ("depths", "gamma", "sigma_sys")},
+            "observation.host_fitted": (errors == "fitted", "observation.host_errors = 'fitted'"),
+            **{f"observation.z_spec_err{n}": (spectra > 0, "observation.spectroscopic_fraction > 0") for n in ("", "_scatter")},
         }
         for key, (read, remedy) in readers.items():
             section, name = key.split(".")
@@ -385,6 +407,8 @@ class Config(_Frozen):
                     f"prior.Ode0: expected universes that go back to all hosts, got one without a Big Bang at Om0 = {matter:g} and "
                     f"Ode0 = {dark:g}; lower the upper limit of Ode0, or raise the lower one of Om0"
                 )
+        elif (most := self._reach("Om0")[1]) > 1:
+            raise ValueError(f"prior.Om0: expected nothing above 1 in a flat cosmology, where Ode0 is 1 - Om0, got up to {most:g}; cut it")
         return self
 
     def _reach(self, name: str) -> tuple[float, float]:

@@ -26,7 +26,6 @@ from cigars.config import Config, ConfigError
 from cigars.convergence import R_HAT
 from cigars.density_chains import sample_density
 from cigars.files import replacing
-from cigars.infer import hide
 from cigars.runs import run_config
 from cigars.schema import Globals
 from cigars.targets import (
@@ -34,6 +33,7 @@ from cigars.targets import (
     as_survey,
     check_exposure,
     check_trained,
+    hide,
     inside,
     target_hash,
     warn_of_other_target,

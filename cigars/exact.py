@@ -22,10 +22,10 @@ from cigars.convergence import Convergence
 from cigars.exact_checks import MAX_PAIRS, SIGMAS, check_light, check_numbers, covered
 from cigars.files import refuse_existing
 from cigars.host_summaries import Summaries, write_summaries
-from cigars.infer import assemble, hide
+from cigars.infer import assemble
 from cigars.posterior_file import check_memory, check_room, save_posterior
 from cigars.tables import check_texts
-from cigars.targets import TargetWarning, warn_of_others
+from cigars.targets import TargetWarning, hide, target_hash, warn_of_others
 from cigars.validation import check_ids
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def infer_exact(
     check_ids(np.asarray(catalogue.id).astype(np.str_))
     if hosts is not None:
         check_texts(hosts, catalogue.id)
-    catalogue = catalogue._replace(observations=hide(catalogue.observations, hidden))
+    identity, catalogue = target_hash(catalogue), catalogue._replace(observations=hide(catalogue.observations, hidden))
     check_light(catalogue)
     warn_of_others(catalogue)
     check_memory(each * chains, len(catalogue.id))
@@ -110,6 +110,7 @@ def infer_exact(
     record = _record(config, chainwise, found.staged) | {
         "seed": seed,
         "command": command,
+        "catalogue": identity,
         "hidden": ", ".join(hidden),
         "dropped": dropped,
         "exposure": exposure,

@@ -51,6 +51,15 @@ def add_magnitudes(
     names = tuple(b.strip() for b in bands.split(",")) if bands_file else expand_bands(bands)
     if not names or len(set(names)) < len(names):
         raise ValueError(f"--bands: expected different bands, got {bands!r}")
+    ssp = backend == "ssp"
+    unread = {
+        "--emulator-file": emulator_file is not None and backend != "emulator",
+        "--convention": convention != "native" and not ssp,
+        "--no-nebular": not nebular and not ssp,
+    }
+    for option, given in unread.items():
+        if given:
+            raise ValueError(f"{option}: expected another --backend than {backend!r}, which does not read it; leave it out")
     config = HostConfig.model_validate(
         {
             "bands": names,

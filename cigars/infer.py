@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cigars.catalogue import Catalogue, CatalogueError, select
-from cigars.config import Config, ConfigError
+from cigars.config import Config
 from cigars.files import refuse_existing
 from cigars.host_summaries import Summaries, write_summaries
 from cigars.memory import gives_back
 from cigars.posterior_file import check_memory, check_room, read_posterior, writing
 from cigars.runs import run_config
-from cigars.schema import LOCALS, Observations
+from cigars.schema import LOCALS
 from cigars.tables import check_texts
 from cigars.targets import (
     FEW,
@@ -32,11 +32,13 @@ from cigars.targets import (
     as_survey,
     check_exposure,
     check_trained,
+    hide,
     inside,
     target_hash,
     warn_of_other_target,
     warn_of_others,
     warn_of_redshifts,
+    without_redshifts,
 )
 from cigars.truncation import draw_prior, piled_up, read_rounds
 from cigars.validation import check_ids
@@ -47,15 +49,6 @@ if TYPE_CHECKING:
 __all__ = ["assemble", "draw_hosts", "gathered", "hide", "infer"]
 
 Blocks = Iterator[tuple[slice, np.ndarray]]
-
-
-def hide(observations: Observations, what: Sequence[str]) -> Observations:
-    """The observations without `z_spec` or without `sn` (m, x, c and their errors): NaN, as if never taken."""
-    groups = {"z_spec": ("z_spec", "z_spec_err"), "sn": ("m", "x", "c", "var_m", "var_x", "var_c", "cov_mx", "cov_mc", "cov_xc")}
-    if unknown := sorted(set(what) - set(groups)):
-        raise ConfigError(f"hide: expected of {sorted(groups)}, got {unknown}")
-    blank = {name: np.full_like(getattr(observations, name), np.nan) for group in what for name in groups[group]}
-    return observations._replace(**blank)
 
 
 def _blind(hidden: Sequence[str], config: Config) -> list[str]:
@@ -139,7 +132,7 @@ def infer(
     check_exposure(exposure, config)
     trained, identity, started = load_run(Path(run), device), target_hash(catalogue), time.monotonic()
     number, blind, whole = len(catalogue.id), _blind(hidden, config), catalogue
-    catalogue = catalogue._replace(observations=hide(catalogue.observations, hidden))
+    catalogue = without_redshifts(catalogue._replace(observations=hide(catalogue.observations, hidden)), config)
     if drop_outside:
         catalogue, _ = inside(trained, catalogue, None if blind else config)
         if not len(catalogue.id):

@@ -60,7 +60,7 @@ def ingest_des_sn5yr(directory: str | Path, minimum_p_ia: float = 0.5) -> tuple[
 
     Args:
         directory: folder with the release's Hubble diagram, metadata, host header and classification.
-        minimum_p_ia: the forward model holds type Ia only, so likely others are cut; 0 keeps them all.
+        minimum_p_ia: the forward model holds type Ia only, so likely others are cut; 0 keeps all that are classified.
 
     Raises:
         CatalogueError: a file is missing or is not what its name says.

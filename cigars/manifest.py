@@ -22,7 +22,7 @@ class _Stored(BaseModel):
 
 
 class Manifest(_Stored):
-    """What a store holds; `hosts` is the fingerprint of the host bank and the data behind it."""
+    """What a store holds; `hosts` is the fingerprint of the host bank and of the files that the configuration names."""
 
     schema_version: Literal[1] = 1
     configuration: Config

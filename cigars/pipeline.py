@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 CALIBRATION_DRAWS = 255
-ROUNDS = 3  # of a training for one target, where none are given
+ROUNDS = 2  # of a training for one target, where none are given
 
 Reporter = Callable[..., None]  # (stage, done, total, **metrics)
 
@@ -171,10 +171,10 @@ def _first(survey: Survey) -> Survey:
 
 
 def run_fingerprint(config: Config) -> str:
-    """Identity of a training: configuration, the data behind the hosts' photometry, and the random stream of the simulator."""
-    from simulators.hosts import bank_fingerprint
+    """Identity of a training: configuration, the contents of the files that it names, and the random stream of the simulator."""
+    from simulators.survey import files_fingerprint
 
-    return fingerprint(config, bank_fingerprint(config.hosts), RANDOM_STREAM)
+    return fingerprint(config, files_fingerprint(config), RANDOM_STREAM)
 
 
 @gives_back
@@ -195,7 +195,7 @@ def train(
         config: what to simulate and how to train.
         run: run folder, new unless `resume`.
         target: catalogue for which the prior is truncated, see `cigars.rounds`; inference then holds for this catalogue.
-        rounds: of truncation, 3 unless given; needs a target.
+        rounds: of truncation, 2 unless given; needs a target.
         device: torch device of the networks.
         resume: continue from the checkpoints in the folder.
         report: progress, called as report(stage, done, total, **metrics), and as report("round", number, rounds) before each round.
@@ -335,6 +335,8 @@ def report(
     if run and stored_fingerprint(run) != attributes["fingerprint"]:
         made, found = attributes["fingerprint"], stored_fingerprint(run)
         raise ValueError(f"run folder {run}: expected the one that made the posterior, {made}, got {found}; name that folder or none")
+    if (run or validation) and attributes.get("method") == "exact":
+        raise ValueError("report: expected no run folder and no validation of an exact posterior, which no network made; leave them out")
     calibration, seconds = read_calibration(run) if run else (None, {})
     rounds = read_rounds(run) if run else None
     whole = {n: p.marginal for n, p in rounds.configured.items()} if rounds else {}
@@ -351,35 +353,45 @@ def report(
         sbc_draws=calibration.draws if calibration else 0,
         sbc_names=calibration.names if calibration else (),
         timings={**seconds, **steps, **(timings or {})},
-        validation=_validation(run, validation, attributes["fingerprint"]),
+        validation=_validation(run, validation, attributes),
         check=checked,
     )
     return write_report(path, inputs, overwrite=overwrite, figures_dir=figures)
 
 
-def _validation(run: str | Path | None, path: str | Path | None, fingerprint: str) -> dict[str, Any]:
-    """What `cigars validate` wrote, by default in a run folder, if anything; raises ValueError where it is of another training."""
+def _validation(run: str | Path | None, path: str | Path | None, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What `cigars validate` wrote, by default in a run folder, if anything, and if it is of the catalogue and exposure of a posterior.
+
+    Raises ValueError where it is of another training, or where one that was named is of another catalogue or exposure.
+    """
+    named = path is not None
     if path is None:
         path = Path(run) / VALIDATION if run else None
         if path is None or not path.is_file():
             return {}
-    found = read_validation(path)
-    if found["fingerprint"] != fingerprint:
+    found, exposure = read_validation(path), float(attributes.get("exposure", 1.0))
+    low, high = np.broadcast_to(found["exposure"], 2)
+    differing = {
+        "fingerprint": found["fingerprint"] != attributes["fingerprint"],
+        "catalogue": found["catalogue"] not in (None, attributes.get("catalogue")),
+        "exposure": not low * 0.999 <= exposure <= high * 1.001,
+    }
+    wrong = [name for name, differs in differing.items() if differs]
+    if wrong and (named or differing["fingerprint"]):
+        expected = attributes.get(wrong[0], 1.0)
         raise ValueError(
-            f"{path}: expected fingerprint {fingerprint}, that of the posterior, got {found['fingerprint']}; run `cigars validate` again"
+            f"{path}: expected {wrong[0]} {expected}, that of the posterior, got {found[wrong[0]]}; run `cigars validate` again"
         )
-    return found
+    return {} if wrong else found
 
 
 def _checked(path: str | Path, attributes: Mapping[str, Any]) -> dict[str, Any]:
     """What `cigars check` wrote; raises ValueError where it is not of the training, catalogue and exposure of a posterior."""
     found = read_check(path)
-    # older posteriors and checks do not say all of this
     for name in ("fingerprint", "catalogue", "exposure"):
-        made = found.get(name)
-        if made is not None and made != (expected := attributes.get(name, made)):
+        if found[name] != (expected := attributes.get(name)):
             remedy = "check the catalogue of this posterior with the run that made it"
-            raise ValueError(f"{path}: expected {name} {expected}, that of the posterior, got {made}; {remedy}")
+            raise ValueError(f"{path}: expected {name} {expected}, that of the posterior, got {found[name]}; {remedy}")
     return found
 
 

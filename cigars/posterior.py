@@ -314,7 +314,10 @@ class Posterior:
             raise FileError(
                 f"run folder {where}: expected the folder that made this posterior, found none; name it by load_posterior(path, run=...)"
             )
-        return load_run(Path(where), fingerprint=self.attributes["fingerprint"])
+        try:
+            return load_run(Path(where), fingerprint=self.attributes["fingerprint"])
+        except ValueError as error:  # of another training or version: as good as gone
+            raise FileError(str(error)) from None
 
     def _refuse_weighted(self, what: str) -> None:
         """The networks give the posterior of the run, not one that was weighted since."""
@@ -370,7 +373,7 @@ class Posterior:
     ) -> Posterior:
         stored = len(theta) == self.draws and np.array_equal(theta, self.marginal())  # draws that repeat if weights have chosen them
         same = np.unique(theta, axis=0, return_inverse=True)[1].reshape(-1) if stored else np.arange(len(theta))
-        worth = self._worth
+        worth = self.worth
         effective, before = effective_number(ln_weight, same) * worth, self.attributes.get("weighted_by")
         if not effective >= FEWEST:  # as for one that is not a number
             remedy = f", or give all constraints to one combine, of the posterior before ({before})" if before else ""
@@ -387,7 +390,7 @@ class Posterior:
         return self._at(theta[chosen], seed, record)
 
     @property
-    def _worth(self) -> float:
+    def worth(self) -> float:
         """Share of the draws that those of chains, which follow one another, are worth; 1 for networks, whose draws are independent."""
         n_eff = json.loads(self.attributes.get("n_eff", "{}"))
         return float(np.minimum(np.min(list(n_eff.values())) / self.draws, 1.0)) if n_eff else 1.0

@@ -22,7 +22,16 @@ from cigars.pipeline import run_fingerprint, survey_source, train_run
 from cigars.runs import CALIBRATION, METADATA, Calibration, read_calibration, stored_fingerprint
 from cigars.schema import Survey
 from cigars.scores import joint_scores
-from cigars.targets import as_survey, check_exposure, check_target, like_those_of, target_hash
+from cigars.targets import (
+    as_survey,
+    check_exposure,
+    check_target,
+    like_those_of,
+    target_hash,
+    warn_of_others,
+    warn_of_redshifts,
+    without_redshifts,
+)
 from cigars.truncation import (
     RECORD,
     Round,
@@ -71,15 +80,21 @@ def train_rounds(
     Raises:
         CatalogueError: for a target unlike what the configuration simulates, in its prior or in a later box.
         ConfigError: for no round, a folder that is not new, or on resuming another target, configuration or number of rounds.
+
+    Warns:
+        TargetWarning: where objects are by `p_ia` of another type, or redshifts are not as in the training.
     """
     from inference.parallel import from_first, joined
 
     if rounds < 1:
-        raise ConfigError(f"rounds: expected at least 1, got {rounds}; 3 is usual")
+        raise ConfigError(f"rounds: expected at least 1, got {rounds}; 2 are usual")
     run, record = Path(run), _begun(config, target, rounds)
     with joined(device):
         kept = from_first(lambda: _kept(run, record, resume))
+        target = without_redshifts(target, config)
         if kept is None:
+            warn_of_others(target)
+            warn_of_redshifts(target, config)
             _check(target, config, report)
             _keep(run, record)
         record = kept or record

@@ -156,7 +156,7 @@ def savage_dickey(
         except FileError:
             if method == "flow":
                 raise
-    ln_density, error = kernel_ln_density(eta, eta0, seed)
+    ln_density, error = kernel_ln_density(eta, eta0, seed, posterior.worth)
     return Ratio(ln_density - ln_prior, error, "kernel")
 
 
@@ -166,17 +166,26 @@ def _distance(draws: Float[ndarray, "draw parameter"], at: Float[ndarray, "param
     return float(np.sqrt(deviation @ np.linalg.solve(np.atleast_2d(np.cov(draws.T)), deviation)))
 
 
-def kernel_ln_density(draws: Float[ndarray, "draw parameter"], at: Float[ndarray, "parameter"], seed: int = 0) -> tuple[float, float]:
+def kernel_ln_density(
+    draws: Float[ndarray, "draw parameter"], at: Float[ndarray, "parameter"], seed: int = 0, worth: float = 1.0
+) -> tuple[float, float]:
     """ln of the density of draws at a point and its standard error, by resampling them.
 
-    Raises ValueError where the point is more than four standard deviations from the draws.
+    Args:
+        draws: of a posterior.
+        at: the point.
+        seed: of the resampling.
+        worth: share of the draws that are independent, as those of chains are not (`Posterior.worth`).
+
+    Raises:
+        ValueError: where the point is more than four standard deviations from the draws, or these are too few.
     """
     mean, root = draws.mean(0), np.linalg.cholesky(np.atleast_2d(np.cov(draws.T)))
     u, u0 = np.linalg.solve(root, (draws - mean).T).T, np.linalg.solve(root, at - mean)
-    if np.abs(u0).max() > FARTHEST or len(draws) < 2 * FEWEST:
+    if np.abs(u0).max() > FARTHEST or worth * len(draws) < 2 * FEWEST:
         raise ValueError(
-            f"Savage-Dickey: expected a value within {FARTHEST:g} standard deviations and {2 * FEWEST:.0f} draws, got "
-            f"{np.abs(u0).max():.1f} and {len(draws)}; use the run folder, or `cigars compare`"
+            f"Savage-Dickey: expected a value within {FARTHEST:g} standard deviations and {2 * FEWEST:.0f} independent draws, "
+            f"got {np.abs(u0).max():.1f} and {worth * len(draws):.0f}; use the run folder, or `cigars compare`"
         )
     size = draws.shape[1]
     width = len(draws) ** (-1 / (size + 4))
@@ -185,6 +194,6 @@ def kernel_ln_density(draws: Float[ndarray, "draw parameter"], at: Float[ndarray
     ln_kernel = np.atleast_1d(ln_kernel) - np.log(np.diag(root)).sum()
     rng = np.random.default_rng(seed)
     again = [logsumexp(ln_kernel[rng.integers(len(draws), size=len(draws))]) for _ in range(RESAMPLES)]
-    if effective_number(ln_kernel) < 5:
+    if worth * effective_number(ln_kernel) < 5:
         raise ValueError("Savage-Dickey: expected draws near the value, got fewer than 5; use the run folder, or `cigars compare`")
-    return float(logsumexp(ln_kernel) - np.log(len(draws))), float(np.std(again))
+    return float(logsumexp(ln_kernel) - np.log(len(draws))), float(np.std(again)) * worth**-0.5

@@ -166,9 +166,9 @@ def create_store(url: str | Path, config: Config, stream: str = "training", shar
 
 def plan(config: Config, stream: str = "training", shard: int = 256) -> Manifest:
     """The manifest of a store of a configuration."""
-    from simulators.hosts import bank_fingerprint
+    from simulators.survey import files_fingerprint
 
-    manifest = Manifest(configuration=config, hosts=bank_fingerprint(config.hosts), stream=stream, shard=shard, fingerprint="")
+    manifest = Manifest(configuration=config, hosts=files_fingerprint(config), stream=stream, shard=shard, fingerprint="")
     return manifest.model_copy(update={"fingerprint": manifest.expected_fingerprint})
 
 

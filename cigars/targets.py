@@ -13,17 +13,19 @@ import numpy as np
 from scipy.stats import binom
 
 from cigars.catalogue import Catalogue, CatalogueError, select
-from cigars.config import Config
+from cigars.config import Config, ConfigError
 from cigars.schema import Globals, Latents, Observations, Survey
 from cigars.truncation import read_rounds
 from cigars.validation import TargetWarning
 
 __all__ = [
+    "Simulated",
     "TargetWarning",
     "as_survey",
     "check_exposure",
     "check_target",
     "check_trained",
+    "hide",
     "in_words",
     "inside",
     "lacking",
@@ -33,6 +35,7 @@ __all__ = [
     "warn_of_other_target",
     "warn_of_others",
     "warn_of_redshifts",
+    "without_redshifts",
 ]
 
 FEW = 0.01  # share of the objects above which it counts that they are not like those of the training
@@ -74,6 +77,26 @@ def as_survey(observations: Observations, exposure: float = 1.0, number: int | N
         np.array([size if number is None else number], np.int32),
         np.array([exposure], np.float32),
     )
+
+
+def hide(observations: Observations, what: Sequence[str]) -> Observations:
+    """The observations without `z_spec` or without `sn` (m, x, c and their errors): NaN, as if never taken."""
+    groups = {"z_spec": ("z_spec", "z_spec_err"), "sn": ("m", "x", "c", "var_m", "var_x", "var_c", "cov_mx", "cov_mc", "cov_xc")}
+    if unknown := sorted(set(what) - set(groups)):
+        raise ConfigError(f"hide: expected of {sorted(groups)}, got {unknown}")
+    blank = {name: np.full_like(getattr(observations, name), np.nan) for group in what for name in groups[group]}
+    return observations._replace(**blank)
+
+
+def without_redshifts(catalogue: Catalogue, config: Config) -> Catalogue:
+    """As a run without spectroscopic redshifts reads it, to which any would be beyond its training; warns where there are some."""
+    if config.observation.spectroscopic_fraction > 0:
+        return catalogue
+    if given := int(np.isfinite(catalogue.observations.z_spec).sum()):
+        said = f"{given} of {len(catalogue.id):,} objects have z_spec, which no simulated object has; it is not read"
+        remedy = "train with observation.spectroscopic_fraction above 0 to use it"
+        warnings.warn(f"{said}: {remedy}", TargetWarning, stacklevel=3)
+    return catalogue._replace(observations=hide(catalogue.observations, ["z_spec"]))
 
 
 def _missing(config: Config) -> np.ndarray:
@@ -123,7 +146,7 @@ def inside(trained: Any, catalogue: Catalogue, config: Config | None) -> tuple[C
 
 def like_those_of(standardiser: Any, catalogue: Catalogue) -> Catalogue:
     """The objects within the range that a standardiser of network inputs was fitted on."""
-    return inside(_Simulated(str(standardiser.low.device), _Objects(standardiser), {}), catalogue, None)[0]
+    return inside(Simulated.like(standardiser, {}), catalogue, None)[0]
 
 
 def check_trained(trained: Any, survey: Survey, config: Config, *, complete: bool = True, remedy: str = "leave these objects out") -> None:
@@ -238,12 +261,17 @@ class _Objects(NamedTuple):
     standardiser: Any
 
 
-class _Simulated(NamedTuple):
+class Simulated(NamedTuple):
     """What `inference.posterior.check_range` asks of a trained model, before there is one."""
 
     device: str
     local: _Objects
     meta: dict[str, Any]
+
+    @classmethod
+    def like(cls, standardiser: Any, meta: dict[str, Any]) -> Simulated:
+        """Of objects that a standardiser of network inputs was fitted on, where it is."""
+        return cls(str(standardiser.low.device), _Objects(standardiser), meta)
 
 
 def check_target(catalogue: Catalogue, source: Callable[[int, int], Survey], config: Config) -> None:
@@ -288,7 +316,7 @@ def _check_like(trained: Any, catalogue: Catalogue, config: Config) -> None:
         )
 
 
-def _simulated(source: Callable[[int, int], Survey], config: Config) -> _Simulated:
+def _simulated(source: Callable[[int, int], Survey], config: Config) -> Simulated:
     from inference.batches import Packed, join, pack
     from inference.standardise import Standardiser
 
@@ -301,4 +329,4 @@ def _simulated(source: Callable[[int, int], Survey], config: Config) -> _Simulat
     standardiser = Standardiser(len(config.band_names)).to(packed.number.device).fit(packed.observations)
     low, high = max(int(packed.number.min()), 1), max(int(packed.number.max()), 1)
     ratio = (high / low) ** 0.25
-    return _Simulated("cpu", _Objects(standardiser), {"number_range": [math.floor(low / ratio), math.ceil(high * ratio)]})
+    return Simulated.like(standardiser, {"number_range": [math.floor(low / ratio), math.ceil(high * ratio)]})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cigars.config import ConfigError
 from cigars.progress import progress_bars
@@ -33,8 +34,9 @@ __all__ = [
     "stopped",
 ]
 
-console = Console()
-errors = Console(stderr=True)
+# names of files, objects and models are shown as they are
+console = Console(markup=False, emoji=False)
+errors = Console(stderr=True, markup=False, emoji=False)
 
 
 def print_parameters(posterior: arviz.InferenceData, truth: dict[str, float] | None = None) -> None:
@@ -90,7 +92,7 @@ def round_bars(
                 bars(stage, done, total, **metrics)
                 return
             stack.close()
-            errors.print(_escaped(words(int(done), int(total))), style="bold")
+            errors.print(words(int(done), int(total)), style="bold")
             bars = stack.enter_context(progress_bars(errors))
 
         yield report
@@ -104,7 +106,7 @@ def one_line_warnings() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
             if issubclass(category, TargetWarning):
-                errors.print(f"[yellow]warning:[/yellow] {_escaped(str(message))}", soft_wrap=True, highlight=False)
+                errors.print(Text.assemble(("warning:", "yellow"), " ", str(message)), soft_wrap=True, highlight=False)
             else:
                 otherwise(message, category, *where, **more)
 
@@ -120,7 +122,7 @@ def given(**options: Any) -> dict[str, Any]:
 
 def stopped(command: str) -> None:
     """Say how an interrupted training goes on."""
-    errors.print(f"stopped; continue with: {_escaped(command)}", style="yellow", soft_wrap=True, highlight=False)
+    errors.print(f"stopped; continue with: {command}", style="yellow", soft_wrap=True, highlight=False)
 
 
 def duration(seconds: float) -> str:
@@ -133,11 +135,5 @@ def duration(seconds: float) -> str:
 def complain(message: str | None, code: int = 2) -> int:
     """Show an error in one line; returns the exit code."""
     line = " ".join(str(message or "unknown error").split())
-    errors.print(f"[red]error:[/red] {_escaped(line)}", soft_wrap=True, highlight=False)
+    errors.print(Text.assemble(("error:", "red"), " ", line), soft_wrap=True, highlight=False)
     return code
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

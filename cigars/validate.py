@@ -24,7 +24,16 @@ from cigars.config import Config, ConfigError
 from cigars.files import FileError, replacing
 from cigars.runs import run_config
 from cigars.schema import LOCALS
-from cigars.targets import as_survey, check_exposure, check_trained, target_hash, warn_of_other_target
+from cigars.targets import (
+    as_survey,
+    check_exposure,
+    check_trained,
+    target_hash,
+    warn_of_other_target,
+    warn_of_others,
+    warn_of_redshifts,
+    without_redshifts,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,7 +110,8 @@ def validate(
         CatalogueError: for a catalogue or an exposure unlike those of the training.
 
     Warns:
-        TargetWarning: where the run was trained for another catalogue.
+        TargetWarning: where the run was trained for another catalogue, objects are by `p_ia` of another type, or redshifts are not as in
+            the training.
     """
     from inference.checks import joint_checks, judge, marginal_checks
     from inference.local_check import local_check
@@ -114,8 +124,10 @@ def validate(
         check_exposure(exposure, config)
     if catalogue is not None:
         warn_of_other_target(run, catalogue)
+        warn_of_others(catalogue)
+        warn_of_redshifts(read := without_redshifts(catalogue, config), config)
     trained = load_run(Path(run), device)
-    observed = None if catalogue is None else _observed(trained, catalogue, 1.0 if exposure is None else exposure, config, seed)
+    observed = None if catalogue is None else _observed(trained, read, 1.0 if exposure is None else exposure, config, seed)
     fresh = _fresh(trained, config, surveys, exposure, seed, report)
     checks = [
         *marginal_checks(fresh.draws, fresh.truth, trained.names, seed=seed),
@@ -235,7 +247,7 @@ def read_validation(path: str | Path) -> dict[str, Any]:
     """What `write_validation` wrote; raises FileError for another file."""
     try:
         found = json.loads(Path(path).read_text())
-        if {"passed", "level", "tests", "fingerprint"} <= set(found):
+        if {"passed", "level", "tests", "fingerprint", "catalogue", "exposure"} <= set(found):
             return dict(found)
     except (OSError, ValueError, TypeError) as error:
         raise FileError(f"{path}: cannot read the validation: {error}; run `cigars validate` again") from None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -21,11 +21,9 @@ __all__ = [
     "TargetWarning",
     "check_columns",
     "check_ids",
-    "check_range",
     "check_values",
     "column_names",
     "correlation_floor",
-    "ranges_of",
 ]
 
 LEAST_EIGENVALUE = 1e-6  # of the correlation matrix: a few units of float32 resolution
@@ -110,58 +108,13 @@ def check_values(observations: Observations, p_ia: np.ndarray | None, bands: Seq
 
 
 def correlation_floor(o: Observations) -> Float[np.ndarray, " sn"]:
-    """Least eigenvalue of the correlation matrix of (m, x, c) of each object."""
+    """Least eigenvalue of the correlation matrix of (m, x, c) of each object, -1 where that is not finite."""
     sd = np.sqrt(np.stack([o.var_m, o.var_x, o.var_c], -1).astype(np.float64))
     matrix = np.broadcast_to(np.eye(3), (len(sd), 3, 3)).copy()
     for i, j, covariance in ((0, 1, o.cov_mx), (0, 2, o.cov_mc), (1, 2, o.cov_xc)):
         matrix[:, i, j] = matrix[:, j, i] = np.clip(covariance / (sd[:, i] * sd[:, j]), -1e3, 1e3)
-    return np.linalg.eigvalsh(matrix)[:, 0]
-
-
-def ranges_of(observations: Observations, bands: Sequence[str], observed: np.ndarray | None = None) -> dict[str, tuple[float, float]]:
-    """Least and largest value of every column, and of the number of objects under `number`, over surveys [..., sn] where `observed`.
-
-    What a trained run remembers, and `check_range` compares with. Columns that are never observed are left out.
-    """
-    seen = np.ones(np.shape(observations.m), bool) if observed is None else np.asarray(observed)
-    number = seen.sum(-1)
-    out = {"number": (float(number.min()), float(number.max()))}
-    for name, values in _columns(observations, bands):
-        inside = np.asarray(values)[seen]
-        inside = inside[np.isfinite(inside)]
-        if inside.size:
-            out[name] = (float(inside.min()), float(inside.max()))
-    return out
-
-
-def check_range(observations: Observations, ranges: Mapping[str, tuple[float, float]], bands: Sequence[str]) -> None:
-    """Raise CatalogueError in one line for the columns that leave the trained `ranges`: how many objects, by how much at most."""
-    complaints = []
-    number, limits = len(observations.m), ranges.get("number")
-    if limits and not limits[0] <= number <= limits[1]:
-        complaints.append(f"number of objects {number} is outside {limits[0]:.0f} to {limits[1]:.0f}")
-    for name, values in _columns(observations, bands):
-        if name in ranges and (beyond := _beyond(values, ranges[name])).any():
-            low, high = ranges[name]
-            complaints.append(f"{name}: {int((beyond > 0).sum())} outside {low:.6g} to {high:.6g}, by up to {beyond.max():.3g}")
-    if complaints:
-        raise CatalogueError(f"outside the trained range: {'; '.join(complaints)}; drop these objects or train on a wider survey")
-
-
-def _columns(o: Observations, bands: Sequence[str]) -> Iterable[tuple[str, np.ndarray]]:
-    for name, values in o._asdict().items():
-        if name in ("mag", "mag_err"):
-            yield from ((f"{name}_{band}", values[..., k]) for k, band in enumerate(bands))
-        else:
-            yield name, values
-
-
-def _beyond(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    """Distance outside the limits, zero inside and for NaN; limits are widened by single-precision rounding."""
-    low, high = limits
-    slack = 1e-6 * max(abs(low), abs(high))
-    distance = np.maximum(low - slack - values, values - high - slack)
-    return np.where(np.isnan(values), 0.0, np.maximum(distance, 0.0))
+    finite = np.isfinite(matrix).all((1, 2), keepdims=True)
+    return np.linalg.eigvalsh(np.where(finite, matrix, -np.eye(3)))[:, 0]
 
 
 def _check_band(band: str, mag: np.ndarray, err: np.ndarray) -> None:

@@ -134,4 +134,7 @@ def _yearly_count(config: Config, bank: HostBank) -> float:
 
 def _yearly(simulator: Simulator, config: Config) -> float:
     fiducial = Globals(*(jnp.asarray(v, jnp.float32) for v in FIDUCIAL))
-    return float(expected_count_of_all_hosts(fiducial, simulator, config, least=SAMPLE))
+    number = float(expected_count_of_all_hosts(fiducial, simulator, config, least=SAMPLE))
+    if not number > 0:
+        raise ValueError("selection: expected some supernova to be detected at the fiducial Θ, got none; let fainter ones pass")
+    return number

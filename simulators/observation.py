@@ -90,7 +90,7 @@ def observe_supernovae(
     ln_variance, error = jnp.stack([peak[0], *others[:2]]), jnp.stack([peak[1], *others[2:]])
     models = (config.sn_m, config.sn_x, config.sn_c)
     variance = jnp.stack([draw_variance(model, m, normal) for model, normal in zip(models, ln_variance, strict=True)])
-    correlation, cholesky = _correlation(config.sn_correlation)
+    correlation, cholesky = config.sn_correlation, _cholesky(config.sn_correlation)
     noise = jnp.einsum("ij,j...->i...", jnp.asarray(cholesky, m.dtype), error)
     sd = jnp.sqrt(variance)
     observed = jnp.stack([m, x, c]) + sd * noise
@@ -99,12 +99,9 @@ def observe_supernovae(
     return dict(zip(names, (*observed, *variance), strict=True)) | covariance
 
 
-def _correlation(correlation: tuple[float, float, float]) -> tuple[tuple[float, float, float], np.ndarray]:
+def _cholesky(correlation: tuple[float, float, float]) -> np.ndarray:
     mx, mc, xc = correlation
-    matrix = np.array([[1, mx, mc], [mx, 1, xc], [mc, xc, 1]])
-    if np.linalg.eigvalsh(matrix).min() <= 0:
-        raise ValueError(f"observation.sn_correlation: expected a positive definite matrix, got (mx, mc, xc) = {correlation}")
-    return correlation, np.linalg.cholesky(matrix)
+    return np.linalg.cholesky(np.array([[1, mx, mc], [mx, 1, xc], [mc, xc, 1]]))
 
 
 def observe_redshifts(key: Key[Array, ""], z: Float[Array, "sn"], config: ObservationConfig) -> tuple[Array, Array]:

@@ -15,10 +15,19 @@ import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 
+from simulators.sps.library import file_sha256
+
 if TYPE_CHECKING:
     from cigars.config import SelectionConfig
 
-__all__ = ["DetectionTable", "detection_probability", "faintest_modulus", "host_efficiency", "read_detection_table"]
+__all__ = [
+    "DetectionTable",
+    "detection_fingerprint",
+    "detection_probability",
+    "faintest_modulus",
+    "host_efficiency",
+    "read_detection_table",
+]
 
 
 class DetectionTable(NamedTuple):
@@ -27,6 +36,19 @@ class DetectionTable(NamedTuple):
     z: Float[Array, "2"]  # first node and spacing
     m: Float[Array, "2"]
     probability: Float[Array, "z m"]
+
+
+def detection_fingerprint(config: SelectionConfig) -> str:
+    """What detection depends on besides its own fields: the content of its table. Raises ValueError where that is missing."""
+    if config.detection != "table":
+        return ""
+    if not Path(str(config.detection_file)).is_file():
+        raise ValueError(_absent(config.detection_file))
+    return file_sha256(config.detection_file)
+
+
+def _absent(path: str | None) -> str:
+    return f"detection table: expected an .npz file, found nothing at {path}; set selection.detection_file"
 
 
 def read_detection_table(path: str | None) -> DetectionTable:
@@ -38,7 +60,7 @@ def read_detection_table(path: str | None) -> DetectionTable:
         unit = jnp.array([0.0, 1.0], jnp.float32)
         return DetectionTable(unit, unit, jnp.zeros((1, 1), jnp.float32))
     if not Path(path).is_file():
-        raise ValueError(f"detection table: expected an .npz file, found nothing at {path}; set selection.detection_file")
+        raise ValueError(_absent(path))
     with np.load(path, allow_pickle=False) as raw:
         if missing := {"z", "m", "probability"} - set(raw.files):
             raise ValueError(f"detection table {path}: expected arrays z, m, probability, missing {sorted(missing)}; found {raw.files}")

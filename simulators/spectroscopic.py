@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["count_surface_around", "information", "sample_spectroscopic", "scores"]
 
-SAMPLE, POINTS, WIDER = 1 << 20, 300, 2.0  # behind the expected count: size, number of Θ, and their spread in posterior widths
+SAMPLE, POINTS, WIDER = 1 << 20, 320, 2.0  # behind the expected count: size, number of Θ, and their spread in posterior widths
 
 
 def scores(

@@ -21,19 +21,21 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from cigars.config import fingerprint
 from cigars.schema import FIDUCIAL, Globals, Latents, Observations, Survey
 from simulators.cosmology import transverse_distance_table
 from simulators.counts import with_exposure
-from simulators.hosts import HostBank, load_bank
+from simulators.hosts import HostBank, bank_fingerprint, load_bank
 from simulators.objects import Candidates, SurveyState, draw_candidates, observe
 from simulators.priors import sample_globals
 from simulators.rates import ln_slope_bound
+from simulators.selection import detection_fingerprint
 from simulators.simulator import Simulator, build_simulator
 
 if TYPE_CHECKING:
     from cigars.config import Config
 
-__all__ = ["SurveyOverflow", "detected_first", "draw_surveys", "load_simulator", "prepare", "simulate"]
+__all__ = ["SurveyOverflow", "detected_first", "draw_surveys", "files_fingerprint", "load_simulator", "prepare", "simulate"]
 
 LARGEST_BLOCK = 4096  # candidates at a time
 ROOM = 8  # times the configured capacity that a survey may have of objects
@@ -54,6 +56,12 @@ def simulate(key: Key[Array, ""], index: Int[Array, "survey"], config: Config, t
     """
     survey = draw_surveys(key, jnp.asarray(index), load_simulator(config), config, theta)
     return jax.device_get(survey)
+
+
+def files_fingerprint(config: Config) -> str:
+    """Identity of what surveys depend on besides a configuration and a seed: the bank of hosts, and the detection table if there is one."""
+    bank, detection = bank_fingerprint(config.hosts), detection_fingerprint(config.selection)
+    return fingerprint(bank, detection) if detection else bank
 
 
 @functools.lru_cache(maxsize=4)

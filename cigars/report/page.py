@@ -7,9 +7,6 @@ data URIs, the style sheet is inline, and the page forbids itself any script or 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +16,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cigars.convergence import convergence
+from cigars.files import refuse_existing, replacing
 from cigars.report import sections
 from cigars.report.inputs import ReportInputs, attribute
 from cigars.report.sections import Plot
@@ -41,21 +39,21 @@ def write_report(path: str | Path, inputs: ReportInputs, *, overwrite: bool = Fa
     """Write the report of `inputs` to `path`, and each figure as `figures_dir`/NAME.pdf when that is given; returns the path.
 
     Raises:
-        FileExistsError: the page or a PDF exists and `overwrite` is False; nothing is written then.
+        FileError: the page or a PDF exists and `overwrite` is False, when nothing is written, or cannot be written.
     """
     path, folder = Path(path), None if figures_dir is None else Path(figures_dir)
     figures: dict[str, Figure] = {}
     targets = [path] if folder is None else [path, *(folder / f"{p.name}.pdf" for s in sections.build(inputs) for p in s.plots)]
-    taken = [t for t in targets if t.exists()]
-    if taken and not overwrite:
-        raise FileExistsError(
-            f"report: expected a new file, got the existing {taken[0]}; choose another name or allow overwriting (--overwrite)"
-        )
+    for target in targets:
+        refuse_existing(target, overwrite)
     page = render_report(inputs, keep=figures)
     if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
-            _atomically(folder / f"{name}.pdf", lambda file, figure=figure: write_pdf(figure, file))
-    _atomically(path, lambda file: file.write(page.encode("utf-8")))
+            with replacing(folder / f"{name}.pdf", overwrite) as partial:
+                write_pdf(figure, partial)
+    with replacing(path, overwrite) as partial:
+        partial.write_text(page, encoding="utf-8")
     return path
 
 
@@ -127,23 +125,3 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 def _pretty(text: str) -> str:
     """JSON with indentation; text that is not JSON as it is."""
     return json.dumps(_tree(text), indent=2, ensure_ascii=False) if _tree(text) else text
-
-
-def _atomically(path: Path, write: Callable[[Any], Any]) -> None:
-    """Write beside the target and rename: an interrupted write leaves no half page under the final name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -33,6 +33,7 @@ NO_AGN = {"agn_fraction_ln": np.log(1e-5), "agn_tau_ln": np.log(5.0)}  # the end
 LOG_U = -2.0
 # wider than any galaxy: what lies beyond is in another unit, or a code for "missing"
 POSSIBLE = {
+    "z": (0.0, 20.0),
     "mass_log10_msun": (4.0, 14.0),
     "metallicity_log10_zsun": (-5.0, 2.0),
     "sfr_ratios_log10": (-20.0, 20.0),
@@ -42,6 +43,7 @@ POSSIBLE = {
     "gas_metallicity_log10_zsun": (-5.0, 2.0),
 }
 RATIOS = 6
+MAGNITUDES = -40.0, 10.0  # absolute ones of galaxies, and more
 
 
 def galaxies_from_table(table: Any) -> Galaxies:
@@ -88,9 +90,17 @@ def read_host_table(path: str | Path, bands: Sequence[str]) -> tuple[Galaxies, F
     if not np.isfinite(magnitudes).all():
         missing = int((~np.isfinite(magnitudes)).sum())
         raise ValueError(f"{path}: expected finite magnitudes, got {missing} missing values; drop those rows")
+    low, high = MAGNITUDES
+    for band, values in zip(bands, magnitudes.T, strict=True):
+        if (odd := values[(values < low) | (values > high)]).size:
+            said = f"expected absolute magnitudes in [{low:g}, {high:g}], got {odd[0]:.4g}, a code for a missing one?"
+            raise ValueError(f"{path}: M_{band}: {said} drop those rows")
     if not ((keep > 0) & (keep <= 1)).all():
         raise ValueError(f"{path}: expected keep_probability in (0, 1], got {keep.min():g} to {keep.max():g}")
-    return galaxies_from_table(table), magnitudes, keep
+    galaxies = galaxies_from_table(table)
+    if not (galaxies.z > 0).all():
+        raise ValueError(f"{path}: expected hosts at redshifts above 0, got {int((galaxies.z <= 0).sum())} at 0; drop those rows")
+    return galaxies, magnitudes, keep
 
 
 def _read(path: Path) -> Any:
@@ -123,10 +133,15 @@ def _field(table: Any, names: list[str], field: str, missing: list[str]) -> np.n
 
 
 def _ratios(table: Any, names: list[str], missing: list[str]) -> np.ndarray:
+    styles = [[f"{stem}{i}" for i in range(1, RATIOS + 2)] for stem in ("logsfr_ratios", "sfr_ratios_log10_")]
+    whole = _plain(table, "sfr_ratios_log10") if "sfr_ratios_log10" in names else np.zeros((0, RATIOS))
+    more = [style[-1] for style in styles if style[-1] in names]
+    if more or whole.shape[1:] != (RATIOS,):
+        got = more[0] if more else f"shape {whole.shape}"
+        raise ValueError(f"host table: expected {RATIOS} SFR ratios a galaxy, between {RATIOS + 1} bins of age, got {got}; fit these bins")
     if "sfr_ratios_log10" in names:
-        return _plain(table, "sfr_ratios_log10").astype(np.float32)
-    styles = [[f"logsfr_ratios{i}" for i in range(1, RATIOS + 1)], [f"sfr_ratios_log10_{i}" for i in range(1, RATIOS + 1)]]
-    best = max(styles, key=lambda style: sum(n in names for n in style))
+        return whole.astype(np.float32)
+    best = max((style[:-1] for style in styles), key=lambda style: sum(n in names for n in style))
     absent = [n for n in best if n not in names]
     missing.extend(absent)
     return np.zeros((0, RATIOS), np.float32) if absent else np.stack([_plain(table, n) for n in best], axis=-1).astype(np.float32)

@@ -167,7 +167,7 @@ def test_redshifts_that_no_simulated_object_has_are_not_read(workplace, catalogu
     monkeypatch.setattr("cigars.check.references", lambda trained, survey, _, *others: references(trained, survey, config, *others))
     z = np.full(len(catalogue.id), 9.0, np.float32)  # beyond all of the training
     far = changed(catalogue, z_spec=z, z_spec_err=z / 1e4)
-    with pytest.warns(TargetWarning, match=f"{len(z)} with z_spec, which no simulated object has; it is not read"):
+    with pytest.warns(TargetWarning, match=f"{len(z)} of {len(z)} objects have z_spec, which no simulated object has; it is not read"):
         found = check(workplace.run, far, surveys=SURVEYS, seed=SEED)
     assert found.record["outside"] == 0
     assert found.record["catalogue"] == target_hash(far)

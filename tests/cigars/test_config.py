@@ -115,6 +115,15 @@ def test_an_unknown_key_is_answered_with_the_nearest(key, nearest):
         ("prior.Om0={}", "exactly one"),
         ("prior.w0={fixed=-0.8}", "prior.w0: expected supernovae.cosmology = 'flat-w0waCDM', without which nothing reads it"),
         ("prior.wa={uniform=[-1, 1]}", "prior.wa: expected supernovae.cosmology = 'flat-w0waCDM'"),
+        ("observation.host_depths=[20, 20, 20, 20, 20, 20]", "observation.host_depths: expected observation.host_errors = 'lsst'"),
+        ("observation={host_errors='lsst', host_sigma=0.1}", "observation.host_sigma: expected observation.host_errors = 'constant'"),
+        ("observation.z_spec_err=0.1", "observation.z_spec_err: expected observation.spectroscopic_fraction > 0"),
+        ("selection={detection='table', detection_file='a', m50=[1.0]}", "selection.m50: expected selection.detection = 'smooth'"),
+        ("hosts={backend='table', table_file='a', effective_hosts=1e5}", "hosts.effective_hosts: expected another hosts.backend"),
+        ("observation={host_errors='lsst', host_gamma=[0.05, 0, 0, 0, 0, 0]}", "host_gamma"),
+        ("observation.sn_correlation=[0.9, 0.9, -0.9]", "sn_correlation: expected a positive definite matrix"),
+        ("observation.sn_correlation=[5, 0, 0]", "sn_correlation: expected a positive definite matrix"),
+        ("prior.dtd_logA={normal=[-12.15, 0.1], within=[-10.75, -10.55]}", "within: expected an edge within 8 sd of the mean, got 14 sd"),
         ("hosts.table_file=a.fits", "hosts.table_file: expected hosts.backend = 'table'"),
         ("hosts.emulator_file=a.pickle", "hosts.emulator_file: expected hosts.backend = 'emulator'"),
         ("selection.detection_file=a.npz", "selection.detection_file: expected selection.detection = 'table'"),
@@ -138,7 +147,12 @@ def test_settings_that_only_their_variant_reads_are_taken_with_it():
     assert load_config("demo", ["prior.w0={fixed=-1}", "prior.wa={fixed=0}"]).fixed["w0"] == -1  # which it is in any case
     assert load_config("demo", ["hosts.z_max=1.4", "selection.z_max=1.4"]).hosts.z_max == 1.4
     assert load_config("demo", ["prior.Ode0={uniform=[0, 1.5]}", "prior.Om0={uniform=[0.2, 0.8]}"]).limits("Ode0") == (0, 1.5)
-    assert "expected no fixed value in flat-LCDM" in refused("demo", ["supernovae.cosmology=flat-LCDM", "prior.Ode0={fixed=0.7}"])
+    flat = "supernovae.cosmology=flat-LCDM"
+    assert "expected no fixed value in flat-LCDM" in refused("demo", [flat, "prior.Ode0={fixed=0.7}"])
+    assert "prior.Om0: expected nothing above 1 in a flat cosmology" in refused("demo", [flat, "prior.Om0={uniform=[0, 1.6]}"])
+    assert load_config("lsst", ["observation.host_errors=lsst", "observation.host_sigma_sys=0.02"]).observation.host_sigma_sys == 0.02
+    assert load_config("lsst", ["observation.spectroscopic_fraction=0.1", "observation.z_spec_err=0.01"]).observation.z_spec_err == 0.01
+    assert load_config("demo", ["prior.M0={normal=[-19.5, 0.1], within=[-18.75, 0]}"]).limits("M0") == (-18.75, 0)  # 7.5 sd
     emulated = ["hosts.backend=emulator", "hosts.emulator_file=a.pickle", "hosts.nebular=false"]
     assert "hosts.nebular: expected hosts.backend = 'ssp'" in refused("demo", emulated)
 
@@ -147,6 +161,7 @@ def test_a_size_by_area_counts_hosts_by_volume():
     area = {"expected_supernovae": "none", "area_deg2": 10.0, "duration_yr": 1.0}
     assert load_config("demo", size=area).hosts.redshift_density == "volume"
     assert load_config("demo").hosts.redshift_density == "tabulated"
+    assert load_config("demo", ["size.area_deg2=none", "size.duration_yr=none"]).hosts.redshift_density == "tabulated"
     with pytest.raises(ConfigError, match="redshift_density: expected 'volume' for a size by area, got 'tabulated'"):
         load_config("demo").updated(size=area)
 

@@ -17,7 +17,7 @@ from cigars.exact import infer_exact
 from cigars.pipeline import report
 from cigars.posterior import load_posterior
 from cigars.schema import FIDUCIAL, LOCALS, Observations
-from cigars.targets import TargetWarning
+from cigars.targets import TargetWarning, target_hash
 from simulators.exact import ExactPosterior
 from simulators.staged import Staged
 from tests.simulators import banks
@@ -218,7 +218,7 @@ def given(setting, monkeypatch):
     return r_hat, diverged, exposures
 
 
-def test_the_file_is_that_of_infer_with_chains(setting, given, cigars, tmp_path):
+def test_the_file_is_that_of_infer_with_chains(setting, given, cigars, tmp_path, monkeypatch):
     out = tmp_path / "p.nc"
     data = infer_exact(setting.config, setting.catalogue, draws=60, chains=2, output=out, hosts=tmp_path / "h.fits")
     posterior = load_posterior(out)
@@ -237,6 +237,11 @@ def test_the_file_is_that_of_infer_with_chains(setting, given, cigars, tmp_path)
     assert posterior.reweight({"Om0": {"normal": [0.3, 0.1], "within": [0.05, 0.9]}}).draws == 60
     with pytest.raises(ValueError, match="one by the exact likelihood, of which only the draws are known"):
         posterior.log_prob({"Om0": 0.3, "M0": -19.5})
+    assert posterior.attributes["catalogue"] == target_hash(setting.catalogue)
+    for what in ({"run": tmp_path}, {"validation": tmp_path / "v.json"}):
+        monkeypatch.setattr("cigars.pipeline.stored_fingerprint", lambda _: posterior.attributes["fingerprint"])
+        with pytest.raises(ValueError, match="no run folder and no validation of an exact posterior, which no network made"):
+            report(tmp_path / "no.html", data, **what)
     assert cigars("report", out, "-o", tmp_path / "r.html").code == 0
     page = (tmp_path / "r.html").read_text()
     assert "exact likelihood, by Hamiltonian Monte Carlo" in page

@@ -16,6 +16,7 @@ from cigars.config import Prior, load_config
 from cigars.infer import infer
 from cigars.posterior import Posterior
 from cigars.schema import FIDUCIAL
+from cigars.store import plan
 from cigars.targets import TargetWarning, target_hash
 from cigars.truncation import Rounds, write_rounds
 from cigars.truths import matched
@@ -135,6 +136,19 @@ def test_another_seed_compiles_nothing(workplace, tmp_path, caplog):
         assert not compiled
         jax.jit(lambda x: x + 1)(1.0)
     assert caplog.records[-1].message.startswith(("Compiling", "Finished XLA compilation"))
+
+
+def test_another_detection_table_of_the_same_name_is_another_run_and_another_store(tmp_path):
+    path = tmp_path / "detection.npz"
+    config = load_config("demo", **{"selection.detection": "table", "selection.detection_file": str(path)})
+    with pytest.raises(ValueError, match=r"detection table: expected an \.npz file, found nothing"):
+        pipeline.run_fingerprint(config)
+    found = []
+    for probability in (1.0, 1.0, 0.1):
+        np.savez(path, z=[0.0, 1.0], m=[0.0, 1.0], probability=np.full((2, 2), probability))
+        found.append((pipeline.run_fingerprint(config), plan(config).fingerprint))
+    assert found[0] == found[1]
+    assert all(a != b for a, b in zip(found[1], found[2], strict=True))
 
 
 def test_another_random_stream_is_another_run_and_another_store(monkeypatch):

@@ -1,6 +1,7 @@
 """What can be asked of a posterior, against its own draws, exact products of Gaussians and brute-force conditioning."""
 
 import json
+import shutil
 
 import arviz
 import numpy as np
@@ -159,6 +160,17 @@ def test_constraints_one_after_the_other_are_refused_as_both_at_once():
     weak = once.combine(Gaussian(("M0",), np.array([-19.5]), np.array([[0.5**2]])))
     assert weak.attributes["effective_draws"] == pytest.approx(once.attributes["effective_draws"], rel=0.1)
     assert once.sample(20).attributes["effective_draws"] == 20
+
+
+def test_a_run_of_another_version_is_as_good_as_gone(posterior, workplace, tmp_path):
+    """What needs no network is still answered, from the draws; what does says why not."""
+    run = shutil.copytree(workplace.run, tmp_path / "run")
+    meta = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(meta | {"format": 5}))
+    weak, asked = Gaussian(("Om0",), np.array([0.3]), np.array([[1.0]])), load_posterior(posterior, run)
+    assert asked.combine(weak).draws
+    with pytest.raises(FileError, match="got 5; train again"):
+        asked.log_prob(asked.marginal())
 
 
 def follow(post, n_eff):

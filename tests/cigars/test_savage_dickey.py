@@ -39,10 +39,27 @@ def test_two_parameters_at_once():
 
 def test_a_point_where_there_are_no_draws_is_refused():
     draws = np.random.default_rng(1).normal(size=(1000, 1))
-    with pytest.raises(ValueError, match=r"within 4 standard deviations and 100 draws, got 9\.\d and 1000"):
+    with pytest.raises(ValueError, match=r"within 4 standard deviations and 100 independent draws, got 9\.\d and 1000"):
         kernel_ln_density(draws, np.array([9.5]))
-    with pytest.raises(ValueError, match="and 100 draws"):
+    with pytest.raises(ValueError, match="and 100 independent draws"):
         kernel_ln_density(draws[:20], np.array([0.0]))
+
+
+def test_draws_of_chains_that_follow_one_another_have_the_error_of_independent_ones():
+    """The scatter of ln densities over chains, of which a tenth of the draws is worth one; taken for independent their error is a third."""
+    rng, correlation = np.random.default_rng(3), 9 / 11  # (1 + ρ) / (1 - ρ) = 10
+    found = []
+    for _ in range(60):
+        draws, step = np.empty((2000, 1)), rng.normal(size=2000) * (1 - correlation**2) ** 0.5
+        draws[0] = rng.normal()
+        for k in range(1, 2000):
+            draws[k] = correlation * draws[k - 1] + step[k]
+        found.append(kernel_ln_density(draws, np.array([1.0]), worth=0.1))
+    values, errors = np.array(found).T
+    assert 0.6 < values.std() / errors.mean() < 1.4  # 5 standard errors of a spread of 60, 9 %
+    assert values.std() / (errors.mean() * 0.1**0.5) > 1.6
+    with pytest.raises(ValueError, match=r"100 independent draws, got 1\.0 and 20"):
+        kernel_ln_density(draws, np.array([1.0]), worth=0.01)
 
 
 def test_flow_and_draws_of_a_run_agree(posterior):

@@ -14,6 +14,7 @@ from cigars.crosscheck import crosscheck
 from cigars.evidence import compare_exactly
 from cigars.exact import infer_exact
 from cigars.infer import infer
+from cigars.pipeline import train
 from cigars.schema import Globals, Latents, Observations, Survey
 from cigars.targets import (
     ENOUGH,
@@ -24,6 +25,7 @@ from cigars.targets import (
     target_hash,
     warn_of_other_target,
     warn_of_others,
+    without_redshifts,
 )
 from cigars.truncation import Rounds, write_rounds
 from cigars.validate import validate
@@ -253,6 +255,16 @@ def inferred(workplace, catalogue, monkeypatch):
     infer(workplace.run, catalogue)
 
 
+def validated(workplace, catalogue, monkeypatch):
+    monkeypatch.setattr("inference.posterior.GlobalPosterior.sample", enough)
+    validate(workplace.run, catalogue=catalogue)
+
+
+def trained_for(workplace, catalogue, monkeypatch):
+    monkeypatch.setattr("cigars.rounds.check_target", enough)
+    train(load_config(workplace.config), workplace.run.parent / "never", target=catalogue)
+
+
 def checked(workplace, catalogue, monkeypatch):
     monkeypatch.setattr("inference.posterior.GlobalPosterior.sample", enough)
     check(workplace.run, catalogue)
@@ -264,8 +276,32 @@ def crosschecked(workplace, catalogue, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:the networks of Θ saw no survey:UserWarning")  # of the run that is cross-checked
-@pytest.mark.parametrize("asked", [asked_exactly, compared_exactly, compared, inferred, checked, crosschecked])
+@pytest.mark.parametrize("asked", [asked_exactly, compared_exactly, compared, inferred, validated, trained_for, checked, crosschecked])
 def test_whoever_takes_all_to_be_of_type_ia_says_so(asked, workplace, catalogue, monkeypatch):
     mixed = catalogue._replace(p_ia=np.full(len(catalogue.id), 0.9, np.float32))
     with pytest.warns(TargetWarning, match="by p_ia 6 of 58 objects are not of type Ia"), pytest.raises(Enough):
         asked(workplace, mixed, monkeypatch)
+
+
+@pytest.mark.parametrize("asked", [compared, inferred, validated, trained_for, checked])
+def test_redshifts_are_not_read_where_the_training_had_none_and_said_where_it_had_others(asked, workplace, catalogue, monkeypatch):
+    """Else each object with one would be refused as beyond the training, and leaving those out is a selection."""
+    o, read = catalogue.observations, []
+    z = np.full(len(o.m), 0.5, np.float32)
+    every = catalogue._replace(observations=o._replace(z_spec=z, z_spec_err=z / 1e3))
+    said = "100% of the objects have a spectroscopic redshift, of those of the training 30%"
+    with pytest.warns(TargetWarning, match=said), pytest.raises(Enough):
+        asked(workplace, every, monkeypatch)
+
+    def photometric(given, config):
+        none = config.observation.model_copy(update={"spectroscopic_fraction": 0.0})
+        read.append(without_redshifts(given, config.model_copy(update={"observation": none})))
+        raise Enough
+
+    for module in ("infer", "compare", "validate", "rounds", "check"):
+        monkeypatch.setattr(f"cigars.{module}.without_redshifts", photometric)
+    said = "58 of 58 objects have z_spec, which no simulated object has; it is not read"
+    with pytest.warns(TargetWarning, match=said), pytest.raises(Enough):
+        asked(workplace, every, monkeypatch)
+    assert np.isnan(read[0].observations.z_spec).all()
+    np.testing.assert_array_equal(read[0].observations.mag, o.mag)

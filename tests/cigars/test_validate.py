@@ -107,22 +107,34 @@ def test_command_succeeds_where_nothing_fails(workplace, found, cigars, monkeypa
 
 def test_validation_of_another_training_is_refused(workplace, found, tmp_path):
     """That in the run folder, and one that is named: a posterior that comes with the package has no folder to leave it in."""
-    path, elsewhere, fingerprint = workplace.run / "validation.json", tmp_path / "validation.json", found.record["fingerprint"]
+    path, elsewhere, of = workplace.run / "validation.json", tmp_path / "validation.json", {"fingerprint": found.record["fingerprint"]}
     try:
         write_validation(path, found)
-        assert pipeline._validation(workplace.run, None, fingerprint)["surveys"] == 50
+        assert pipeline._validation(workplace.run, None, of)["surveys"] == 50
         other = found._replace(record={**found.record, "fingerprint": "other"})
         write_validation(path, other, overwrite=True)
         with pytest.raises(ValueError, match="got other"):
-            pipeline._validation(workplace.run, None, fingerprint)
+            pipeline._validation(workplace.run, None, of)
         write_validation(elsewhere, found)
-        assert pipeline._validation(workplace.run, elsewhere, fingerprint) == pipeline._validation(None, elsewhere, fingerprint) != {}
+        assert pipeline._validation(workplace.run, elsewhere, of) == pipeline._validation(None, elsewhere, of) != {}
         write_validation(elsewhere, other, overwrite=True)
         with pytest.raises(ValueError, match="got other"):
-            pipeline._validation(None, elsewhere, fingerprint)
+            pipeline._validation(None, elsewhere, of)
     finally:
         path.unlink(missing_ok=True)
-    assert pipeline._validation(workplace.run, None, fingerprint) == pipeline._validation(None, None, fingerprint) == {}
+    assert pipeline._validation(workplace.run, None, of) == pipeline._validation(None, None, of) == {}
+
+
+@pytest.mark.parametrize(("name", "value"), [("catalogue", "75d1"), ("exposure", 10.0)])
+def test_a_validation_at_another_catalogue_or_exposure_is_not_one_of_the_posterior(workplace, found, tmp_path, name, value):
+    """L-C2ST is of one catalogue alone: left out of the report by default, and refused where it was named."""
+    folder, of = tmp_path / "run", {"fingerprint": found.record["fingerprint"], "catalogue": "fadf", "exposure": 1.0}
+    folder.mkdir()
+    write_validation(folder / "validation.json", found._replace(record={**found.record, name: value}))
+    assert pipeline._validation(folder, None, of) == {}
+    with pytest.raises(ValueError, match=f"expected {name} {of[name]}, that of the posterior, got {value}; run `cigars validate` again"):
+        pipeline._validation(None, folder / "validation.json", of)
+    assert pipeline._validation(folder, None, of | {name: value}) != {}
 
 
 def test_bad_requests_are_one_line(workplace, refused, tmp_path):

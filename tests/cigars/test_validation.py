@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cigars.catalogue import validated
-from cigars.validation import CatalogueError, TargetWarning, check_columns, check_range, column_names, correlation_floor, ranges_of
+from cigars.validation import CatalogueError, TargetWarning, check_columns, column_names, correlation_floor
 from tests.cigars.catalogues import BANDS, make_catalogue
 
 NAMES = column_names(BANDS)
@@ -106,34 +106,15 @@ def test_a_covariance_of_another_name_is_not_taken_for_zero(name):
 
 
 @pytest.mark.parametrize("name", ["z", "redshift", "specz", "z_spectroscopic", "z_CMB", "Redshift"])
+def test_a_covariance_that_is_not_finite_is_not_positive_definite():
+    o = make_catalogue().observations
+    broken = o._replace(var_x=np.where(np.arange(12) == 3, np.nan, o.var_x), var_c=np.where(np.arange(12) == 5, 0, o.var_c))
+    assert (correlation_floor(broken) <= 0).nonzero()[0].tolist() == [3, 5]
+
+
 def test_redshifts_that_are_not_read_are_said_to_be_so(name):
     without = [n for n in NAMES if not n.startswith("z_")]
     with pytest.warns(TargetWarning, match=rf"{name!r} is not read.* rename it to z_spec .* z_spec_err"):
         check_columns([*without, name], BANDS)
     check_columns([*NAMES, name], BANDS)
     check_columns([*without, "z_phot", "photo_z", "redshift_flag"], BANDS)
-
-
-def test_range_counts_what_is_outside_and_by_how_far():
-    o = make_catalogue().observations
-    ranges = ranges_of(o, BANDS)
-    check_range(o, ranges, BANDS)
-    beyond = o._replace(mag=np.where(np.arange(12)[:, None] < 2, 29.5, o.mag))
-    top = ranges["mag_g"][1]
-    with pytest.raises(CatalogueError, match=rf"mag_g: 2 outside .*, by up to {29.5 - top:.3g}") as caught:
-        check_range(beyond, ranges, BANDS)
-    assert "mag_r: 2 outside" in str(caught.value)
-    with pytest.raises(CatalogueError, match="number of objects 12 is outside 20 to 30"):
-        check_range(o, {**ranges, "number": (20.0, 30.0)}, BANDS)
-
-
-def test_ranges_see_observed_rows_of_batches_only():
-    o = make_catalogue().observations
-    batch = type(o)(*(np.stack([v, v]) for v in o))
-    observed = np.ones((2, 12), bool)
-    observed[0, 5:] = False
-    batch.m[0, 5:] = 1e6
-    ranges = ranges_of(batch, BANDS, observed)
-    assert ranges["number"] == (5.0, 12.0)
-    assert ranges["m"] == (o.m.min(), o.m.max())
-    assert "z_spec" in ranges

@@ -106,6 +106,11 @@ def test_all_hosts_expect_what_a_sample_of_them_does_with_less_noise(simulator, 
     assert abs(brighter - of_sample) > 5 * np.hypot(scatter / 2, 0.0025 * EXPECTED)
 
 
+def test_a_selection_that_nothing_passes_is_said_to_be_one(config, bank):
+    with pytest.raises(ValueError, match="selection: expected some supernova to be detected at the fiducial Θ, got none"):
+        prepare(config.updated(**{"selection.m50": [10.0]}), bank)
+
+
 OTHER_PRIORS = {"flat-w0waCDM": {"supernovae.cosmology": "flat-w0waCDM"}, "narrow": {"prior.Om0": {"uniform": [0.25, 0.35]}}}
 
 

@@ -35,6 +35,15 @@ def exposed(narrow, bank):
     return prepare(narrow, bank)
 
 
+@pytest.mark.parametrize("cosmology", ["LCDM", "flat-LCDM", "flat-w0waCDM"])
+def test_there_are_points_enough_for_the_terms_of_every_cosmology(cosmology, config, monkeypatch):
+    """A flat one has an implied parameter besides the free ones."""
+    monkeypatch.setattr("simulators.count_surface.expected_count", lambda *_: 1.0)
+    chosen = config.updated(**{"supernovae.cosmology": cosmology})
+    surface = count_surface_around(np.eye(len(chosen.marginals)) * 1e4, None, chosen)
+    assert float(ln_expected(Globals(*(jnp.float32(v) for v in FIDUCIAL)), surface)) == pytest.approx(0, abs=1e-3)
+
+
 def padded(matches: Matches, objects: int) -> Matches:
     """The same with objects that have no pair, and without repeated pairs, so that all surveys have one small shape."""
     more, real = objects - len(matches.m), {name: getattr(matches, name)[:objects] for name in ("host", "owner", "ln_fixed", "grey")}

@@ -65,6 +65,32 @@ def test_other_ionisation_parameters_and_gaps_are_refused():
         galaxies_from_table(rows)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("z", -9.0, r"host table: z: expected values in \[0, 20\], got -9"),
+        ("z", 0.0, "expected hosts at redshifts above 0, got 1 at 0; drop those rows"),
+        ("M_r", -99.0, r"M_r: expected absolute magnitudes in \[-40, 10\], got -99, a code for a missing one\?"),
+        ("M_g", 99.0, r"M_g: expected absolute magnitudes in \[-40, 10\], got 99"),
+    ],
+)
+def test_codes_for_what_is_missing_are_not_taken_for_values(tmp_path, column, value, said):
+    rows = table()
+    rows[column][2] = value
+    rows.write(tmp_path / "hosts.fits")
+    with pytest.raises(ValueError, match=said):
+        read_host_table(tmp_path / "hosts.fits", ["g", "r"])
+
+
+def test_histories_of_other_bins_are_refused():
+    """Whose first six ratios are others."""
+    with pytest.raises(ValueError, match="expected 6 SFR ratios a galaxy, between 7 bins of age, got sfr_ratios_log10_7"):
+        galaxies_from_table(table(sfr_ratios_log10_7=np.zeros(5)))
+    for ratios in (np.zeros((5, 5)), np.zeros((5, 9)), np.zeros(5)):
+        with pytest.raises(ValueError, match=r"expected 6 SFR ratios a galaxy, .*, got shape \(5"):
+            galaxies_from_table(Table({**GALAXIES._asdict(), "sfr_ratios_log10": ratios}))
+
+
 def test_errors_of_files(tmp_path):
     with pytest.raises(ValueError, match=r"a file that ends in \.parquet"):
         read_host_table(tmp_path / "hosts.txt", ["g"])
