@@ -111,8 +111,9 @@ def correlation_floor(o: Observations) -> Float[np.ndarray, " sn"]:
     """Least eigenvalue of the correlation matrix of (m, x, c) of each object, -1 where that is not finite."""
     sd = np.sqrt(np.stack([o.var_m, o.var_x, o.var_c], -1).astype(np.float64))
     matrix = np.broadcast_to(np.eye(3), (len(sd), 3, 3)).copy()
-    for i, j, covariance in ((0, 1, o.cov_mx), (0, 2, o.cov_mc), (1, 2, o.cov_xc)):
-        matrix[:, i, j] = matrix[:, j, i] = np.clip(covariance / (sd[:, i] * sd[:, j]), -1e3, 1e3)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for i, j, covariance in ((0, 1, o.cov_mx), (0, 2, o.cov_mc), (1, 2, o.cov_xc)):
+            matrix[:, i, j] = matrix[:, j, i] = np.clip(covariance / (sd[:, i] * sd[:, j]), -1e3, 1e3)
     finite = np.isfinite(matrix).all((1, 2), keepdims=True)
     return np.linalg.eigvalsh(np.where(finite, matrix, -np.eye(3)))[:, 0]
 

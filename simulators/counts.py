@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, Key
 
 from cigars.schema import FIDUCIAL, Globals
 from simulators.categorical import draw_index
+from simulators.mass_function import MASS_RANGE_LOG10, REDSHIFT_RANGE
 from simulators.observation import draw_variance
 from simulators.population import galaxies_per_deg2
 from simulators.rates import age_bounds_gyr, ln_bin_ages, ln_rate_per_bin
@@ -36,6 +38,7 @@ __all__ = ["ALL_HOSTS_ERROR", "expected_count", "expected_count_of_all_hosts", "
 
 SAMPLE = 1 << 17
 ALL_HOSTS, ALL_HOSTS_ERROR = 1 << 20, 3e-4  # draws at least, and the relative error then, by the scatter over seeds
+SHORT = 0.5  # dex of mass, and share of the redshifts, that a few hosts drawn from the population can lack
 SOFTNESS = 0.02  # mag for thresholds, dex for the mass step
 
 
@@ -106,15 +109,28 @@ def with_exposure(simulator: Simulator, config: Config, bank: HostBank) -> Simul
     """The simulator of one year, built from the bank, scaled to the configured size.
 
     By `expected_supernovae` the exposure makes the expected catalogue at the fiducial Θ that large; by area and duration
-    it follows from the comoving density of the hosts.
+    it follows from the comoving density of the hosts. Raises ValueError by area for a table of hosts that lacks a part of the population.
     """
     size = config.size
     if size.area_deg2 is not None and size.duration_yr is not None:
+        if config.hosts.backend == "table":
+            _check_whole(bank, config.hosts.z_max)
         years = size.area_deg2 * galaxies_per_deg2(config.hosts.z_max) / float(bank.population) * size.duration_yr
     elif size.expected_supernovae is not None:
         default = config.of_default_prior()
         years = size.expected_supernovae / (_yearly(simulator, config) if config == default else _yearly_count(config, bank))
     return simulator._replace(ln_total=simulator.ln_total + math.log(years))
+
+
+def _check_whole(bank: HostBank, z_max: float) -> None:
+    """Refuse a table that is visibly less than the population whose galaxies a square degree has: it would be taken for all of them."""
+    (least, most), first = MASS_RANGE_LOG10, REDSHIFT_RANGE[0]
+    low, high, near, far = (float(f(v)) for v in (bank.mass_log10_msun, bank.z) for f in (np.min, np.max))
+    if low > least + SHORT or high < most - 3 * SHORT or near > first + SHORT * (z_max - first) or far < z_max - SHORT * (z_max - first):
+        raise ValueError(
+            f"size.area_deg2: expected a host table of the whole population, log M from {least:g} to {most:g} and z from {first:g} to "
+            f"{z_max:g}, got {low:.3g} to {high:.3g} and {near:.3g} to {far:.3g}; give size.expected_supernovae in place of an area"
+        )
 
 
 def sky_rate(config: Config, bank: HostBank) -> float:

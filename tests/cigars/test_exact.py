@@ -326,7 +326,7 @@ def test_too_many_pairs_are_refused_with_their_cost(setting, given):
     ("changes", "message"),
     [
         ({"supernovae.dust": "local"}, "got 'local'"),
-        ({"observation.host_errors": "lsst"}, "expected observation.host_errors 'constant'"),
+        ({"observation.host_errors": "lsst", "observation.host_sigma": 0.01}, "expected observation.host_errors 'constant'"),
         ({f"prior.{name}": {"fixed": 0.3} for name in FREE}, "at least one free parameter"),
         (
             {"prior.region": {"names": ["Om0"], "centre": [0.3], "directions": [[1.0]], "limits": [[-0.1, 0.1]]}},

@@ -162,12 +162,13 @@ def test_constraints_one_after_the_other_are_refused_as_both_at_once():
     assert once.sample(20).attributes["effective_draws"] == 20
 
 
-def test_a_run_of_another_version_is_as_good_as_gone(posterior, workplace, tmp_path):
+def test_a_run_of_another_version_is_as_good_as_gone(posterior, workplace, tmp_path, monkeypatch):
     """What needs no network is still answered, from the draws; what does says why not."""
     run = shutil.copytree(workplace.run, tmp_path / "run")
     meta = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(meta | {"format": 5}))
     weak, asked = Gaussian(("Om0",), np.array([0.3]), np.array([[1.0]])), load_posterior(posterior, run)
+    monkeypatch.setattr("cigars.posterior.FEWEST", 20.0)  # of 40 draws
     assert asked.combine(weak).draws
     with pytest.raises(FileError, match="got 5; train again"):
         asked.log_prob(asked.marginal())

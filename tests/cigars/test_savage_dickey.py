@@ -46,7 +46,7 @@ def test_a_point_where_there_are_no_draws_is_refused():
 
 
 def test_draws_of_chains_that_follow_one_another_have_the_error_of_independent_ones():
-    """The scatter of ln densities over chains, of which a tenth of the draws is worth one; taken for independent their error is a third."""
+    """At most, as a density decorrelates sooner than a mean; taken for independent their error would be half of the scatter over chains."""
     rng, correlation = np.random.default_rng(3), 9 / 11  # (1 + ρ) / (1 - ρ) = 10
     found = []
     for _ in range(60):
@@ -56,8 +56,8 @@ def test_draws_of_chains_that_follow_one_another_have_the_error_of_independent_o
             draws[k] = correlation * draws[k - 1] + step[k]
         found.append(kernel_ln_density(draws, np.array([1.0]), worth=0.1))
     values, errors = np.array(found).T
-    assert 0.6 < values.std() / errors.mean() < 1.4  # 5 standard errors of a spread of 60, 9 %
-    assert values.std() / (errors.mean() * 0.1**0.5) > 1.6
+    assert 0.3 < values.std() / errors.mean() < 1
+    assert values.std() / (errors.mean() * 0.1**0.5) > 1.3  # 1.8, of which 60 chains know 9 %
     with pytest.raises(ValueError, match=r"100 independent draws, got 1\.0 and 20"):
         kernel_ln_density(draws, np.array([1.0]), worth=0.01)
 
@@ -115,6 +115,7 @@ class Given:
 
     def __init__(self, box=None):
         self.config = truncated(Config(), {"mass_step": box}) if box else Config()
+        self.worth = 1.0
         self.priors, self.attributes = self.config.marginals, {"truncated_for": "0123"} if box else {}
 
     def marginal(self, *_):

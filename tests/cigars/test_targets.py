@@ -2,6 +2,7 @@
 
 import shutil
 import warnings
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -299,7 +300,7 @@ def test_redshifts_are_not_read_where_the_training_had_none_and_said_where_it_ha
         raise Enough
 
     for module in ("infer", "compare", "validate", "rounds", "check"):
-        monkeypatch.setattr(f"cigars.{module}.without_redshifts", photometric)
+        monkeypatch.setattr(import_module(f"cigars.{module}"), "without_redshifts", photometric)
     said = "58 of 58 objects have z_spec, which no simulated object has; it is not read"
     with pytest.warns(TargetWarning, match=said), pytest.raises(Enough):
         asked(workplace, every, monkeypatch)

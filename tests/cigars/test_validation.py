@@ -106,15 +106,15 @@ def test_a_covariance_of_another_name_is_not_taken_for_zero(name):
 
 
 @pytest.mark.parametrize("name", ["z", "redshift", "specz", "z_spectroscopic", "z_CMB", "Redshift"])
-def test_a_covariance_that_is_not_finite_is_not_positive_definite():
-    o = make_catalogue().observations
-    broken = o._replace(var_x=np.where(np.arange(12) == 3, np.nan, o.var_x), var_c=np.where(np.arange(12) == 5, 0, o.var_c))
-    assert (correlation_floor(broken) <= 0).nonzero()[0].tolist() == [3, 5]
-
-
 def test_redshifts_that_are_not_read_are_said_to_be_so(name):
     without = [n for n in NAMES if not n.startswith("z_")]
     with pytest.warns(TargetWarning, match=rf"{name!r} is not read.* rename it to z_spec .* z_spec_err"):
         check_columns([*without, name], BANDS)
     check_columns([*NAMES, name], BANDS)
     check_columns([*without, "z_phot", "photo_z", "redshift_flag"], BANDS)
+
+
+def test_a_covariance_that_is_not_finite_is_not_positive_definite():
+    o = make_catalogue().observations
+    broken = o._replace(var_x=np.where(np.arange(12) == 3, np.nan, o.var_x), var_c=np.where(np.arange(12) == 5, 0, o.var_c))
+    assert (correlation_floor(broken) <= 0).nonzero()[0].tolist() == [3, 5]
