@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.distributions import Distribution, Transform, constraints
+from torch.distributions import Distribution, IndependentTransform, Transform, biject_to, constraints
 from torch.quasirandom import SobolEngine
 from torch.special import erfc, ndtri
 
@@ -62,7 +62,7 @@ class Given(NamedTuple):
 
 
 class _PriorSupport(constraints.Constraint):
-    """Support of a `Prior`."""
+    """Support of a `Prior`; carries the prior so that `biject_to`, which posteriors of sbi ask, finds its map."""
 
     event_dim = 1
 
@@ -133,6 +133,11 @@ class GaussianisingTransform(Transform):
         width = torch.where(self.uniform, self.high - self.low, torch.ones_like(self.low))
         log_normal = _log_normal((theta - self.loc) / self.scale) - torch.log(self.scale * mass)
         return _log_normal(eta) - torch.where(self.uniform, -torch.log(width), log_normal)
+
+
+@biject_to.register(_PriorSupport)
+def _biject(constraint: _PriorSupport) -> Transform:
+    return IndependentTransform(constraint.prior.transform, 1)  # determinants summed over parameters
 
 
 class Prior(Distribution):

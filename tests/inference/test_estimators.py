@@ -94,7 +94,7 @@ def test_few_surveys_start_as_wide_as_their_errors_on_others():
     prior, generator = Prior(UNIFORM), torch.Generator().manual_seed(3)
     theta = prior.sample((1080,), generator)
     summary = torch.cat([theta + 0.3 * torch.randn(1080, 2, generator=generator), torch.randn(1080, 38, generator=generator)], 1)
-    net = GlobalEstimator(prior, Whitening.fit(summary)).fit_skip(summary[:80], theta[:80], penalty=1.0).eval()
+    net = GlobalEstimator(prior, Whitening.fit(summary)).fit_skip(summary[:80], theta[:80]).eval()
     given = prior.given(theta)
     mean, ln_sd = net.context(summary)[:, :4].split(2, 1)
     error = ((theta - given.middle) / given.unit - mean) / ln_sd.exp()
