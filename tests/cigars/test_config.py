@@ -53,7 +53,9 @@ priors = st.one_of(
     interval.map(lambda v: {"uniform": v}),
     finite.map(lambda v: {"fixed": v}),
     st.tuples(finite, st.floats(1e-3, 1e3)).map(lambda v: {"normal": v}),
-    st.tuples(finite, st.floats(1e-3, 1e3), interval).map(lambda v: {"normal": v[:2], "within": v[2]}),
+    st.tuples(finite, st.floats(1e-3, 1e3), st.floats(-7, 7), st.floats(1e-3, 10)).map(  # of which an edge is near the mean
+        lambda v: {"normal": v[:2], "within": (v[0] + v[1] * v[2], v[0] + v[1] * (v[2] + v[3]))}
+    ),
 )
 sizes = st.one_of(
     st.floats(1, 1e5).map(lambda n: {"expected_supernovae": n}),

@@ -360,7 +360,9 @@ def one_of_several(run: Path, out: Path) -> None:
         patch.setattr(rounds, "_begun", late)
         patch.setattr(rounds, "write_rounds", write)
         patch.setattr(rounds, "survey_source", lambda *_, **__: None)
-        patch.setattr(rounds, "_check", lambda *_: None)
+        patch.setattr(rounds, "without_redshifts", lambda target, _: target)
+        for name in ("_check", "warn_of_others", "warn_of_redshifts"):
+            patch.setattr(rounds, name, lambda *_: None)
         patch.setattr(rounds, "_round", lambda config, run, target, record, *_: record)
         patch.setattr(rounds, "read_calibration", lambda _: (None if number else "calibration", {}))  # the others may look too early
         found = rounds.train_rounds(None, run, None, 2, device="cpu", resume=False, report=lambda *_: None)
