@@ -43,7 +43,7 @@ POSSIBLE = {
     "gas_metallicity_log10_zsun": (-5.0, 2.0),
 }
 RATIOS = 6
-MAGNITUDES = -40.0, 10.0  # absolute ones of galaxies, and more
+MAGNITUDES = -40.0, 30.0  # absolute ones of galaxies, and many more
 
 
 def galaxies_from_table(table: Any) -> Galaxies:

@@ -328,7 +328,7 @@ def test_a_spectroscopic_redshift_leaves_hosts_near_it(world, few, few_matches):
     ("changes", "message"),
     [
         ({"supernovae.dust": "local"}, "got 'local'"),
-        ({"observation.host_errors": "lsst"}, "expected observation.host_errors 'constant', got 'lsst'"),
+        ({"observation.host_errors": "lsst", "observation.host_sigma": 0.01}, "expected observation.host_errors 'constant', got 'lsst'"),
         ({"observation.sn_m.scatter": 0.0}, "sn_m with scatter > 0"),
     ],
 )

@@ -70,8 +70,8 @@ def test_other_ionisation_parameters_and_gaps_are_refused():
     [
         ("z", -9.0, r"host table: z: expected values in \[0, 20\], got -9"),
         ("z", 0.0, "expected hosts at redshifts above 0, got 1 at 0; drop those rows"),
-        ("M_r", -99.0, r"M_r: expected absolute magnitudes in \[-40, 10\], got -99, a code for a missing one\?"),
-        ("M_g", 99.0, r"M_g: expected absolute magnitudes in \[-40, 10\], got 99"),
+        ("M_r", -99.0, r"M_r: expected absolute magnitudes in \[-40, 30\], got -99, a code for a missing one\?"),
+        ("M_g", 99.0, r"M_g: expected absolute magnitudes in \[-40, 30\], got 99"),
     ],
 )
 def test_codes_for_what_is_missing_are_not_taken_for_values(tmp_path, column, value, said):
