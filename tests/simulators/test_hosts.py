@@ -223,14 +223,14 @@ def test_a_table_of_hosts_is_a_bank(tmp_path):
 def test_hosts_of_a_table_beyond_the_end_are_left_out_of_bank_and_population(tmp_path):
     """A size by area counts the galaxies below z_max."""
     galaxies = random_galaxies(40, z=0.3)._replace(z=np.linspace(0.1, 1.4, 40, dtype=np.float32))
-    columns = {k: v for k, v in galaxies._asdict().items() if v.ndim == 1} | {"M_u": np.arange(40.0)}
+    columns = {k: v for k, v in galaxies._asdict().items() if v.ndim == 1} | {"M_u": -np.arange(40.0)}
     columns |= {f"sfr_ratios_log10_{i + 1}": galaxies.sfr_ratios_log10[:, i] for i in range(6)}
     path = tmp_path / "hosts.parquet"
     Table(columns).write(path)
     config = HostConfig(backend="table", table_file=str(path), bands=["lsst2023-u"], z_max=0.75)
     bank, near = load_bank(config, folder=tmp_path), galaxies.z < 0.75
     assert float(bank.population) == near.sum() == len(bank.z)
-    np.testing.assert_array_equal(bank.magnitude[:, 0], np.arange(40.0)[near])
+    np.testing.assert_array_equal(bank.magnitude[:, 0], -np.arange(40.0)[near])
     both = fits.HDUList([fits.PrimaryHDU(), fits.table_to_hdu(Table(columns)), fits.table_to_hdu(Table(columns))])
     both.writeto(tmp_path / "two.fits")
     with pytest.raises(ValueError, match=r"two\.fits: expected one table, got 2"):
