@@ -165,7 +165,8 @@ def compare(
         TrainingError: if a loss is not finite.
 
     Warns:
-        TargetWarning: where objects of other types are expected among those of the catalogue.
+        TargetWarning: where objects of other types are expected among those of the catalogue, and where redshifts are not read or not as in
+            the models.
     """
     import torch
 
@@ -180,8 +181,9 @@ def compare(
     first = next(iter(models.values()))
     check_exposure(exposure, first)
     warn_of_others(catalogue)
-    given, catalogue = catalogue, without_redshifts(catalogue, first)
-    warn_of_redshifts(catalogue, first)
+    reads = max(models.values(), key=lambda config: config.observation.spectroscopic_fraction)  # what one model has tells models apart
+    given, catalogue = catalogue, without_redshifts(catalogue, reads)
+    warn_of_redshifts(catalogue, reads)
     identity = _comparison_fingerprint(models, surveys, run, seed)
     checkpoints = prepare(Path(folder), identity, resume, "the models")
     sources = [_source(config, seed, report) for config in models.values()]

@@ -365,28 +365,25 @@ class Config(_Frozen):
 
     @model_validator(mode="after")
     def _all_is_read(self) -> Config:
-        """A setting that nothing reads is a mistake: what it was meant to change stays as it was."""
+        """A setting that nothing reads is a mistake: what it was meant to change stays as it was. Of settings that no preset changes."""
         plain, cosmology, backend = Config.model_construct(), self.supernovae.cosmology, self.hosts.backend
-        errors, detection, spectra = self.observation.host_errors, self.selection.detection, self.observation.spectroscopic_fraction
+        errors = self.observation.host_errors
         readers = {  # setting: whether it is read, and what has to be set so that it is
             **{f"prior.{name}": (cosmology == "flat-w0waCDM", "supernovae.cosmology = 'flat-w0waCDM'") for name in ("w0", "wa")},
             "hosts.emulator_file": (backend == "emulator", "hosts.backend = 'emulator'"),
             "hosts.table_file": (backend == "table", "hosts.backend = 'table'"),
             **{f"hosts.{name}": (backend == "ssp", "hosts.backend = 'ssp'") for name in ("ssp_file", "nebular", "convention")},
-            **{f"hosts.{name}": (backend != "table", "another hosts.backend than 'table'") for name in ("effective_hosts", "bank_seed")},
-            "selection.detection_file": (detection == "table", "selection.detection = 'table'"),
-            **{f"selection.{name}": (detection == "smooth", "selection.detection = 'smooth'") for name in ("m50", "ln_width")},
+            "selection.detection_file": (self.selection.detection == "table", "selection.detection = 'table'"),
             "observation.host_sigma": (errors == "constant", "observation.host_errors = 'constant'"),
             **{f"observation.host_{n}": (errors == "lsst", "observation.host_errors = 'lsst'") for n in ("depths", "gamma", "sigma_sys")},
-            "observation.host_fitted": (errors == "fitted", "observation.host_errors = 'fitted'"),
-            **{f"observation.z_spec_err{n}": (spectra > 0, "observation.spectroscopic_fraction > 0") for n in ("", "_scatter")},
         }
         for key, (read, remedy) in readers.items():
             section, name = key.split(".")
             value, default = (getattr(getattr(config, section), name) for config in (self, plain))
             anyway = Prior(fixed=getattr(FIDUCIAL, name)) if section == "prior" else default  # what a cosmology without it has
             if not read and value not in (default, anyway):
-                raise ValueError(f"{key}: expected {remedy}, without which nothing reads it, or no such setting")
+                usual = list(default) if isinstance(default, tuple) else default
+                raise ValueError(f"{key}: expected {remedy}, without which nothing reads it, or no such setting (its default is {usual})")
         if cosmology != "LCDM" and self.prior.Ode0.fixed is not None:
             raise ValueError(f"prior.Ode0: expected no fixed value in {cosmology}, where it is 1 - Om0; leave it out")
         return self

@@ -116,7 +116,8 @@ def infer(
 
     Warns:
         TargetWarning: where the run was truncated for another catalogue, or the posterior piles up at an edge of its box, where Θ is
-            drawn from its prior, and where more than 1 % of the objects are left out, or expected to be of other types.
+            drawn from its prior, where more than 1 % of the objects are left out, or expected to be of other types, and where spectroscopic
+            redshifts are not read or not as in the training.
     """
     from inference.model import load_run
     from inference.posterior import GlobalPosterior

@@ -382,7 +382,11 @@ def _validation(run: str | Path | None, path: str | Path | None, attributes: Map
         raise ValueError(
             f"{path}: expected {wrong[0]} {expected}, that of the posterior, got {found[wrong[0]]}; run `cigars validate` again"
         )
-    return {} if wrong else found
+    if wrong:
+        said = f"{path} is of another {' and '.join(wrong)} than the posterior and is not shown"
+        warnings.warn(f"{said}; run `cigars validate` for this one", TargetWarning, stacklevel=3)
+        return {}
+    return found
 
 
 def _checked(path: str | Path, attributes: Mapping[str, Any]) -> dict[str, Any]:

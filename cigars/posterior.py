@@ -316,8 +316,10 @@ class Posterior:
             )
         try:
             return load_run(Path(where), fingerprint=self.attributes["fingerprint"])
-        except ValueError as error:  # of another training or version: as good as gone
-            raise FileError(str(error)) from None
+        except ValueError as error:
+            if self._run is not None:
+                raise
+            raise FileError(str(error)) from None  # trained anew since, or by another version: as good as gone
 
     def _refuse_weighted(self, what: str) -> None:
         """The networks give the posterior of the run, not one that was weighted since."""

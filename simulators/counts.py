@@ -134,7 +134,9 @@ def _check_whole(bank: HostBank, z_max: float) -> None:
 
 
 def sky_rate(config: Config, bank: HostBank) -> float:
-    """Expected catalogued supernovae per square degree and year at the fiducial Θ."""
+    """Expected catalogued supernovae per square degree and year at the fiducial Θ; raises ValueError as by area in `with_exposure`."""
+    if config.hosts.backend == "table":
+        _check_whole(bank, config.hosts.z_max)
     return _yearly_count(config, bank) * galaxies_per_deg2(config.hosts.z_max) / float(bank.population)
 
 

@@ -46,6 +46,7 @@ def write_report(path: str | Path, inputs: ReportInputs, *, overwrite: bool = Fa
     targets = [path] if folder is None else [path, *(folder / f"{p.name}.pdf" for s in sections.build(inputs) for p in s.plots)]
     for target in targets:
         refuse_existing(target, overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
     page = render_report(inputs, keep=figures)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -167,11 +167,14 @@ def test_a_run_of_another_version_is_as_good_as_gone(posterior, workplace, tmp_p
     run = shutil.copytree(workplace.run, tmp_path / "run")
     meta = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(meta | {"format": 5}))
-    weak, asked = Gaussian(("Om0",), np.array([0.3]), np.array([[1.0]])), load_posterior(posterior, run)
+    weak, asked = Gaussian(("Om0",), np.array([0.3]), np.array([[1.0]])), load_posterior(posterior)
+    asked._group.attrs["run"] = str(run)
     monkeypatch.setattr("cigars.posterior.FEWEST", 20.0)  # of 40 draws
     assert asked.combine(weak).draws
     with pytest.raises(FileError, match="got 5; train again"):
         asked.log_prob(asked.marginal())
+    with pytest.raises(ValueError, match="got 5; train again"):  # that was named
+        load_posterior(posterior, run).combine(weak)
 
 
 def follow(post, n_eff):

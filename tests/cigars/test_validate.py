@@ -10,6 +10,7 @@ from cigars.cli_validate import validate as command
 from cigars.config import ConfigError
 from cigars.files import FileError
 from cigars.runs import run_config, stored_fingerprint
+from cigars.targets import TargetWarning
 from cigars.validate import read_validation, validate, write_validation
 from inference.posterior import GlobalPosterior, LocalPosterior
 
@@ -131,7 +132,8 @@ def test_a_validation_at_another_catalogue_or_exposure_is_not_one_of_the_posteri
     folder, of = tmp_path / "run", {"fingerprint": found.record["fingerprint"], "catalogue": "fadf", "exposure": 1.0}
     folder.mkdir()
     write_validation(folder / "validation.json", found._replace(record={**found.record, name: value}))
-    assert pipeline._validation(folder, None, of) == {}
+    with pytest.warns(TargetWarning, match=f"is of another {name} than the posterior and is not shown"):
+        assert pipeline._validation(folder, None, of) == {}
     with pytest.raises(ValueError, match=f"expected {name} {of[name]}, that of the posterior, got {value}; run `cigars validate` again"):
         pipeline._validation(None, folder / "validation.json", of)
     assert pipeline._validation(folder, None, of | {name: value}) != {}

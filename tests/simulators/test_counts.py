@@ -8,7 +8,7 @@ import pytest
 from cigars.config import Config
 from cigars.schema import FIDUCIAL, Globals
 from simulators.counts import SAMPLE as SAMPLE_OF_EXPOSURE
-from simulators.counts import expected_count, expected_count_of_all_hosts, with_exposure
+from simulators.counts import expected_count, expected_count_of_all_hosts, sky_rate, with_exposure
 from simulators.population import galaxies_per_deg2
 from simulators.simulator import build_simulator
 from simulators.survey import prepare
@@ -128,15 +128,20 @@ def test_surveys_of_one_size_are_exposed_for_the_same_time_in_every_prior(bank, 
     assert own != pytest.approx(ln_years(config), abs=5e-4)
 
 
-@pytest.mark.parametrize(("name", "value"), [("mass_log10_msun", 10.0), ("z", 0.75)])
-def test_a_table_that_lacks_a_part_of_the_population_has_no_size_by_area(yearly, bank, name, value):
+@pytest.mark.parametrize(
+    ("name", "cut", "value"),
+    [("mass_log10_msun", np.maximum, 10.0), ("mass_log10_msun", np.minimum, 10.5), ("z", np.maximum, 0.75), ("z", np.minimum, 0.5)],
+)
+def test_a_table_that_lacks_a_part_of_the_population_has_no_size_by_area(yearly, bank, name, cut, value):
     """Its galaxies would be taken for all that a square degree has."""
     area = {"size.expected_supernovae": "none", "size.area_deg2": 10.0, "size.duration_yr": 1.0, "hosts.redshift_density": "volume"}
     config = Config().updated(**area, **{"hosts.backend": "table", "hosts.table_file": "hosts.fits"})
     assert np.isfinite(float(with_exposure(yearly, config, bank).ln_total))
-    short = bank._replace(**{name: np.maximum(getattr(bank, name), value)})
+    short = bank._replace(**{name: cut(getattr(bank, name), value)})
     with pytest.raises(ValueError, match=r"size\.area_deg2: expected a host table of the whole population"):
         with_exposure(yearly, config, short)
+    with pytest.raises(ValueError, match=r"size\.area_deg2: expected a host table of the whole population"):
+        sky_rate(config, short)
 
 
 def test_area_and_duration_scale_the_population(yearly, bank):
