@@ -167,7 +167,7 @@ def test_a_run_of_another_version_is_as_good_as_gone(posterior, workplace, tmp_p
     run = shutil.copytree(workplace.run, tmp_path / "run")
     meta = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(meta | {"format": 5}))
-    weak, asked = Gaussian(("Om0",), np.array([0.3]), np.array([[1.0]])), load_posterior(posterior)
+    weak, asked = Gaussian(("Om0",), np.array([0.3]), np.array([[1.0]])), Posterior(posterior.copy())
     asked._group.attrs["run"] = str(run)
     monkeypatch.setattr("cigars.posterior.FEWEST", 20.0)  # of 40 draws
     assert asked.combine(weak).draws
