@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cigars.config import Config, ConfigError, fingerprint
-from cigars.files import replacing
+from cigars.files import FileError, replacing
 from cigars.inputs import NOTHING, Hidden, default_inputs, hidden
 from cigars.memory import gives_back
 from cigars.schema import Survey
@@ -28,7 +28,7 @@ from cigars.schema import Survey
 if TYPE_CHECKING:
     from inference.ablation import Judged
 
-__all__ = ["ABLATION", "Ablation", "Estimate", "Row", "ablate", "compared", "variants", "write_ablation"]
+__all__ = ["ABLATION", "Ablation", "Estimate", "Row", "ablate", "compared", "tabulated", "variants", "write_ablation"]
 
 ABLATION = "ablation.json"
 SCORES = "joint-scores.pt"
@@ -71,19 +71,34 @@ class Ablation(NamedTuple):
     record: Mapping[str, Any]
 
 
-def variants(config: Config, drops: Sequence[str] = ()) -> list[Hidden]:
+def variants(config: Config, drops: Sequence[str] = (), former: Sequence[str] = ()) -> list[Hidden]:
     """What is hidden in each training, nothing in the first; without `drops` all inputs in turn but single bands.
+
+    Args:
+        config: whose inputs.
+        drops: names of `cigars.inputs`.
+        former: those of an ablation that goes on; they come first, and are no repetition.
 
     Raises:
         ConfigError: for an unknown input, or the same ones twice.
     """
-    found = [NOTHING]
-    for drop in drops or default_inputs(config):
-        one = hidden(drop, config)
-        if one.name in {other.name for other in found}:
+    asked = [hidden(drop, config) for drop in drops or default_inputs(config)]
+    for k, one in enumerate(asked):
+        if one in asked[:k]:
             raise ConfigError(f"--drop: expected different inputs, got {one.name!r} twice")
-        found.append(one)
-    return found
+    before = [NOTHING, *(hidden(drop, config) for drop in former)]
+    return before + [one for one in asked if one not in before]
+
+
+def tabulated(folder: str | Path) -> list[str]:
+    """What the ablation that a folder holds has hidden, nothing where it holds none; raises FileError for a damaged one."""
+    path = Path(folder) / ABLATION
+    if not path.is_file():
+        return []
+    try:
+        return [row["hidden"] for row in json.loads(path.read_text())["rows"]][1:]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise FileError(f"{path}: expected the rows of an ablation, got {error!r}; remove it") from None
 
 
 @gives_back
@@ -103,7 +118,7 @@ def ablate(
         drops: names of `cigars.inputs`, several in one with `+` or commas between them; all but single bands by default.
         folder: receives a folder of checkpoints for each variant; new unless `resume`.
         device: torch device.
-        resume: continue what is in the folder; further drops may be named.
+        resume: continue what is in the folder; what it has hidden comes first, further drops may be named.
         report: progress, and report("variant", number, variants) before each.
 
     Raises:
@@ -114,7 +129,7 @@ def ablate(
     from cigars.pipeline import run_fingerprint, survey_source
     from inference.model import versions
 
-    chosen, identity = variants(config, drops), run_fingerprint(config)
+    chosen, identity = variants(config, drops, tabulated(folder) if resume else ()), run_fingerprint(config)
     source = survey_source(config, "training", report=report)
     judged = []
     for number, one in enumerate(chosen, 1):

@@ -31,7 +31,7 @@ def ablate(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue in the folder; --drop may name further inputs beside those of before.")
+        bool, typer.Option("--resume", help="Continue in the folder; --drop may name inputs beside those of before.")
     ] = False,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of surveys and networks, in place of the configuration's.")] = None,
@@ -42,14 +42,14 @@ def ablate(
 
     Selection still knows what is hidden: the same objects are detected, and their number and the exposure are never hidden.
     """
-    from cigars.ablate import ablate, variants, write_ablation
+    from cigars.ablate import ablate, tabulated, variants, write_ablation
     from cigars.pipeline import configured
 
     result, started = output / ABLATION, time.monotonic()
     if result.exists():
         check_outputs([result], overwrite)
     chosen = configured(config, settings or (), seed)
-    names = [one.name for one in variants(chosen, drop or ())]
+    names = [one.name for one in variants(chosen, drop or (), tabulated(output) if resume else ())]
     torch_device = use_device(device)
     try:
         with round_bars("variant", lambda number, of: f"{number} of {of}: {names[number - 1]} hidden") as bars:

@@ -10,7 +10,6 @@ import typer
 from rich.table import Table
 
 from cigars.cli_validate import print_tests
-from cigars.config import ConfigError
 from cigars.devices import Device, use_device
 from cigars.progress import progress_bars
 from cigars.terminal import check_outputs, check_tables, console, duration, errors
@@ -42,13 +41,11 @@ def check(
     from cigars import pipeline
     from cigars.catalogue import read_catalogue
     from cigars.check import check, write_check, write_odd_objects
-    from cigars.pretrained import exposure as meant
-    from cigars.pretrained import path
+    from cigars.pretrained import chosen
     from cigars.tables import check_texts
 
-    if (run is None) == (pretrained is None):
-        raise ConfigError("check: expected --run FOLDER or --pretrained NAME, got " + ("neither" if run is None else "both"))
-    folder, started = path(pretrained) if pretrained else Path(str(run)), time.monotonic()
+    started = time.monotonic()
+    folder, exposure = chosen(run, pretrained, exposure)
     check_outputs([output], overwrite)
     if objects is not None:
         check_tables([objects], overwrite)
@@ -56,8 +53,7 @@ def check(
     table = read_catalogue(catalogue, config.band_names)
     if objects is not None:
         check_texts(objects, table.id)
-    exposed = exposure if exposure is not None else meant(pretrained) if pretrained else 1.0
-    torch_device = use_device(device)
+    exposed, torch_device = 1.0 if exposure is None else exposure, use_device(device)
     with progress_bars(errors) as bars:
         found = check(folder, table, surveys=surveys, exposure=exposed, level=level, seed=seed, device=torch_device, report=bars)
     write_check(output, found, overwrite)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from cigars.cli_infer import meant, run_and_catalogue
+from cigars.cli_infer import run_catalogue_exposure
 from cigars.devices import Device, use_device
 from cigars.progress import progress_bars
 from cigars.terminal import check_outputs, console, duration, errors
@@ -47,8 +47,7 @@ def crosscheck(
 
     started = time.monotonic()
     check_outputs([output], overwrite)
-    run, catalogue = run_and_catalogue(first, second, pretrained)
-    exposed = meant(pretrained) if exposure is None else exposure
+    run, catalogue, exposed = run_catalogue_exposure(first, second, pretrained, exposure)
     kept = Path("crosscheck") if folder is None and pretrained else folder
     table = read_catalogue(catalogue, run_config(run).band_names)
     use_device(Device.cpu)

@@ -18,7 +18,7 @@ from cigars.progress import progress_bars
 from cigars.runs import METADATA
 from cigars.terminal import check_outputs, check_tables, console, duration, errors, given, print_parameters
 
-__all__ = ["Method", "infer", "meant", "run_and_catalogue"]
+__all__ = ["Method", "infer", "run_catalogue_exposure"]
 
 
 class Method(enum.StrEnum):
@@ -97,11 +97,10 @@ def infer(
     else:
         if wrong := [f"--{name.replace('_', '-')}" for name in own] + ["--set"] * bool(settings):
             raise ConfigError(f"infer: expected --method exact with {', '.join(wrong)}, got networks; leave them out or add it")
-        run, catalogue = run_and_catalogue(first, second, pretrained)
+        run, catalogue, exposed = run_catalogue_exposure(first, second, pretrained, exposure)
         table = read_catalogue(catalogue, pipeline.run_config(run).band_names)
         pipeline.hide(table.observations, hide or ())
         where = torch_device(device)
-        exposed = meant(pretrained) if exposure is None else exposure
         with progress_bars(errors) as bars:
             posterior = pipeline.infer(run, table, device=where, exposure=exposed, report=bars, **options)
     print_parameters(posterior)
@@ -113,23 +112,14 @@ def infer(
     console.print(f"posterior of {kept} objects in {output}, a row for each in {hosts}{left}")
 
 
-def meant(pretrained: str | None) -> float:
-    """Exposure that a name of a posterior stands for."""
-    from cigars.pretrained import exposure
+def run_catalogue_exposure(first: Path, second: Path | None, pretrained: str | None, exposure: float | None) -> tuple[Path, Path, float]:
+    """Folder of a run, catalogue and its exposure, from RUN CATALOGUE or --pretrained NAME CATALOGUE; raises ConfigError for others."""
+    from cigars.pretrained import chosen
 
-    return exposure(pretrained) if pretrained else 1.0
-
-
-def run_and_catalogue(first: Path, second: Path | None, pretrained: str | None) -> tuple[Path, Path]:
-    """Folder of a run and catalogue, from RUN CATALOGUE or --pretrained NAME CATALOGUE; raises ConfigError for anything else."""
-    from cigars.pretrained import path
-
-    if pretrained is not None and second is None:
-        return path(pretrained), first
-    if pretrained is None and second is not None:
-        return first, second
-    expected, got = ("a run folder and a catalogue", "one name") if second is None else ("a catalogue alone with --pretrained", "two names")
-    raise ConfigError(f"expected {expected}, got {got}; give RUN CATALOGUE, or --pretrained NAME CATALOGUE")
+    if second is None and pretrained is None:
+        raise ConfigError("expected a run folder and a catalogue, got one name; give RUN CATALOGUE, or --pretrained NAME CATALOGUE")
+    run, exposed = chosen(first if second else None, pretrained, exposure)
+    return run, second or first, 1.0 if exposed is None else exposed
 
 
 def _config_and_catalogue(first: Path, second: Path | None, pretrained: str | None, settings: list[str] | tuple) -> tuple[Config, Path]:

@@ -10,7 +10,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cigars.config import ConfigError
 from cigars.devices import Device, use_device
 from cigars.progress import progress_bars
 from cigars.terminal import check_outputs, console, duration, errors
@@ -53,20 +52,15 @@ def validate(
     """
     from cigars import pipeline
     from cigars.catalogue import read_catalogue
-    from cigars.pretrained import exposure as meant
-    from cigars.pretrained import path
+    from cigars.pretrained import chosen
     from cigars.validate import validate, write_validation
 
-    if (run is None) == (pretrained is None):
-        raise ConfigError("validate: expected a run folder or --pretrained NAME, got " + ("neither" if run is None else "both"))
-    folder = path(pretrained) if pretrained else Path(str(run))
+    folder, exposure = chosen(run, pretrained, exposure)
     # a posterior that comes along lies in the package, which is not written to
     output = output or (Path(VALIDATION) if pretrained else folder / VALIDATION)
     config, started = pipeline.run_config(folder), time.monotonic()
     check_outputs([output], overwrite)
     table = read_catalogue(catalogue, config.band_names) if catalogue else None
-    if exposure is None and pretrained and meant(pretrained) != 1:
-        exposure = meant(pretrained)
     torch_device = use_device(device)
     with progress_bars(errors) as bars:
         found = validate(

@@ -17,7 +17,7 @@ from cigars.schema import Observations
 from cigars.targets import as_survey
 from cigars.truncation import RECORD
 
-__all__ = ["available", "exposure", "path", "root", "ship"]
+__all__ = ["available", "chosen", "path", "root", "ship"]
 
 WEIGHTS = "weights.pt"
 WHOLE = (METADATA, WEIGHTS, CALIBRATION)
@@ -48,9 +48,16 @@ def path(name: str) -> Path:
     return root() / SIZES.get(name, (name, 1.0))[0]
 
 
-def exposure(name: str) -> float:
-    """Exposure that a name stands for, relative to the size its run was configured for."""
-    return SIZES.get(name, (name, 1.0))[1]
+def chosen(run: Path | None, name: str | None, exposure: float | None) -> tuple[Path, float | None]:
+    """Folder of a run, or of a pretrained posterior in its place, and the exposure given, else the one that the name stands for, if any.
+
+    Raises ConfigError unless it is one of the two.
+    """
+    if run is not None and name is None:
+        return run, exposure
+    if run is None and name is not None:
+        return path(name), SIZES[name][1] if exposure is None and name in SIZES else exposure
+    raise ConfigError("expected a run folder or --pretrained NAME, got " + ("neither" if run is None else "both") + "; give one of them")
 
 
 def ship(run: str | Path, name: str) -> Path:

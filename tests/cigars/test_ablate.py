@@ -60,6 +60,12 @@ def test_a_finished_ablation_answers_again_and_is_not_overwritten(made, workplac
     assert "√det" in said.out
 
 
+def test_what_was_hidden_before_stays_in_the_table(workplace):
+    config = load_config(workplace.config)
+    found = [one.name for one in variants(config, ["colour", "stretch"], [NAME, "supernova colour"])]
+    assert found == ["nothing", NAME, "supernova colour", "supernova stretch"]
+
+
 def test_its_trainings_are_not_taken_for_runs(made, workplace, refused, tmp_path):
     folder, _ = made
     for variant in ("everything", "without-host-photometry-supernova-stretch"):

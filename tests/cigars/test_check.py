@@ -228,4 +228,4 @@ def test_bad_input_is_refused(workplace, catalogue, refused):
     assert "got 50 and 0.01; simulate more" in refused("check", workplace.mock, "--run", workplace.run, "--surveys", 50, "--device", "cpu")
     with pytest.raises(CatalogueError, match="in the range of the training, got none"):
         check(workplace.run, changed(catalogue, mag=catalogue.observations.mag + 50), surveys=SURVEYS)
-    assert "expected --run FOLDER or --pretrained NAME, got neither" in refused("check", workplace.mock)
+    assert "expected a run folder or --pretrained NAME, got neither" in refused("check", workplace.mock)

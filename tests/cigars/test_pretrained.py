@@ -67,7 +67,7 @@ def test_unknown_names_are_one_line_that_lists_those_there_are(refused, workplac
 
 def test_a_run_and_a_name_exclude_each_other(refused, workplace, shelf, tmp_path):
     said = refused("infer", "--pretrained", "a", workplace.run, workplace.mock, "-o", tmp_path / "p.nc")
-    assert "expected a catalogue alone with --pretrained, got two names" in said
+    assert "expected a run folder or --pretrained NAME, got both" in said
     assert "expected a run folder and a catalogue, got one name" in refused("infer", workplace.mock, "-o", tmp_path / "p.nc")
 
 
@@ -126,7 +126,9 @@ def test_a_name_may_stand_for_another_size_of_the_same_run(workplace, shelf, mon
     pretrained.ship(workplace.run, "tiny")
     assert pretrained.available() == ["tiny", "tiny-large"]
     assert pretrained.path("tiny-large") == pretrained.path("tiny")
-    assert (pretrained.exposure("tiny"), pretrained.exposure("tiny-large")) == (1.0, 2.0)
+    found = {name: [pretrained.chosen(None, name, given) for given in (None, 0.5)] for name in ("tiny", "tiny-large")}
+    folder = shelf / "tiny"
+    assert found == {"tiny": [(folder, None), (folder, 0.5)], "tiny-large": [(folder, 2.0), (folder, 0.5)]}
     with pytest.raises(ConfigError, match="expected another name, got 'tiny-large'"):
         pretrained.ship(workplace.run, "tiny-large")
 
