@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -273,20 +274,26 @@ def _values(assignments: Sequence[str]) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; bad input gives one line on standard error and exit code 2."""
+    """Run a command; bad input gives one line on standard error and exit code 2, with CIGARS_TRACEBACK set where it arose as well."""
     try:
         with one_line_warnings():
             code = app(args=list(arguments) if arguments is not None else None, standalone_mode=False)
         return int(code or 0)
     except typer.Exit as stop:
         return stop.exit_code
-    except OSError as error:
-        return complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
-    except (ValueError, OverflowError, MemoryError) as error:
-        return complain(str(error))
     except (KeyboardInterrupt, typer.Abort):
         return complain("interrupted", 130)
     except Exception as error:
-        if hasattr(error, "format_message"):  # a usage error of the command line itself; without words it has shown the help
-            return complain(message) if (message := error.format_message()) else 2
-        raise
+        if os.environ.get("CIGARS_TRACEBACK") or (said := _said(error)) is None:
+            raise
+        return complain(said) if said else 2
+
+
+def _said(error: Exception) -> str | None:
+    """What is wrong with what was asked for, in one line; None for an error that can only be the program's own."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError | ValueError | OverflowError | MemoryError):
+        return str(error) or repr(error)
+    # a usage error of the command line itself; without words it has shown the help
+    return error.format_message() if hasattr(error, "format_message") else None

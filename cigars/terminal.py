@@ -132,8 +132,8 @@ def duration(seconds: float) -> str:
     return format_duration(seconds)
 
 
-def complain(message: str | None, code: int = 2) -> int:
+def complain(message: str, code: int = 2) -> int:
     """Show an error in one line; returns the exit code."""
-    line = " ".join(str(message or "unknown error").split())
+    line = " ".join(message.split())
     errors.print(Text.assemble(("error:", "red"), " ", line), soft_wrap=True, highlight=False)
     return code

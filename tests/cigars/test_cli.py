@@ -16,7 +16,8 @@ from astropy.table import Table
 
 from cigars import files, pipeline
 from cigars.catalogue import read_catalogue, read_truth
-from cigars.config import load_config, presets
+from cigars.cli import main
+from cigars.config import ConfigError, load_config, presets
 from cigars.schema import FIDUCIAL
 
 COMMANDS = [
@@ -158,6 +159,14 @@ def test_nothing_is_overwritten_unless_told(cigars, refused, workplace, tmp_path
     same = path.with_name("same.fits")
     assert "got the same" in refused("infer", workplace.run, path, "-o", same, "--hosts", same)
     assert "expected a new folder, got one with a training" in refused("train", workplace.config, "-o", workplace.run)
+
+
+def test_where_an_error_arose_is_shown_on_request(workplace, refused, tmp_path, monkeypatch):
+    asked = "simulate", workplace.config, "-o", tmp_path / "no-folder" / "m.fits"
+    assert "does not exist; make it first" in refused(*asked)
+    monkeypatch.setenv("CIGARS_TRACEBACK", "1")
+    with pytest.raises(ConfigError, match="does not exist; make it first"):
+        main([str(word) for word in asked])
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])

@@ -40,10 +40,10 @@ def test_warnings_about_a_target_are_one_line_and_others_stay_as_they_are(capsys
 
 def test_errors_and_hints_are_one_line_whatever_is_in_them(capsys):
     assert complain("two\nlines [bold]") == 2
-    assert complain(None, 130) == 130
+    assert complain("interrupted", 130) == 130
     stopped("cigars train 'a [b]' --resume")
     assert capsys.readouterr().err.splitlines() == [
-        "error: two lines [bold]", "error: unknown error", "stopped; continue with: cigars train 'a [b]' --resume",
+        "error: two lines [bold]", "error: interrupted", "stopped; continue with: cigars train 'a [b]' --resume",
     ]  # fmt: skip
 
 
