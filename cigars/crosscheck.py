@@ -173,8 +173,8 @@ def crosscheck(
     Raises:
         CatalogueError: for an empty catalogue, objects outside the range of the training, or with a band or light missing, or whose
             number or correlations of errors no survey of the training had.
-        ConfigError: for an exposure that the run was not trained for, a run that saw no object without a spectroscopic redshift, or numbers
-            that make no chain.
+        ConfigError: for an exposure that the run was not trained for, a run that saw no object without a spectroscopic redshift or some
+            without a band, or numbers that make no chain.
 
     Warns:
         TargetWarning: where the run was trained with spectroscopic redshifts or for another catalogue, or objects are by `p_ia` of
@@ -193,6 +193,11 @@ def crosscheck(
         raise ConfigError(
             "crosscheck: expected a run that saw objects without spectroscopic redshifts, which are hidden here, got one trained with "
             "observation.spectroscopic_fraction = 1; train with less"
+        )
+    if np.any(config.observation.missing_probability):
+        raise ConfigError(
+            "crosscheck: expected a run whose surveys have every band, as the second route needs, got one trained with "
+            "observation.missing_probability above 0; train without"
         )
     warn_of_other_target(run, catalogue)
     warn_of_others(catalogue)

@@ -23,13 +23,17 @@ def torch_device(device: Device) -> str:
     """Torch's name of a device, before it starts; JAX is left alone, which takes a second to load.
 
     Raises:
-        ConfigError: for a GPU where torch finds none.
+        ConfigError: for a GPU where torch finds none, or fewer of them than torchrun started processes here.
     """
     import os
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of torch that spin starve those of JAX
     if "LOCAL_RANK" in os.environ:
-        os.environ["CUDA_VISIBLE_DEVICES"] = _own_gpu(int(os.environ["LOCAL_RANK"]), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        own, started = _own_gpu(int(os.environ["LOCAL_RANK"]), visible), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if device is not Device.cpu and own != visible and 0 < (found := _gpus()) < started:
+            raise ConfigError(f"--nproc-per-node: expected at most {found}, one process a GPU, got {started}; give it, or --device cpu")
+        os.environ["CUDA_VISIBLE_DEVICES"] = own
     chosen = "cuda" if device is not Device.cpu and _cuda() else "cpu"
     if device is Device.cuda and chosen == "cpu":
         raise ConfigError("--device: expected a CUDA device, torch finds none; use --device cpu, or install the cuda extra")
@@ -69,6 +73,12 @@ def _cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def processor() -> list[str]:

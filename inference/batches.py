@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cigars.schema import Globals, Latents, Observations, Survey
 
-__all__ = ["Packed", "Source", "hide", "join", "pack", "parameters", "segment_mean", "select", "subset", "thinned", "to_device", "to_torch"]
+__all__ = ["Packed", "Source", "hide", "join", "pack", "parameters", "segment_mean", "select", "subset", "thinned", "to_torch"]
 
 Source = Callable[[int, int], Survey]
 """`source(first, count)` simulates the surveys numbered first, ..., first + count - 1."""
@@ -65,11 +65,6 @@ def _tensor(leaf: Any) -> Tensor:
     return out.float() if out.is_floating_point() else out
 
 
-def to_device(tree: Any, device: str | torch.device) -> Any:
-    """Move a tree of tensors; None stays None."""
-    return None if tree is None else tree.to(device) if isinstance(tree, Tensor) else type(tree)(*(to_device(t, device) for t in tree))
-
-
 def parameters(theta: Globals, names: Sequence[str]) -> Float[Tensor, "survey parameter"]:
     """The named global parameters as a matrix, one row a survey."""
     return torch.stack([torch.atleast_1d(_tensor(getattr(theta, n)).float()) for n in names], -1)
@@ -105,7 +100,10 @@ def pack(survey: Survey, names: Sequence[str] = (), device: str | torch.device =
     latents = None if survey.latents is None else Latents(*(rows(leaf) for leaf in survey.latents))
     exposure = to_torch(survey.exposure, device).expand(lengths.shape)
     theta = parameters(survey.theta, names).to(device) if names else torch.empty(len(lengths), 0, device=device)
-    return Packed(Observations(*(rows(leaf) for leaf in survey.observations)), latents, theta, lengths, number, exposure)
+    packed = Packed(Observations(*(rows(leaf) for leaf in survey.observations)), latents, theta, lengths, number, exposure)
+    if index.is_cuda:  # the survey may be gone on return, and JAX would use its memory before torch has read it
+        torch.cuda.current_stream().synchronize()
+    return packed
 
 
 def _rows(tree: Any, index: Tensor) -> Any:

@@ -195,7 +195,7 @@ def joint_checks(
     shares = [(inside <= level / 2).mean(1) for level in LEVELS]
     joint, regions = stats.kstest(joint_ranks(log_q_draws, log_q_truth, seed), "uniform"), tarp(draws, truth, seed, resamples=1)
     return [
-        *(_coverage(level, share) for level, share in zip(LEVELS, shares, strict=True)),
+        *(_coverage(level, share, truth.shape[1]) for level, share in zip(LEVELS, shares, strict=True)),
         _distance("joint coverage", "all", joint.statistic, count, float(joint.pvalue)),
         _distance("TARP", "all", regions.deviation, count, regions.p_value),
         *([_correlations(draws, truth)] if truth.shape[1] > 1 else []),
@@ -265,10 +265,14 @@ def _width(test: str, of: str, score: np.ndarray) -> Check:
     return Check(test, of, value, float(low), float(high), float(min(2 * min(tails), 1.0)))
 
 
-def _coverage(level: float, share: np.ndarray) -> Check:
-    """Mean over surveys of the share of parameters inside the central interval of a level."""
-    freedom, deviation = len(share) - 1, float(share.std(ddof=1))
-    error = (deviation or (level * (1 - level)) ** 0.5) * len(share) ** -0.5
+def _coverage(level: float, share: np.ndarray, parameters: int) -> Check:
+    """Mean over surveys of the share of parameters inside the central interval of a level.
+
+    Its scatter is not taken to be less than that of independent parameters, below which it is by chance: inside or not is never
+    negatively correlated between normal ones (Šidák 1967), and where nearly all are inside a sample says little of it.
+    """
+    freedom = len(share) - 1
+    error = max(float(share.std(ddof=1)), (level * (1 - level) / parameters) ** 0.5) * len(share) ** -0.5
     edge = float(stats.t.ppf(0.5 + BAND / 2, freedom) * error)
     p_value = float(2 * stats.t.sf(abs(share.mean() - level) / error, freedom))
     return Check("coverage", f"{level:.0%}", float(share.mean()), level - edge, level + edge, p_value)

@@ -20,7 +20,7 @@ from cigars.schema import DistanceTable, Marginal
 from .batches import Source
 from .checkpoints import prepare
 from .model import FORMAT, META, Trained, save_run, versions
-from .parallel import from_first, processes, rank
+from .parallel import from_first, processes, rank, span
 from .priors import Prior, prior_within
 from .score import JointScore, OneStep
 from .stages import REGRESSOR_WIDTH, Split, Stages, random_hiding, split, stream
@@ -87,10 +87,13 @@ def fit(
         summary: of `learn_summary`, with the same split and perhaps in a wider prior; by default learned here.
 
     Raises:
-        ValueError: if encoder = "score" is without joint scores, or if the folder holds a training and `resume` is False, one of
-            another fingerprint, or a finished run without its checkpoints.
+        ValueError: if encoder = "score" is without joint scores, if the processes of encoder = "set" or "both" cannot share a batch
+            evenly, or if the folder holds a training and `resume` is False, one of another fingerprint, or a finished run without its
+            checkpoints.
         TrainingError: if a loss is not finite.
     """
+    if config.training.encoder in ("set", "both"):
+        span(config.training.batch_surveys)  # its last stage shares batches evenly: to say so after hours would be late
     folder = from_first(lambda: _checkpoints(Path(run_folder), fingerprint, resume))
     prior, support = Prior(marginals, device), prior_within(marginals, config.prior.region, device)
     run = Stages(

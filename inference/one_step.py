@@ -94,7 +94,7 @@ def train_centring(run: Stages, one: OneStep, table: Tensor, y: Tensor, objects:
     single = one.of_objects(some, at) * torch.exp(-score.moments_of_score(at)[1]).repeat_interleave(some.lengths, 0)
     held = max(int(HELD_OUT * len(y)), 1)
     net = run.seeded(5, lambda: MeanScore(y.shape[1], CENTRE_MEMBERS)).to(run.device)
-    net.start(y[held:], means[held:], weight[held:], torch.cov(single.detach().T))
+    net.start(y[held:], means[held:], weight[held:], torch.atleast_2d(torch.cov(single.detach().T)))
     batch_size = min(CENTRE_BATCH, len(y) - held)
     rows, every = shuffled(len(y) - held, batch_size, run.seed + 47), max((len(y) - held) // batch_size, 1)
     steps = min(CENTRE_EPOCHS * every, CENTRE_STEPS)

@@ -94,10 +94,6 @@ class GaussianisingTransform(Transform):
         super().__init__()
         self.uniform, self.loc, self.scale, self.low, self.high = uniform, loc, scale, low, high
 
-    def __eq__(self, other: object) -> bool:
-        names = ("uniform", "loc", "scale", "low", "high")
-        return isinstance(other, GaussianisingTransform) and all(torch.equal(getattr(self, n), getattr(other, n)) for n in names)
-
     def _edges(self) -> tuple[Tensor, Tensor, Tensor]:
         """`low` and `high` in standard deviations of the untruncated normal, and its probability between."""
         a, b = (self.low - self.loc) / self.scale, (self.high - self.loc) / self.scale
@@ -246,10 +242,6 @@ class SequentialTransform(Transform):
         self.below, self.above = (limits / scale).to(low).T
         self.unit = (1 / scale[:, 0]).to(low)
         self.edge = EDGE * (self.above - self.below)
-
-    def __eq__(self, other: object) -> bool:
-        names = ("low", "high", "centre", "slope", "below", "above")
-        return isinstance(other, SequentialTransform) and all(torch.equal(getattr(self, n), getattr(other, n)) for n in names)
 
     def given(self, theta: Tensor, k: int | slice = slice(None)) -> Given:
         """Limits of parameters k given those before them, and where the region has its middle, in units of what those leave open."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cigars.schema import DistanceTable, Latents, Observations
 
-from .batches import Packed, Source, hide, join, pack, select, subset, to_device
+from .batches import Packed, Source, hide, join, pack, select, subset
 from .density import SummaryDensity
 from .embedding import FeatureMoments, SetEncoder
 from .ensemble import Ensemble
@@ -371,7 +371,4 @@ def _curve(history: History) -> dict[str, Any]:
 def unpack(plain: Mapping[str, Any]) -> Packed:
     """The inverse of `_plain`."""
     latents = Latents(*plain["latents"]) if plain["latents"] else None
-    return to_device(
-        Packed(Observations(*plain["observations"]), latents, plain["theta"], plain["lengths"], plain["number"], plain["exposure"]),
-        plain["theta"].device,
-    )
+    return Packed(Observations(*plain["observations"]), latents, plain["theta"], plain["lengths"], plain["number"], plain["exposure"])

@@ -44,11 +44,6 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), torch.where(sd > 1e-4 * (1 + mean.abs()), sd, torch.inf).float()
 
 
-def _leave_out_constants(module: Standardiser, _: object) -> None:
-    """Of runs written when a constant input was left unscaled."""
-    module.sd[module.sd == 1] = torch.inf
-
-
 class Standardiser(nn.Module):
     """Maps `Observations` of packed objects to network inputs; its statistics are buffers.
 
@@ -72,7 +67,6 @@ class Standardiser(nn.Module):
             self.register_buffer(name, value)
         self.register_buffer("low", torch.full((2 * bands + len(RANGE_NAMES),), torch.inf))
         self.register_buffer("high", torch.full((2 * bands + len(RANGE_NAMES),), -torch.inf))
-        self.register_load_state_dict_post_hook(_leave_out_constants)
 
     def fit(self, observations: Observations) -> Standardiser:
         """Set the statistics and the trained ranges from the training objects; returns itself."""

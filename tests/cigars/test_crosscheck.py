@@ -153,8 +153,15 @@ def test_a_catalogue_unlike_the_surveys_of_the_training_is_refused(workplace, ca
     assert not (workplace.run / "crosscheck").exists()
 
 
-def test_a_run_that_always_had_redshifts_is_refused(workplace, catalogue, monkeypatch):
-    always = run_config(workplace.run).updated(**{"observation.spectroscopic_fraction": 1.0})
-    monkeypatch.setattr("cigars.crosscheck.run_config", lambda run: always)
-    with pytest.raises(ConfigError, match="saw objects without spectroscopic redshifts, which are hidden here, got"):
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"observation.spectroscopic_fraction": 1.0}, "saw objects without spectroscopic redshifts, which are hidden here, got"),
+        ({"observation.missing_probability": 0.01}, "whose surveys have every band, as the second route needs, got"),
+    ],
+)
+def test_a_run_of_other_surveys_than_the_second_route_can_learn_is_refused(workplace, catalogue, monkeypatch, setting, said):
+    other = run_config(workplace.run).updated(**setting)
+    monkeypatch.setattr("cigars.crosscheck.run_config", lambda run: other)
+    with pytest.raises(ConfigError, match=said):
         crosscheck(workplace.run, catalogue)

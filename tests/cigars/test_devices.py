@@ -10,7 +10,7 @@ import pytest
 
 from cigars import devices
 from cigars.config import ConfigError
-from cigars.devices import Device, processor, use_device
+from cigars.devices import Device, processor, torch_device, use_device
 from cigars.runs import stored_fingerprint
 from inference.train import load_checkpoint
 
@@ -44,6 +44,20 @@ def test_every_process_of_torchrun_has_a_gpu_of_its_own(monkeypatch, given, used
     for _ in range(2):  # asked again, a process stays where it is
         use_device(Device.cpu)
         assert os.environ["CUDA_VISIBLE_DEVICES"] == used
+
+
+def test_more_processes_than_gpus_are_refused_before_some_take_the_cpu(monkeypatch):
+    monkeypatch.setattr(devices, "_cuda", lambda: True)
+    monkeypatch.setattr(devices, "_gpus", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ConfigError, match="expected at most 2, one process a GPU, got 3"):
+        torch_device(Device.auto)
+    assert torch_device(Device.cpu) == "cpu"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert torch_device(Device.auto) == "cuda"
 
 
 @pytest.mark.slow

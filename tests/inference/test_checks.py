@@ -8,8 +8,10 @@ from scipy import stats
 from benchmarks.diagnostics_power import FAULTS, NAMES, checks, states
 from benchmarks.linear_gaussian import GaussianSurvey
 from inference.checks import (
+    LEVELS,
     Check,
     Family,
+    _coverage,
     effective_number,
     holm,
     joint_ranks,
@@ -86,6 +88,15 @@ def test_false_alarms_are_as_rare_as_the_level_says():
     assert alone["TARP"] >= stats.binom.ppf(1e-4, repetitions, level)  # and a test of one number is not idle
     assert alone["joint coverage"] >= stats.binom.ppf(1e-4, repetitions, level)
     assert alone["correlations"] >= stats.binom.ppf(1e-4, repetitions, level)
+
+
+@pytest.mark.parametrize("parameters", [1, 2, 3, 13])
+def test_coverage_of_few_parameters_by_few_surveys_is_no_false_alarm(parameters):
+    """Shares are then 0 or 1 for nearly all surveys; at 90 and 95 % a sample says too little of their scatter."""
+    repetitions, surveys, level = 4000, 50, 0.01
+    inside = np.abs(np.random.default_rng(parameters).uniform(size=(repetitions, surveys, parameters)) - 0.5)
+    alarms = sum(len(LEVELS) * min(_coverage(at, (one <= at / 2).mean(1), parameters).p_value for at in LEVELS) <= level for one in inside)
+    assert alarms <= stats.binom.ppf(1 - 1e-3, repetitions, level)
 
 
 def test_normal_scores_are_standard_normal_whatever_the_shape_and_the_number_of_draws():

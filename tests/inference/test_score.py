@@ -232,6 +232,18 @@ def test_networks_centre_what_polynomials_cannot_follow_and_only_that(trained, t
     assert bool((found < (0.3 * error() if networks else 1.0)).all()), (found, error())
 
 
+def test_a_single_free_parameter_is_centred_too(one, tmp_path):
+    prior = Prior({"beta": Marginal("uniform", 0.0, 1.0, 0.0, 4.0)})
+    single, generator = OneStep(one.moments, ScoreNetwork(prior, 6), []), torch.Generator().manual_seed(0)
+    objects = surveys(observations(200), [50] * 4)._replace(theta=prior.sample((4,), generator=generator))
+    y = single.score.standardise(prior.sample((200,), generator=generator))
+    mean = torch.sin(2 * y) + 0.01 * torch.randn(y.shape, generator=generator)
+    table = torch.cat([mean, torch.zeros_like(y), torch.full_like(y, 50.0)], 1)
+    run = SimpleNamespace(seed=0, folder=tmp_path, device="cpu", report=silent, seeded=lambda _, build: build())
+    train_centring(run, single, table, y, objects)
+    assert single.score.mean_of_sums is not None
+
+
 def test_numbers_are_centred_at_unit_exposure(trained):
     net, survey, _ = trained
     packed = torch_packed(survey, 70_000_000, 200)
