@@ -125,6 +125,13 @@ def test_a_mock_never_repeats_a_training_survey(workplace):
     np.testing.assert_array_equal(survey.observations.m, again.observations.m)
 
 
+def test_ranks_of_a_calibration_are_of_the_survey_s_own_truth(workplace, told, tmp_path):
+    """Of an exact posterior far narrower than the prior 2 of 256 ranks are at an end, most where it is another survey's truth."""
+    run = shutil.copytree(workplace.run, tmp_path / "run")
+    found = pipeline.train(load_config(workplace.config), run, resume=True)
+    assert ((found.ranks == 0) | (found.ranks == found.draws)).mean() < 0.05  # of 260
+
+
 def test_another_seed_compiles_nothing(workplace, tmp_path, caplog):
     """The programs of the shared mock and run serve every seed: a process that goes on and on would keep the others."""
     small = {"training.surveys": 32, "training.objects": 1000, "training.flow_epochs": 1}
