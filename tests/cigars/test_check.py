@@ -146,8 +146,16 @@ def test_as_large_a_share_of_simulated_objects_takes_part(workplace, catalogue):
         assert [len(s.inputs) for s in seen] == np.round(part * number).tolist()
 
 
+def test_simulated_surveys_have_the_exposure_of_the_catalogue(workplace, catalogue):
+    """At the same draws of Θ four times the exposure gives four times the objects."""
+    trained, config, survey = load_run(workplace.run, "cpu"), run_config(workplace.run), as_survey(catalogue.observations)
+    few, many = (sum(len(seen.inputs) for seen in references(trained, survey, config, exposure, 16, SEED)) for exposure in (0.5, 2.0))
+    assert many / few == pytest.approx(4, rel=5 * (1 / few + 1 / many) ** 0.5)  # a fifth
+
+
 def test_those_that_lack_a_band_count_in_the_number(workplace, catalogue, monkeypatch):
-    def references(trained, survey, *_):
+    def references(trained, survey, config, exposure, *_):
+        assert survey.exposure == np.float32(exposure) == np.float32(1.3)
         assert survey.observed.sum() == len(catalogue.id) - 3
         assert survey.number == len(catalogue.id)
         raise Enough
@@ -156,7 +164,7 @@ def test_those_that_lack_a_band_count_in_the_number(workplace, catalogue, monkey
     mag = catalogue.observations.mag.copy()
     mag[:3, 0] = np.nan
     with pytest.warns(TargetWarning, match="3 without mag_u"), pytest.raises(Enough):
-        check(workplace.run, changed(catalogue, mag=mag), surveys=SURVEYS)
+        check(workplace.run, changed(catalogue, mag=mag), surveys=SURVEYS, exposure=1.3)
 
 
 def test_redshifts_that_no_simulated_object_has_are_not_read(workplace, catalogue, monkeypatch):

@@ -9,13 +9,18 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 
+from cigars.catalogue import select
 from cigars.config import Prior
 from cigars.files import FileError
 from cigars.importance import Gaussian
+from cigars.infer import infer
 from cigars.posterior import Posterior, load_posterior
 from cigars.runs import METADATA
 from cigars.schema import LOCALS
+from cigars.targets import as_survey
 from cigars.truncation import Rounds, truncated, write_rounds
+from inference.model import load_run
+from inference.posterior import GlobalPosterior
 
 from .synthetic import synthetic
 
@@ -78,6 +83,16 @@ def test_density_is_that_of_the_networks(asked, workplace):
         asked.log_prob({"Om0": 0.3})
     with pytest.raises(ValueError, match="expected the 13 parameters"):
         asked.log_prob([0.3, 0.7])
+
+
+def test_density_is_that_of_the_catalogue_at_its_exposure(workplace, catalogue):
+    """Inferred from its objects by id, of whatever exposure; at the default one the density is another."""
+    asked = Posterior(infer(workplace.run, catalogue, draws=20, exposure=1.3))
+    networks, by_id = GlobalPosterior(load_run(workplace.run)), select(catalogue, np.argsort(catalogue.id)).observations
+    theta = torch.as_tensor(asked.marginal(), dtype=torch.float32)[:, None]
+    same, other = (networks.log_prob(theta, as_survey(by_id, exposure))[:, 0].numpy() for exposure in (1.3, 1.0))
+    np.testing.assert_allclose(asked.log_prob(asked.marginal()), same, rtol=1e-5)
+    assert np.abs(other - same).max() > 0.01
 
 
 class Correlated(Posterior):

@@ -53,6 +53,25 @@ def test_a_shipped_run_infers_as_the_run_itself(cigars, workplace, shelf, tmp_pa
         np.testing.assert_array_equal(one[name], other[name])
 
 
+def test_the_size_that_a_name_stands_for_is_inferred_and_checked(cigars, workplace, shelf, tmp_path, monkeypatch):
+    """Rates at another exposure would be off by the factor."""
+    monkeypatch.setattr(pretrained, "SIZES", {"tiny-large": ("tiny", 1.25)})
+    pretrained.ship(workplace.run, "tiny")
+    asked = []
+
+    def stopped(*_, exposure, **__):
+        asked.append(exposure)
+        raise ConfigError("enough")
+
+    for command, words in (("check", [workplace.mock]), ("crosscheck", [workplace.mock]), ("validate", [])):
+        monkeypatch.setattr(f"cigars.{command}.{command}", stopped)
+        assert "enough" in cigars(command, "--pretrained", "tiny-large", *words, "-o", tmp_path / "c.json").err
+    assert asked == [1.25, 1.25, 1.25]
+    options = ["--draws", 20, "--device", "cpu", "-o", tmp_path / "p.nc"]
+    assert cigars("infer", "--pretrained", "tiny-large", workplace.mock, *options).code == 0
+    assert package.pipeline.read_posterior(tmp_path / "p.nc")["posterior"].attrs["exposure"] == 1.25
+
+
 def test_unknown_names_are_one_line_that_lists_those_there_are(refused, workplace, shelf, tmp_path):
     asked = ["infer", "--pretrained", "lsst", workplace.mock, "-o", tmp_path / "p.nc"]
     assert "pretrained: expected none, as none come with this version, got 'lsst'" in refused(*asked)

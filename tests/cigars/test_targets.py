@@ -102,6 +102,9 @@ def test_a_catalogue_is_a_survey_of_one(target):
     assert survey.number.tolist() == [SIZE]
     assert survey.observed.shape == survey.observations.m.shape == (1, SIZE)
     assert np.isnan(survey.theta.Om0).all()
+    assert survey.exposure.tolist() == [1.0]
+    some = as_survey(target.observations, 2.0, 3 * SIZE)
+    assert (some.exposure.tolist(), some.number.tolist()) == ([2.0], [3 * SIZE])
 
 
 def test_a_target_like_the_simulations_passes_in_silence(target, config):

@@ -91,6 +91,21 @@ def test_surveys_are_fresh_and_follow_the_seed(workplace, found):
     assert len({c.test for c in found.checks}) == 12
 
 
+def test_surveys_and_catalogue_have_the_exposure_that_is_asked_for(workplace, catalogue, monkeypatch):
+    seen = []
+
+    def sample(self, draws, survey, seed=0):
+        seen.append(np.unique(survey.exposure).tolist())
+        if len(seen) == 2:
+            raise InterruptedError
+        return torch.zeros(draws, 1, len(self.names))
+
+    monkeypatch.setattr(GlobalPosterior, "sample", sample)
+    with pytest.raises(InterruptedError):
+        validate(workplace.run, surveys=50, catalogue=catalogue, exposure=1.25)
+    assert seen == [[1.25], [1.25]]
+
+
 def test_catalogue_must_be_like_those_of_the_training(workplace, catalogue):
     with pytest.raises(CatalogueError, match="exposure"):
         validate(workplace.run, surveys=SURVEYS, catalogue=catalogue, exposure=40.0)
