@@ -10,7 +10,8 @@ import torch
 from cigars import ablate as module
 from cigars.ablate import ABLATION, ablate, compared, variants
 from cigars.config import ConfigError, load_config
-from cigars.schema import FIDUCIAL
+from cigars.pipeline import survey_source
+from cigars.schema import FIDUCIAL, Observations
 from inference.ablation import Judged
 
 DROP = "host photometry + stretch"
@@ -125,6 +126,31 @@ def test_every_input_but_single_bands_by_default(workplace):
     assert not any("band" in name for name in names)
     with pytest.raises(ConfigError, match="twice"):
         variants(config, ["band u, band g", "band g + band u"])
+
+
+def test_trainings_see_all_but_what_is_hidden(workplace, tmp_path, monkeypatch):
+    """The first sees the surveys as they are; of the second no host has a magnitude, stretches are all the same, and the rest is equal."""
+    seen, config = [], load_config(workplace.config)
+
+    def looked_at(stages):
+        seen.append(stages.source(0, 32))
+        if len(seen) == 2:
+            raise InterruptedError
+        return judged(np.zeros(2), np.ones((3, 2)))
+
+    monkeypatch.setattr("inference.ablation.trained_and_judged", looked_at)
+    with pytest.raises(InterruptedError):
+        ablate(config, [DROP], tmp_path / "f")
+    whole = survey_source(config, "training")(0, 32)
+    there = np.asarray(whole.observed)
+    given, full, without = (Observations(*(np.asarray(leaf)[there] for leaf in s.observations)) for s in (whole, *seen))
+    for name in Observations._fields:
+        np.testing.assert_array_equal(getattr(full, name), getattr(given, name))
+    hidden = {"mag": np.nan, "mag_err": np.nan, "x": 0.0, "var_x": 1.0, "cov_mx": 0.0, "cov_xc": 0.0}
+    for name in Observations._fields:
+        np.testing.assert_array_equal(getattr(without, name), hidden.get(name, getattr(given, name)))
+    assert np.isfinite(given.mag).all()
+    assert np.ptp(given.x) > 1
 
 
 def test_flows_of_a_cut_prior_have_its_region_as_support(workplace, tmp_path, monkeypatch):
