@@ -254,6 +254,15 @@ def test_summary_follows_the_posterior_and_condemns_bad_ranks():
     assert "Not uniform: <i>M</i><sub>0</sub>" in " ".join(map(str, sections.build(inputs._replace(sbc_ranks=skewed))[6].paragraphs))
 
 
+def test_expansion_accelerates_where_dark_energy_is_enough_for_its_pressure():
+    """For w0 = -1/2, Om0 = .3 it does from Ode0 = .6 on, which half of the draws have; for w0 = -1 all would, from .15 on."""
+    inputs = few_parameters(fake_inputs(objects=60, draws=200, local=False))
+    inputs.posterior.attrs["config"] = json.dumps({"prior": {"w0": {"fixed": -0.5}}})
+    draws = inputs.posterior["posterior"]
+    draws["Om0"][:], draws["Ode0"][:] = 0.3, np.where(np.arange(200) % 2, 0.5, 0.7)
+    assert "accelerates today with 50&nbsp;%" in " ".join(map(str, summary(inputs, parameter_table(inputs))))
+
+
 def test_validation_is_told_with_what_fails():
     worst = {"test": "width", "of": "M0", "value": 1.234, "low": 0.921, "high": 1.079, "p_value": 1e-7}
     tests = [
