@@ -13,37 +13,24 @@ import time
 import numpy as np
 import pytest
 from astropy.table import Table
+from typer.main import get_command
 
 from cigars import files, pipeline
 from cigars.catalogue import read_catalogue, read_truth
-from cigars.cli import main
+from cigars.cli import app, main
 from cigars.config import ConfigError, load_config, presets
 from cigars.schema import FIDUCIAL
 
-COMMANDS = [
-    "simulate",
-    "train",
-    "infer",
-    "report",
-    "ingest",
-    "products",
-    "combine",
-    "compare",
-    "demo",
-    "config",
-    "config show",
-    "config list",
-    "hosts",
-    "hosts magnitudes",
-    "store",
-    "store info",
-    "store verify",
-    "store merge",
-]
 BANDS = "ugrizy"
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+def commands(command, before=()):
+    """Words of a command and, where it is a group, of all in it."""
+    inner = getattr(command, "commands", {})
+    return [" ".join(before), *(words for name, one in inner.items() for words in commands(one, (*before, name)))]
+
+
+@pytest.mark.parametrize("command", commands(get_command(app)))
 def test_every_command_explains_itself(cigars, command):
     said = cigars(*command.split(), "--help")
     assert said.code == 0

@@ -85,6 +85,21 @@ def test_ratios_of_models_that_no_fresh_survey_confuses_are_not_called_calibrate
     assert "even its sign is unsure" in said
 
 
+def test_the_summary_of_a_run_tells_models_too(made, workplace, cigars, refused, tmp_path):
+    """Its regressor serves, none is trained; the moments of it stay beside what the run has learned of Θ."""
+    folder, before = made
+    words = ["compare", workplace.config, workplace.mock, "--run", workplace.run, "--surveys", 96, "--device", "cpu", "-o"]
+    assert cigars(*words, tmp_path / "f", "--against", FAINT).code == 0
+    found = json.loads((tmp_path / "f" / COMPARISON).read_text())
+    assert found["run"] == str(workplace.run)
+    assert found["rows"][1]["ln_k"] < -1
+    assert found["log_loss"] < found["log_loss_of_guessing"]
+    assert found["summary_columns"] > before["summary_columns"]
+    assert [(one / "checkpoints" / "regressor.pt").exists() for one in (folder, tmp_path / "f")] == [True, False]
+    bands = f"hosts.bands={[f'lsst2023-{band}' for band in 'grizyu']}"
+    assert "expected the bands" in refused(*words, tmp_path / "g", "--against", FAINT, "--set", bands)
+
+
 def test_a_finished_comparison_answers_again_and_is_not_overwritten(made, workplace, cigars, refused, tmp_path):
     folder, found = made
     assert "exists already" in refused(*arguments(workplace, folder))
