@@ -26,11 +26,11 @@ from cigars.seen import REDSHIFT_BINS, Seen, input_names, pool, see, statistics_
 from cigars.tables import write_table
 from cigars.targets import (
     TargetWarning,
-    as_survey,
     check_exposure,
     in_words,
     inside,
     lacking,
+    survey_of,
     target_hash,
     unlike,
     warn_of_other_target,
@@ -131,20 +131,19 @@ def check(
     within, outside = inside(trained, select(catalogue, ~incomplete), None)
     if len(within.id) < 2:
         raise CatalogueError("check: expected objects in the range of the training, got none; train a configuration that covers them")
-    ordered = select(within, np.argsort(within.id))
     warn_of_redshifts(within, config)
     if differing := unlike(within.observations, config):
         warnings.warn(f"check: {differing}", TargetWarning, stacklevel=2)
     if absent:
         said = f"check: {in_words(absent)}, which every simulated object has; these are not judged"
         warnings.warn(f"{said}, the others taken for a random choice of all", TargetWarning, stacklevel=2)
-    survey = as_survey(ordered.observations, exposure, len(catalogue.id))
+    survey = survey_of(within, exposure, len(catalogue.id))
     found = references(trained, survey, config, exposure, surveys, seed, report)
     tests, objects = compared(found, see(trained, [survey], config, seed), [outside], trained, config)[0]
     rows, checks = judge_among(tests, level), [check for test in tests for check in test.checks]
 
     odd = false_discoveries(objects.p_value, SHARE)
-    by_id = {name: i for i, name in enumerate(ordered.id)}
+    by_id = {name: i for i, name in enumerate(np.sort(within.id))}
     place = np.array([by_id.get(name, -1) for name in catalogue.id])
     beyond = np.where(incomplete, np.nan, 0.0)  # of those that took no part
     why = np.full(len(catalogue.id), "outside the range of the training", object)

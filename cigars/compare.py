@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cigars.catalogue import Catalogue, select
+from cigars.catalogue import Catalogue
 from cigars.config import Config, ConfigError, fingerprint, load_config
 from cigars.files import replacing
 from cigars.runs import run_config, stored_fingerprint
 from cigars.schema import Survey
 from cigars.targets import (
     Simulated,
-    as_survey,
     check_exposure,
     check_trained,
+    survey_of,
     target_hash,
     warn_of_others,
     warn_of_redshifts,
@@ -192,8 +192,7 @@ def compare(
     parts, numbers = _labelled(models, sources, summary, sizes, checkpoints, first.training.batch_surveys, device, report)
     train, held, test = parts
     net, history = train_classifier(train, held, len(models), seed=seed, checkpoint=checkpoints / "classifier.pt", report=report)
-    ordered = select(catalogue, np.argsort(catalogue.id))
-    survey = as_survey(ordered.observations, exposure)
+    survey = survey_of(catalogue, exposure)
     check_trained(Simulated.like(summary.standardiser, {"number_range": numbers}), survey, first)
     with torch.no_grad():
         observed = summary(pack(survey, device=device))

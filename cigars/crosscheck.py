@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from cigars.catalogue import Catalogue, CatalogueError, select
+from cigars.catalogue import Catalogue, CatalogueError
 from cigars.config import Config, ConfigError
 from cigars.convergence import R_HAT
 from cigars.density_chains import sample_density
@@ -30,11 +30,11 @@ from cigars.runs import run_config
 from cigars.schema import Globals
 from cigars.targets import (
     TargetWarning,
-    as_survey,
     check_exposure,
     check_trained,
     hide,
     inside,
+    survey_of,
     target_hash,
     warn_of_other_target,
     warn_of_others,
@@ -207,7 +207,7 @@ def crosscheck(
         raise CatalogueError(
             f"crosscheck: expected objects in the range of the training, got {outside} of {len(catalogue.id)} outside; leave them out"
         )
-    survey = as_survey(select(within, np.argsort(within.id)).observations, exposure)
+    survey = survey_of(within, exposure)
     packed = pack(survey)
     try:
         data = object_data(packed.observations)

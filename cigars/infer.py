@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cigars.catalogue import Catalogue, CatalogueError, select
+from cigars.catalogue import Catalogue, CatalogueError
 from cigars.config import Config
 from cigars.files import refuse_existing
 from cigars.host_summaries import Summaries, write_summaries
@@ -34,6 +34,7 @@ from cigars.targets import (
     check_trained,
     hide,
     inside,
+    survey_of,
     target_hash,
     warn_of_other_target,
     warn_of_others,
@@ -138,8 +139,7 @@ def infer(
         catalogue, _ = inside(trained, catalogue, None if blind else config)
         if not len(catalogue.id):
             raise CatalogueError(f"catalogue: expected objects like those of the training, got none of {number}; train for such objects")
-    by_id = select(catalogue, np.argsort(catalogue.id))
-    survey = as_survey(by_id.observations, exposure, number)
+    survey = survey_of(catalogue, exposure, number)
     check_trained(trained, survey, config, complete=not blind, remedy="leave these objects out with --drop-outside")
     _warn_of_theta(blind, catalogue, number, config)
     theta = draw_prior(config, draws, seed) if blind else GlobalPosterior(trained).sample(draws, survey, seed)[:, 0].cpu().numpy()

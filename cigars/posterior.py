@@ -329,12 +329,10 @@ class Posterior:
             raise ValueError(f"{what}: expected a posterior of Θ, got its prior, as {said} was hidden; infer without hiding it")
 
     def _survey(self) -> Any:
-        from cigars.targets import as_survey
+        from cigars.targets import survey_of
 
-        order = np.argsort(np.asarray(self.ids))
-        observations = Observations(*(v[order] for v in self.observations))
-        number = len(order) + int(self.attributes.get("dropped", 0))
-        return as_survey(observations, float(self.attributes.get("exposure", 1.0)), number)
+        number = len(self.ids) + int(self.attributes.get("dropped", 0))
+        return survey_of(Catalogue(np.asarray(self.ids), self.observations), float(self.attributes.get("exposure", 1.0)), number)
 
     def _fresh(self, draws: int, seed: int) -> Float[ndarray, "draw parameter"]:
         """New draws of Θ from the networks."""

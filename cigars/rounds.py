@@ -14,19 +14,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from cigars.catalogue import Catalogue, select
+from cigars.catalogue import Catalogue
 from cigars.config import Config, ConfigError
 from cigars.pipeline import run_fingerprint, survey_source, train_run
 from cigars.runs import CALIBRATION, METADATA, Calibration, read_calibration, stored_fingerprint
 from cigars.schema import Survey
 from cigars.scores import joint_scores
 from cigars.targets import (
-    as_survey,
     check_exposure,
     check_target,
     like_those_of,
+    survey_of,
     target_hash,
     warn_of_others,
     warn_of_redshifts,
@@ -288,8 +286,7 @@ def narrowed(
 
 def _observed(summary: Any, target: Catalogue) -> Survey:
     """The target without the objects beyond what its networks saw, which inference leaves out too, in the order of its identifiers."""
-    within = like_those_of(summary.standardiser, target)
-    return as_survey(select(within, np.argsort(within.id)).observations, number=len(target.id))
+    return survey_of(like_those_of(summary.standardiser, target), number=len(target.id))
 
 
 def _nearby(

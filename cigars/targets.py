@@ -30,6 +30,7 @@ __all__ = [
     "inside",
     "lacking",
     "like_those_of",
+    "survey_of",
     "target_hash",
     "unlike",
     "warn_of_other_target",
@@ -77,6 +78,11 @@ def as_survey(observations: Observations, exposure: float = 1.0, number: int | N
         np.array([size if number is None else number], np.int32),
         np.array([exposure], np.float32),
     )
+
+
+def survey_of(catalogue: Catalogue, exposure: float = 1.0, number: int | None = None) -> Survey:
+    """`as_survey` of a catalogue's objects by identifier, so that what is random or summed does not follow the order of the rows."""
+    return as_survey(select(catalogue, np.argsort(catalogue.id)).observations, exposure, number)
 
 
 def hide(observations: Observations, what: Sequence[str]) -> Observations:

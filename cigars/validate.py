@@ -18,16 +18,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from cigars.config import Config, ConfigError
 from cigars.files import FileError, replacing
 from cigars.runs import run_config
 from cigars.schema import LOCALS
 from cigars.targets import (
-    as_survey,
     check_exposure,
     check_trained,
+    survey_of,
     target_hash,
     warn_of_other_target,
     warn_of_others,
@@ -194,11 +192,10 @@ def _objects(trained: Any, packed: Any, surveys: int, seed: int) -> tuple[Tensor
 
 def _observed(trained: Any, catalogue: Catalogue, exposure: float, config: Config, seed: int) -> Tensor:
     """Posterior draws of the observed survey, its objects in the order of their ids."""
-    from cigars.catalogue import select
     from inference.posterior import GlobalPosterior
 
     check_exposure(exposure, config)
-    survey = as_survey(select(catalogue, np.argsort(catalogue.id)).observations, exposure)
+    survey = survey_of(catalogue, exposure)
     check_trained(trained, survey, config)
     return GlobalPosterior(trained).sample(2 * DRAWS, survey, seed)[:, 0]
 

@@ -23,6 +23,7 @@ from cigars.targets import (
     TargetWarning,
     as_survey,
     check_target,
+    survey_of,
     target_hash,
     warn_of_other_target,
     warn_of_others,
@@ -105,6 +106,15 @@ def test_a_catalogue_is_a_survey_of_one(target):
     assert survey.exposure.tolist() == [1.0]
     some = as_survey(target.observations, 2.0, 3 * SIZE)
     assert (some.exposure.tolist(), some.number.tolist()) == ([2.0], [3 * SIZE])
+
+
+def test_the_survey_of_a_catalogue_is_the_same_whatever_the_order_of_its_rows(target):
+    mixed = select(target, np.random.default_rng(0).permutation(len(target.id)))
+    one, other = (survey_of(each, 2.0, 500) for each in (target, mixed))
+    assert (one.exposure.tolist(), one.number.tolist()) == ([2.0], [500])
+    assert not np.array_equal(mixed.observations.m, target.observations.m)
+    for a, b in zip(one.observations, other.observations, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_target_like_the_simulations_passes_in_silence(target, config):
@@ -309,7 +319,7 @@ def test_redshifts_are_not_read_where_the_training_had_none_and_said_where_it_ha
     for module in map(import_module, ("cigars.infer", "cigars.compare", "cigars.validate", "cigars.rounds", "cigars.check")):
         monkeypatch.setattr(module, "without_redshifts", photometric)
         monkeypatch.setattr(
-            module, "warn_of_redshifts" if module.__name__ in ("cigars.compare", "cigars.rounds") else "as_survey", next_step
+            module, "warn_of_redshifts" if module.__name__ in ("cigars.compare", "cigars.rounds") else "survey_of", next_step
         )
     said = "58 of 58 objects have z_spec, which no simulated object has; it is not read"
     with pytest.warns(TargetWarning, match=said), pytest.raises(Enough):
