@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -11,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cigars.files import replacing
+from cigars.files import write_json
 
 __all__ = ["hardware", "versions", "write_result"]
 
@@ -24,11 +23,10 @@ def write_result(path: str | Path, question: str, numbers: Mapping[str, Any]) ->
     Args:
         path: file to write, atomically; an older result is replaced.
         question: one sentence; with the expected answer, where there is one.
-        numbers: results by name, JSON types.
+        numbers: results by name, as `write_json` takes them.
     """
     result = {"question": question, **numbers, "hardware": hardware(), "versions": versions(), "commit": _commit()}
-    with replacing(path, overwrite=True) as temporary:
-        temporary.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write_json(path, result, overwrite=True)
     print(f"wrote {path}")
 
 

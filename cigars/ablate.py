@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cigars.config import Config, ConfigError, fingerprint
-from cigars.files import FileError, replacing
+from cigars.files import FileError, write_json
 from cigars.inputs import NOTHING, Hidden, default_inputs, hidden
 from cigars.memory import gives_back
 from cigars.schema import Survey
@@ -203,13 +203,4 @@ def write_ablation(path: str | Path, found: Ablation, overwrite: bool = False) -
         "lost: nats of information on the parameters that go with what is hidden; widths, area: ratios to the variant that sees all; "
         "errors: paired, of the mean over fresh surveys, not of the training"
     )
-    rows = [_plain(row) for row in found.rows]
-    with replacing(path, overwrite) as temporary:
-        temporary.write_text(json.dumps({"meaning": meaning, "rows": rows, **found.record}, indent=1, ensure_ascii=False) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    """Named tuples as JSON objects."""
-    if hasattr(value, "_asdict"):
-        return {name: _plain(leaf) for name, leaf in value._asdict().items()}
-    return {name: _plain(leaf) for name, leaf in value.items()} if isinstance(value, Mapping) else value
+    write_json(path, {"meaning": meaning, "rows": found.rows, **found.record}, overwrite)

@@ -19,7 +19,7 @@ import numpy as np
 
 from cigars.catalogue import Catalogue, CatalogueError, select
 from cigars.config import Config, ConfigError
-from cigars.files import FileError, replacing
+from cigars.files import FileError, write_json
 from cigars.runs import run_config
 from cigars.schema import Column, Survey, column
 from cigars.seen import REDSHIFT_BINS, Seen, input_names, pool, see, statistics_of
@@ -43,10 +43,11 @@ if TYPE_CHECKING:
     from inference.checks import Check, Family, Judged
     from inference.misspecification import Typicality
 
-__all__ = ["Checked", "check", "compared", "read_check", "references", "write_check", "write_odd_objects"]
+__all__ = ["Checked", "check", "compared", "read_check", "read_judged", "references", "write_check", "write_odd_objects"]
 
 REFERENCE = 40_000  # simulated objects among which neighbours are looked for
 COMMON = 40_000  # others, which say how far such neighbours usually are
+NUMBERS = "value", "low", "high", "p_value", "adjusted", "single"  # of checks and of tests
 SHARE = 0.1  # of false ones among the objects that are called odd
 BATCH = 16
 Reporter = Callable[..., None]
@@ -297,21 +298,28 @@ def _simulated(trained: Any, theta: np.ndarray, config: Config, exposure: float,
 
 def write_check(path: str | Path, checked: Checked, overwrite: bool = False) -> None:
     """Write what was found as JSON, the odd objects by id; raises FileError where the file exists."""
-    tests = [row._asdict() | {"worst": row.worst._asdict()} for row in checked.rows]
     odd = np.flatnonzero(checked.objects["odd"])
     objects = [{"id": str(checked.ids[i]), **{k: v[i].item() for k, v in checked.objects.items() if k != "odd"}} for i in odd]
     content = {
-        "passed": checked.passed, "level": checked.level, "tests": tests, "checks": [c._asdict() for c in checked.checks],
+        "passed": checked.passed, "level": checked.level, "tests": checked.rows, "checks": checked.checks,
         "odd_objects": objects, **checked.record,
     }  # fmt: skip
-    with replacing(path, overwrite) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(path, content, overwrite)
+
+
+def read_judged(path: str | Path) -> Any:
+    """What `write_check` or `write_validation` wrote, with the numbers of checks and tests that JSON has not as NaN."""
+
+    def numbers(tree: dict[str, Any]) -> dict[str, Any]:
+        return {name: math.nan if value is None and name in NUMBERS else value for name, value in tree.items()}
+
+    return json.loads(Path(path).read_text(), object_hook=numbers)
 
 
 def read_check(path: str | Path) -> dict[str, Any]:
     """What `write_check` wrote; raises FileError for another file."""
     try:
-        found = json.loads(Path(path).read_text())
+        found = read_judged(path)
         whole = {"passed", "level", "tests", "checks", "odd_objects", "objects", "fingerprint", "catalogue", "exposure"} <= set(found)
         if whole and all("single" in test for test in found["tests"]):
             return dict(found)

@@ -9,7 +9,6 @@ Fresh surveys say whether ln K is calibrated, and whether the catalogue is like 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ import numpy as np
 
 from cigars.catalogue import Catalogue
 from cigars.config import Config, ConfigError, fingerprint, load_config
-from cigars.files import replacing
+from cigars.files import write_json
 from cigars.runs import run_config, stored_fingerprint
 from cigars.schema import Survey
 from cigars.targets import (
@@ -340,8 +339,5 @@ def _calibration(row: Row) -> dict[str, Any] | None:
 def write_comparison(path: str | Path, found: Comparison, overwrite: bool = False) -> None:
     """Write a comparison as JSON; raises FileError where the file exists."""
     rows = [row._asdict() | {"calibration": _calibration(row)} for row in found.rows]
-    for row in rows:
-        row["tested"] = row["tested"] if math.isfinite(row["tested"]) else None
     content = {"meaning": "ln_k > 0 favours the model over the first", "rows": rows, "likely": found.likely, **found.record}
-    with replacing(path, overwrite) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(path, content, overwrite)

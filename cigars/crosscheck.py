@@ -10,7 +10,6 @@ so that estimates scatter by $C (S + 1) C$, in units where the prior has covaria
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ from cigars.catalogue import Catalogue, CatalogueError
 from cigars.config import Config, ConfigError
 from cigars.convergence import R_HAT
 from cigars.density_chains import sample_density
-from cigars.files import replacing
+from cigars.files import write_json
 from cigars.runs import run_config
 from cigars.schema import Globals
 from cigars.targets import (
@@ -323,11 +322,6 @@ def own_errors(scores: Float[np.ndarray, "survey parameter"], covariance: Float[
     return OwnErrors(moved.mean(0), moved.std(0, ddof=1) / count**0.5, scattered, squares.std(0, ddof=1) / count**0.5 / (2 * scattered))
 
 
-def _finite(value: float) -> float | None:
-    """As JSON has it, which knows no other numbers."""
-    return float(value) if math.isfinite(value) else None
-
-
 def write_crosscheck(path: str | Path, found: Crosscheck, overwrite: bool = False) -> None:
     """Write means, widths and their comparison as JSON; raises FileError where the file exists."""
     columns = {
@@ -336,13 +330,12 @@ def write_crosscheck(path: str | Path, found: Crosscheck, overwrite: bool = Fals
         "own_shift_sigma": found.shift, "own_shift_error": found.shift_error, "own_scatter": found.scatter,
         "own_scatter_error": found.scatter_error, "r_hat": found.r_hat, "n_eff": found.n_eff,
     }  # fmt: skip
-    parameters = {name: {key: _finite(values[k]) for key, values in columns.items()} for k, name in enumerate(found.names)}
+    parameters = {name: {key: values[k] for key, values in columns.items()} for k, name in enumerate(found.names)}
     content = {
         "parameters": parameters,
         "divergences": found.divergences,
-        "breaks_at_objects": _finite(found.breaks_at),
+        "breaks_at_objects": found.breaks_at,
         "doubts": found.doubts,
         **found.record,
     }
-    with replacing(path, overwrite) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(path, content, overwrite)

@@ -7,13 +7,16 @@ The new content goes to a temporary file in the same folder (same file system), 
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-__all__ = ["FileError", "refuse_existing", "replacing"]
+__all__ = ["FileError", "refuse_existing", "replacing", "write_json"]
 
 
 class FileError(ValueError):
@@ -49,6 +52,27 @@ def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink()
+
+
+def write_json(path: str | Path, content: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Write JSON: named tuples as objects, arrays as lists, and numbers that are not finite, which JSON has not, as null.
+
+    Raises FileError as `replacing`.
+    """
+    with replacing(path, overwrite) as temporary:
+        temporary.write_text(json.dumps(_valid(content), indent=1, ensure_ascii=False) + "\n")
+
+
+def _valid(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {name: _valid(leaf) for name, leaf in value.items()}
+    if isinstance(value, list | tuple):
+        return [_valid(leaf) for leaf in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def explain(path: Path, error: OSError) -> str:

@@ -10,7 +10,6 @@ Catalogues are checked by `cigars.validation`, not here.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -18,8 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from cigars.check import read_judged
 from cigars.config import Config, ConfigError
-from cigars.files import FileError, replacing
+from cigars.files import FileError, write_json
 from cigars.runs import run_config
 from cigars.schema import LOCALS
 from cigars.targets import (
@@ -231,19 +231,17 @@ def _hardware(device: str) -> dict[str, Any]:
 
 def write_validation(path: str | Path, validation: Validation, overwrite: bool = False) -> None:
     """Write a validation as JSON; raises FileError where the file exists."""
-    tests = [row._asdict() | {"worst": row.worst._asdict()} for row in validation.rows]
     content = {
-        "passed": validation.passed, "level": validation.level, "tests": tests, "checks": [c._asdict() for c in validation.checks],
+        "passed": validation.passed, "level": validation.level, "tests": validation.rows, "checks": validation.checks,
         "curves": validation.curves, **validation.record,
     }  # fmt: skip
-    with replacing(path, overwrite) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, default=lambda array: array.tolist(), ensure_ascii=False) + "\n")
+    write_json(path, content, overwrite)
 
 
 def read_validation(path: str | Path) -> dict[str, Any]:
     """What `write_validation` wrote; raises FileError for another file."""
     try:
-        found = json.loads(Path(path).read_text())
+        found = read_judged(path)
         if {"passed", "level", "tests", "fingerprint", "catalogue", "exposure"} <= set(found):
             return dict(found)
     except (OSError, ValueError, TypeError) as error:

@@ -82,6 +82,16 @@ def test_a_wrong_zero_point_is_rejected_and_the_command_says_so(workplace, catal
     assert "exists already" in refused(*arguments)
 
 
+def test_numbers_that_json_has_not_are_read_as_no_numbers(found, tmp_path):
+    """The report writes them as such, and does not fail at them."""
+    worst = found.rows[0].worst._replace(value=np.nan, high=np.inf)
+    record = {**found.record, "remark": None}
+    write_check(tmp_path / "check.json", found._replace(rows=[found.rows[0]._replace(worst=worst), *found.rows[1:]], record=record))
+    back = read_check(tmp_path / "check.json")
+    assert np.isnan([back["tests"][0]["worst"][name] for name in ("value", "high")]).all()
+    assert back["remark"] is None
+
+
 def test_the_report_shows_the_check_of_its_own_catalogue_alone(workplace, catalogue, found, posterior, cigars, refused, tmp_path):
     from cigars.pipeline import save_posterior
 

@@ -1,13 +1,16 @@
 """A path holds its old content, its new content or nothing, whatever happens while it is written."""
 
 import errno
+import json
 import os
+from collections import namedtuple
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cigars import files
-from cigars.files import FileError, replacing
+from cigars.files import FileError, replacing, write_json
 
 
 def write(path, text, error=None):
@@ -29,6 +32,27 @@ def test_new_content_takes_the_place_of_old_only_when_allowed(tmp_path):
         temporary.write_text("new")
     assert path.read_text() == "new"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_json_is_valid_whatever_the_numbers(tmp_path):
+    path = tmp_path / "a.json"
+    Point = namedtuple("Point", ["x", "y"])
+    content = {
+        "σ": [1.5, np.float32("inf")],
+        "point": Point(np.array([np.nan, 2.0]), {"z": -np.inf}),
+        "none": None,
+        "name": "nan",
+        "true": True,
+    }
+    write_json(path, content)
+    text = path.read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "σ": [1.5, None], "point": {"x": [None, 2.0], "y": {"z": None}}, "none": None, "name": "nan", "true": True,
+    }  # fmt: skip
+    assert text.startswith('{\n "σ": [')
+    assert text.endswith("}\n")
+    with pytest.raises(FileError, match="exists already"):
+        write_json(path, content)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("x"), OSError(errno.EIO, "Input/output error")])
