@@ -11,16 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from cigars.report.inputs import (
-    ReportInputs,
-    cosmology_draws,
-    fixed_value,
-    free_parameters,
-    global_draws,
-    local_draws,
-    observed,
-)
+from cigars.report.inputs import ReportInputs, local_draws, observed, parameters
 from cigars.report.style import BAND, INK, draw_points, new_figure, styled
+from cigars.schema import COSMOLOGY
 
 __all__ = ["NEEDED", "HubbleData", "distance_modulus", "hubble_data", "hubble_figure", "with_light_curve"]
 
@@ -87,7 +80,8 @@ def hubble_data(inputs: ReportInputs) -> HubbleData:
     Raises:
         ValueError: where no cosmology of the posterior has distances at the redshifts of the objects.
     """
-    alpha, beta, M0, sigma = (_mean(inputs, n) for n in ("alpha", "beta", "M0", "sigma_int"))
+    theta = parameters(inputs)
+    alpha, beta, M0, sigma = (float(theta[n].mean()) for n in ("alpha", "beta", "M0", "sigma_int"))
     seen = with_light_curve(inputs)
     m, x, c = (np.asarray(observed(inputs, n), dtype=np.float64)[seen] for n in "mxc")
     draws = local_draws(inputs, "z")[:, seen]
@@ -156,7 +150,8 @@ def _mean_curve(inputs: ReportInputs, z: np.ndarray) -> tuple[np.ndarray, float]
 
 def _reaching(inputs: ReportInputs, z: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
     """Some 400 of the posterior's cosmologies, enough for a mean and a band, that have distances beyond all `z`; the share of others."""
-    thinned = {name: draws[:: max(1, draws.size // 400)] for name, draws in cosmology_draws(inputs).items()}
+    theta = parameters(inputs)
+    thinned = {name: theta[name][:: max(1, theta[name].size // 400)] for name in COSMOLOGY}
     reached = np.isfinite(distance_modulus(np.linspace(0.01, 1.04 * z.max(), 50), **thinned)).all(1)
     if not reached.any():
         raise ValueError(
@@ -170,7 +165,3 @@ def _variance(inputs: ReportInputs, alpha: float, beta: float) -> np.ndarray:
     var_m, var_x, var_c = (np.asarray(observed(inputs, f"var_{n}"), dtype=np.float64) for n in "mxc")
     mx, mc, xc = (np.zeros_like(var_m) if (v := observed(inputs, f"cov_{n}")) is None else np.nan_to_num(v) for n in ("mx", "mc", "xc"))
     return var_m + alpha**2 * var_x + beta**2 * var_c - 2 * alpha * mx - 2 * beta * mc + 2 * alpha * beta * xc
-
-
-def _mean(inputs: ReportInputs, name: str) -> float:
-    return float(global_draws(inputs, name).mean()) if name in free_parameters(inputs) else fixed_value(inputs, name)

@@ -7,7 +7,6 @@ per-object quantities of `schema.LOCALS` (chain, draw, object); `observed_data` 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cigars.convergence import convergence
-from cigars.schema import COSMOLOGY, FIDUCIAL, GLOBALS, LOCALS, Latents, Marginal
+from cigars.posterior import Posterior
+from cigars.schema import GLOBALS, LOCALS, Latents, Marginal
 
 if TYPE_CHECKING:
     import arviz
@@ -26,15 +26,14 @@ __all__ = [
     "ReportInputs",
     "attribute",
     "calibration_gap",
-    "cosmology_draws",
     "effective_draws",
-    "fixed_value",
     "free_parameters",
     "global_draws",
     "has_locals",
     "local_draws",
     "local_parameters",
     "observed",
+    "parameters",
     "reference_redshift",
     "spread_parameters",
 ]
@@ -142,29 +141,9 @@ def reference_redshift(inputs: ReportInputs) -> tuple[str, np.ndarray] | None:
     return None if z_spec is None or not np.isfinite(z_spec).any() else ("spectroscopic", z_spec.astype(np.float64))
 
 
-def cosmology_draws(inputs: ReportInputs) -> dict[str, np.ndarray]:
-    """Draws of all of `COSMOLOGY`, shape [draw] each: sampled ones as they are, the rest as the configuration fixes them.
+def parameters(inputs: ReportInputs) -> dict[str, np.ndarray]:
+    """Draws of every global parameter of the model, shape [draw] each, whether sampled, fixed or implied by a flat cosmology.
 
-    A flat cosmology has Ode0 = 1 − Om0.
+    Raises FileError where the posterior holds no configuration that can be read.
     """
-    flat = str(_configuration(inputs).get("supernovae", {}).get("cosmology", "LCDM")) != "LCDM"
-    free = free_parameters(inputs)
-    draws = inputs.posterior["posterior"].sizes["chain"] * inputs.posterior["posterior"].sizes["draw"]
-    out = {n: global_draws(inputs, n) if n in free else np.full(draws, fixed_value(inputs, n)) for n in COSMOLOGY}
-    if flat and "Ode0" not in free:
-        out["Ode0"] = 1.0 - out["Om0"]
-    return out
-
-
-def fixed_value(inputs: ReportInputs, name: str) -> float:
-    """Value of a global parameter that the posterior does not hold: the one that the configuration's prior fixes, else the fiducial one."""
-    fixed = _configuration(inputs).get("prior", {}).get(name, {}).get("fixed")
-    return float(getattr(FIDUCIAL, name) if fixed is None else fixed)
-
-
-def _configuration(inputs: ReportInputs) -> dict[str, Any]:
-    try:
-        tree = json.loads(attribute(inputs, "config") or "{}")
-    except json.JSONDecodeError:
-        return {}  # shown verbatim in the provenance; the cosmology then is the fiducial model's
-    return tree if isinstance(tree, dict) else {}
+    return Posterior(inputs.posterior).parameters()

@@ -12,11 +12,11 @@ from cigars.report.inputs import (
     ReportInputs,
     attribute,
     calibration_gap,
-    cosmology_draws,
     effective_draws,
     free_parameters,
     has_locals,
     observed,
+    parameters,
 )
 from cigars.report.likeness import likeness_verdict
 from cigars.report.objects import redshift_pairs
@@ -158,7 +158,7 @@ def _dropped(inputs: ReportInputs) -> int:
 
 def _acceleration(inputs: ReportInputs) -> float:
     """Posterior probability of q_0 = Om0 / 2 + (1 + 3 w0) Ode0 / 2 < 0."""
-    c = cosmology_draws(inputs)
+    c = parameters(inputs)
     return float(np.mean(c["Om0"] + (1 + 3 * c["w0"]) * c["Ode0"] < 0))
 
 

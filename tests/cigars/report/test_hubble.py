@@ -1,16 +1,16 @@
 """Distances agree with astropy; the Hubble residuals see a wrong cosmology and a wrong sign of a coefficient."""
 
-import json
 import warnings
 
 import astropy.cosmology as ac
 import numpy as np
 import pytest
 
+from cigars.config import Config
 from cigars.report.hubble import distance_modulus, hubble_data, hubble_figure
-from cigars.report.inputs import cosmology_draws
+from cigars.report.inputs import parameters
 from cigars.report.sections import build
-from tests.cigars.report.fake import ATTRIBUTES, fake_inputs
+from tests.cigars.report.fake import fake_inputs
 
 Z = np.array([0.01, 0.1, 0.4, 0.8, 1.2, 2.0])
 
@@ -38,13 +38,13 @@ def test_distance_modulus_agrees_with_astropy(cosmology):
 def test_flat_cosmology_closes_the_universe():
     inputs = fake_inputs(objects=10, draws=20, local=False)
     inputs.posterior["posterior"] = inputs.posterior["posterior"].drop_vars("Ode0")
-    inputs.posterior.attrs["config"] = '{"supernovae": {"cosmology": "flat-LCDM"}, "prior": {"w0": {"fixed": -0.9}}}'
-    draws = cosmology_draws(inputs)
+    config = Config().updated(**{"supernovae.cosmology": "flat-w0waCDM", "prior.w0": {"fixed": -0.9}, "prior.wa": {"fixed": 0.0}})
+    inputs.posterior.attrs["config"] = config.model_dump_json()
+    draws = parameters(inputs)
     np.testing.assert_allclose(draws["Om0"] + draws["Ode0"], 1.0)
     assert set(draws["w0"]) == {-0.9}
-    inputs.posterior.attrs["config"] = '{"prior": {"Ode0": {"fixed": 0.6}}}'
-    assert set(cosmology_draws(inputs)["Ode0"]) == {0.6}
-    inputs.posterior.attrs["config"] = ATTRIBUTES["config"]
+    inputs.posterior.attrs["config"] = Config().updated(**{"prior.Ode0": {"fixed": 0.6}}).model_dump_json()
+    assert set(parameters(inputs)["Ode0"]) == {0.6}
 
 
 def test_residuals_are_flat_for_the_right_cosmology_and_not_for_a_wrong_one():
@@ -87,7 +87,7 @@ def test_parameters_that_the_configuration_fixes_have_its_values():
     free = hubble_data(inputs)
     fixed = {n: float(post[n].mean()) + shift for n, shift in (("beta", 0.0), ("M0", 0.25), ("sigma_int", 0.0))}
     inputs.posterior["posterior"] = post.drop_vars(fixed)
-    inputs.posterior.attrs["config"] = json.dumps({"prior": {n: {"fixed": v} for n, v in fixed.items()}})
+    inputs.posterior.attrs["config"] = Config().updated(**{f"prior.{n}": {"fixed": v} for n, v in fixed.items()}).model_dump_json()
     data = hubble_data(inputs)
     assert data.offset == pytest.approx(free.offset - 0.25)
     np.testing.assert_allclose((data.mu_sd, data.residual), (free.mu_sd, free.residual), rtol=1e-9, atol=1e-9)
