@@ -61,11 +61,6 @@ class Convergence(NamedTuple):
         return f"R̂ above {R_HAT}: {', '.join(apart)}" if apart else ""
 
     @property
-    def complaint(self) -> str:
-        """What is wrong with them; empty if nothing is."""
-        return "; ".join([self.apart] * bool(self.apart) + [self._diverged] * (self.divergences > 0))
-
-    @property
     def _diverged(self) -> str:
         return f"{self.divergences} divergence{'' if self.divergences == 1 else 's'}"
 

@@ -27,7 +27,6 @@ __all__ = [
     "Observations",
     "Survey",
     "column",
-    "concatenate",
 ]
 
 COSMOLOGY = ("Om0", "Ode0", "w0", "wa")
@@ -240,14 +239,3 @@ def column(name: str) -> Column:
         if entry.name == name:
             return entry
     raise KeyError(f"no column called {name!r} in the schema")
-
-
-def concatenate(surveys: list[Survey]) -> Survey:
-    """Stack batches of surveys along their first axis (numpy arrays)."""
-    return _map(lambda *leaves: np.concatenate(leaves), *surveys)
-
-
-def _map(function, *trees):
-    if isinstance(trees[0], tuple):
-        return type(trees[0])(*(_map(function, *leaves) for leaves in zip(*trees, strict=True)))
-    return function(*trees)

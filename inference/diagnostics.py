@@ -1,8 +1,7 @@
-r"""Is a posterior calibrated? Ranks, coverage, TARP, redshift scores and pulls.
+"""Is a posterior calibrated? Ranks, coverage and TARP.
 
 Simulation-based calibration (Talts+18): ranks of the truth among draws are uniform. Expected coverage: the share of truths
 inside the central interval of probability a is a. TARP (Lemos+23) tests all parameters at once with balls around random points.
-Redshift scores: $\Delta = (\hat z - z)/(1 + z)$, NMAD = 1.4826 median |Δ - median Δ|.
 """
 
 from __future__ import annotations
@@ -17,15 +16,11 @@ from torch import Tensor
 
 __all__ = [
     "Calibration",
-    "RedshiftScores",
     "Tarp",
     "calibration",
     "coverage",
-    "pit",
-    "pulls",
     "rank_band",
     "ranks",
-    "redshift_scores",
     "tarp",
     "tarp_references",
     "tarp_shares",
@@ -59,15 +54,6 @@ class Tarp(NamedTuple):
     high: np.ndarray
     deviation: float
     p_value: float
-
-
-class RedshiftScores(NamedTuple):
-    """Scores of redshift estimates: NMAD, share beyond .15 and median (bias) of Δz/(1+z), of how many objects."""
-
-    nmad: float
-    outliers: float
-    bias: float
-    objects: int
 
 
 def ranks(draws: Float[Tensor, "draw survey parameter"], truth: Float[Tensor, "survey parameter"]) -> Int[Tensor, "survey parameter"]:
@@ -137,25 +123,3 @@ def tarp_references(truth: Float[Tensor, "survey parameter"], seed: int) -> Floa
     generator = torch.Generator().manual_seed(seed)
     span = truth.amax(0) - truth.amin(0)
     return truth.amin(0) + 0.5 * span * torch.rand(truth.shape, generator=generator)
-
-
-def redshift_scores(
-    estimate: Float[Tensor, "object"] | np.ndarray, truth: Float[Tensor, "object"] | np.ndarray, outlier: float = 0.15
-) -> RedshiftScores:
-    """NMAD, outlier share and bias of point estimates."""
-    estimate, truth = np.asarray(estimate, dtype=float), np.asarray(truth, dtype=float)
-    delta = (estimate - truth) / (1 + truth)
-    middle = np.median(delta)
-    return RedshiftScores(
-        float(1.4826 * np.median(np.abs(delta - middle))), float((np.abs(delta) > outlier).mean()), float(middle), len(delta)
-    )
-
-
-def pit(draws: Float[Tensor, "draw object"], truth: Float[Tensor, "object"]) -> Float[Tensor, "object"]:
-    """Probability integral transform of the truth: its quantile among the draws, uniform if calibrated."""
-    return ((draws < truth).sum(0) + 0.5) / (len(draws) + 1)
-
-
-def pulls(draws: Float[Tensor, "draw *item"], truth: Float[Tensor, "*item"]) -> Float[Tensor, "*item"]:
-    """(posterior mean - truth) / posterior sd: mean 0 and sd 1 if calibrated."""
-    return (draws.mean(0) - truth) / draws.std(0)

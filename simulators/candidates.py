@@ -85,7 +85,7 @@ def candidates(
     o = _double(observations)
     light, noise = _light(o, config)
     bank = _bank(simulator, config)
-    limits = _modulus_limits(config, simulator, bank.z, grey)
+    limits = _modulus_limits(config, bank.z, grey)
     ln_weight = _ln_weight(simulator, bank)
     found = [_match(i, o, bank, limits, ln_weight, sigmas) for i in range(len(o.m))]
     rows, ln_fixed, offset = (np.concatenate(columns) for columns in zip(*found, strict=True))
@@ -123,9 +123,7 @@ def known_hosts(observations: Observations, rows: Int[np.ndarray, "sn"], simulat
     return _matches(o, light, noise, nothing, simulator, rows, owner, _ln_weight(simulator, bank)[rows] + np.log(seen), nothing)
 
 
-def reach(
-    observations: Observations, simulator: Simulator, config: Config, *, sigmas: float = 6.0, grey: tuple[float, float] | None = None
-) -> Iterator[Reach]:
+def reach(observations: Observations, simulator: Simulator, config: Config, *, sigmas: float = 6.0) -> Iterator[Reach]:
     """How many hosts `candidates` would find for each object in turn, and how far the nearest is, without keeping them.
 
     Raises:
@@ -135,7 +133,7 @@ def reach(
     o = _double(observations)
     _light(o, config)
     bank = _bank(simulator, config)
-    limits = _modulus_limits(config, simulator, bank.z, grey)
+    limits = _modulus_limits(config, bank.z)
     for i in range(len(o.m)):
         least, seen = _distances(i, o, bank, limits).least, _detection(bank.z, np.full_like(bank.z, o.m[i]), config, simulator) > 0
         near = seen & (least <= least.min() + sigmas**2)
@@ -234,7 +232,7 @@ def _ln_excess(o: Observations, name: str, model: ErrorModel) -> np.ndarray:
     return np.log(excess) - model.offset - model.slope * (o.m - model.pivot)
 
 
-def _modulus_limits(config: Config, simulator: Simulator, z: np.ndarray, grey: tuple[float, float] | None) -> tuple[np.ndarray, np.ndarray]:
+def _modulus_limits(config: Config, z: np.ndarray, grey: tuple[float, float] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest μ_M(z) to allow for, mag."""
     if grey is not None:
         fiducial = np.asarray(transverse_modulus(FIDUCIAL, jnp.asarray(z, jnp.float32), config.hosts.z_max), np.float64)

@@ -22,9 +22,8 @@ from jaxtyping import Array, Float, Key
 
 from cigars.schema import FIDUCIAL, Globals
 from simulators.categorical import draw_index
-from simulators.mass_function import MASS_RANGE_LOG10, REDSHIFT_RANGE
+from simulators.mass_function import MASS_RANGE_LOG10, REDSHIFT_RANGE, galaxies_per_deg2
 from simulators.observation import draw_variance
-from simulators.population import galaxies_per_deg2
 from simulators.rates import age_bounds_gyr, ln_bin_ages, ln_rate_per_bin
 from simulators.selection import detection_probability, host_efficiency
 from simulators.simulator import Simulator, build_simulator, transverse_modulus, unpack

@@ -22,10 +22,11 @@ from jaxtyping import Array, Float, Key
 from cigars.config import fingerprint
 from cigars.files import replacing
 from cigars.schema import FIDUCIAL, Galaxies
-from simulators.population import bin_masses_log10, draw_galaxies
+from simulators.population import draw_galaxies
 from simulators.rates import FIRST_BIN, ln_bin_ages, ln_rate_per_bin
 from simulators.sps.photometry import load_photometry, photometry_fingerprint, template_magnitudes
 from simulators.sps.tables import read_host_table
+from simulators.star_formation import bin_masses_log10
 
 if TYPE_CHECKING:
     from cigars.config import HostConfig

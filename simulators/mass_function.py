@@ -28,7 +28,6 @@ __all__ = [
     "fraction_below",
     "galaxies_per_deg2",
     "mass_quantile",
-    "redshift_density",
     "redshift_quantile",
     "schechter_sum",
 ]
@@ -86,12 +85,6 @@ def _redshift_cumulative(density: str) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"redshift density: expected 'tabulated' or 'volume', got {density!r}; set hosts.redshift_density")
     cumulative = np.concatenate([[0.0], np.cumsum((p[1:] + p[:-1]) / 2)])
     return z, cumulative / cumulative[-1]
-
-
-def redshift_density(z: np.ndarray, density: str = "tabulated") -> np.ndarray:
-    """Normalised p(z) of the population on 0.02 <= z <= 1.5 (numpy)."""
-    grid, cumulative = _redshift_cumulative(density)
-    return np.interp(z, (grid[1:] + grid[:-1]) / 2, np.diff(cumulative) / np.diff(grid))
 
 
 def fraction_below(z_max: float, density: str = "tabulated") -> float:

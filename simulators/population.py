@@ -15,38 +15,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, UInt32
 
 from cigars.schema import Galaxies
-from simulators.mass_function import (
-    REDSHIFT_RANGE,
-    comoving_density,
-    fraction_below,
-    galaxies_per_deg2,
-    mass_quantile,
-    redshift_density,
-    redshift_quantile,
-)
-from simulators.star_formation import (
-    age_bin_edges_log10_yr,
-    age_universe_gyr,
-    bin_masses_log10,
-    bin_widths_log10_yr,
-    expected_sfr_ratios,
-    youngest_sfr_log10,
-)
+from simulators.mass_function import REDSHIFT_RANGE, fraction_below, mass_quantile, redshift_quantile
+from simulators.star_formation import expected_sfr_ratios, youngest_sfr_log10
 
 __all__ = [
-    "age_bin_edges_log10_yr",
-    "age_universe_gyr",
-    "bin_masses_log10",
-    "bin_widths_log10_yr",
-    "comoving_density",
     "draw_galaxies",
     "dust_index_moments",
     "dust_tau2_mean",
-    "expected_sfr_ratios",
-    "fraction_below",
-    "galaxies_per_deg2",
     "metallicity_moments",
-    "redshift_density",
     "student2_quantile",
     "truncated_normal_quantile",
 ]

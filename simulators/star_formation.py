@@ -22,7 +22,6 @@ from simulators.constants import LN10
 __all__ = [
     "AGE_BINS",
     "age_bin_edges_log10_yr",
-    "age_universe_gyr",
     "bin_masses_log10",
     "bin_widths_log10_yr",
     "expected_sfr_ratios",
@@ -44,16 +43,12 @@ def prior_table(name: str) -> np.ndarray:
 
 
 def _age_universe_log10_gyr(z: Float[Array, "*g"]) -> Float[Array, "*g"]:
+    """Of the age in Gyr at 0 <= z <= 2 in the cosmology of the population, WMAP9 (Hinshaw+13), good to 3e-6 of the age."""
     x = jnp.log1p(z)
     total = jnp.zeros_like(x)
     for coefficient in prior_table("age_polynomial")[::-1]:
         total = total * x + float(coefficient)
     return total
-
-
-def age_universe_gyr(z: Float[Array, "*g"]) -> Float[Array, "*g"]:
-    """Age of the universe in Gyr at 0 <= z <= 2 in the cosmology of the population, WMAP9 (Hinshaw+13), good to 3e-6."""
-    return 10.0 ** _age_universe_log10_gyr(z)
 
 
 def age_bin_edges_log10_yr(z: Float[Array, "*g"]) -> Float[Array, "*g 8"]:

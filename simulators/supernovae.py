@@ -33,14 +33,13 @@ SERSIC_LOW = 0.5
 
 
 class Light(NamedTuple):
-    """Intrinsic and extinguished light of supernovae, each [sn]: absolute magnitude and colour include the dust."""
+    """Intrinsic and extinguished light of supernovae, each [sn]: the absolute magnitude includes the dust."""
 
     x_int: Float[Array, "sn"]
     c_int: Float[Array, "sn"]
     R_V: Float[Array, "sn"]
     A_V: Float[Array, "sn"]
     absolute_magnitude: Float[Array, "sn"]
-    colour: Float[Array, "sn"]
 
 
 def brightness_shift(theta: Globals, mass_log10_msun: Array, metallicity_log10_zsun: Array, age_gyr: Array) -> Array:
@@ -60,8 +59,7 @@ def draw_light(key: Key[Array, ""], theta: Globals, delta_m: Float[Array, "sn"],
     c = theta.alpha_c * x + COLOUR_SD * c
     intrinsic = mean_absolute_magnitude(theta, delta_m, x, c) + theta.sigma_int * scatter
     r_v, a_v = dust
-    excess = a_v / r_v
-    return Light(x, c, r_v, a_v, intrinsic + a_v + excess, c + excess)
+    return Light(x, c, r_v, a_v, intrinsic + a_v + a_v / r_v)
 
 
 def draw_dust(

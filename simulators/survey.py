@@ -35,7 +35,7 @@ from simulators.simulator import Simulator, build_simulator
 if TYPE_CHECKING:
     from cigars.config import Config
 
-__all__ = ["SurveyOverflow", "detected_first", "draw_surveys", "files_fingerprint", "load_simulator", "prepare", "simulate"]
+__all__ = ["SurveyOverflow", "detected_first", "draw_surveys", "files_fingerprint", "load_simulator", "prepare"]
 
 LARGEST_BLOCK = 4096  # candidates at a time
 ROOM = 8  # times the configured capacity that a survey may have of objects
@@ -45,17 +45,6 @@ Most = Callable[[Array], Array]
 
 class SurveyOverflow(ValueError):
     """More objects were drawn than a survey can hold."""
-
-
-def simulate(key: Key[Array, ""], index: Int[Array, "survey"], config: Config, theta: Globals | None = None) -> Survey:
-    """Surveys number `index` of the stream `key`, as numpy arrays of shape [survey, capacity, …].
-
-    Loads (or builds and caches) the host bank of the configuration. Θ is drawn from the prior unless given, as scalars
-    or arrays over surveys. Where one has more objects than `size.capacity`, the capacity is doubled as often as it takes; raises
-    SurveyOverflow if it has more than eight times as many.
-    """
-    survey = draw_surveys(key, jnp.asarray(index), load_simulator(config), config, theta)
-    return jax.device_get(survey)
 
 
 def files_fingerprint(config: Config) -> str:

@@ -13,7 +13,6 @@ import pytest
 
 from cigars.cluster import Cluster, ClusterError, connect, farm, fill, simulate_shard, write_shard
 from cigars.config import load_config
-from cigars.schema import concatenate
 from cigars.store import create_store
 from tests.cigars.fake_surveys import same, tiny
 from tests.cigars.test_store import content
@@ -42,22 +41,6 @@ def test_any_sharding_gives_the_same_surveys(tmp_path, monkeypatch):
 def test_an_empty_range_is_refused():
     with pytest.raises(ValueError, match="farm: expected total"):
         next(farm(None, load_config("demo"), "training", 0, 0))
-
-
-def test_batches_join_along_surveys():
-    leaf = np.zeros((2, 3))
-    from cigars.schema import Globals, Latents, Observations, Survey
-
-    one = Survey(
-        Globals(*[leaf[:, 0]] * len(Globals._fields)),
-        Observations(*[leaf] * len(Observations._fields)),
-        Latents(*[leaf] * len(Latents._fields)),
-        leaf > 0,
-        leaf,
-        leaf[:, 0],
-        leaf[:, 0],
-    )
-    assert concatenate([one, one]).observations.m.shape == (4, 3)
 
 
 @pytest.fixture(scope="module")

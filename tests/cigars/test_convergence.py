@@ -10,13 +10,13 @@ from cigars.convergence import Convergence, convergence
 
 def test_good_chains_have_no_complaint():
     good = Convergence({"Om0": 1.01, "M0": 1.05}, {"Om0": 400.0, "M0": 321.4}, 0)
-    assert good.complaint == ""
+    assert good.caveats == []
     assert good.said == "R̂ at most 1.050, at least 321 effective draws, 0 divergences"
 
 
 def test_bad_ones_are_named():
     bad = Convergence({"Om0": 1.2, "M0": 1.0, "beta": float("nan")}, {"Om0": 9.0, "M0": 300.0, "beta": 2.0}, 1)
-    assert bad.complaint == "R̂ above 1.05: Om0 1.20, beta nan; 1 divergence"
+    assert bad.apart == "R̂ above 1.05: Om0 1.20, beta nan"
     assert "1 divergence" in bad.said
     assert "1 divergences" not in bad.said
 

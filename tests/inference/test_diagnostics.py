@@ -8,10 +8,7 @@ from sbi.diagnostics.tarp import _run_tarp
 from inference.diagnostics import (
     calibration,
     coverage,
-    pit,
-    pulls,
     rank_band,
-    redshift_scores,
     tarp,
     tarp_references,
     tarp_shares,
@@ -86,24 +83,3 @@ def test_band_of_a_rank_bin_is_binomial():
     counts = np.random.default_rng(0).multinomial(1000, np.full(20, 0.05), size=4000)
     inside = ((counts >= low) & (counts <= high)).mean()
     assert 0.985 < inside < 0.999
-
-
-def test_redshift_scores_of_a_known_error():
-    rng = np.random.default_rng(0)
-    truth = rng.uniform(0.1, 1.0, 20000)
-    estimate = truth + (0.01 * rng.normal(size=20000) + 0.003) * (1 + truth)
-    estimate[:400] += 0.5 * (1 + truth[:400])
-    scores = redshift_scores(estimate, truth)
-    assert scores.outliers == pytest.approx(0.02)
-    assert scores.nmad == pytest.approx(0.01, rel=0.05)  # 2 % of outliers widen it by 3 %
-    assert scores.bias == pytest.approx(0.003, abs=6e-4)
-    assert redshift_scores(truth, truth) == (0.0, 0.0, 0.0, 20000)
-
-
-def test_pit_and_pulls_of_exact_and_wrong_draws():
-    sample, truth = draws(surveys=2000)
-    quantile = pit(sample[..., 0], truth[:, 0])
-    assert abs(float(quantile.mean()) - 0.5) < 5 * 0.289 / 2000**0.5
-    assert abs(float(pulls(sample, truth).std()) - 1) < 5 / (2 * 6000) ** 0.5 + 1 / 800
-    narrow = pulls(*draws(1 / 1.5, surveys=2000))
-    assert float(narrow.std()) == pytest.approx(1.5, abs=0.05)

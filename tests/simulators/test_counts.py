@@ -9,7 +9,7 @@ from cigars.config import Config
 from cigars.schema import FIDUCIAL, Globals
 from simulators.counts import SAMPLE as SAMPLE_OF_EXPOSURE
 from simulators.counts import expected_count, expected_count_of_all_hosts, sky_rate, with_exposure
-from simulators.population import galaxies_per_deg2
+from simulators.mass_function import galaxies_per_deg2
 from simulators.simulator import build_simulator
 from simulators.survey import prepare
 from tests.simulators.conftest import EXPECTED, SURVEYS

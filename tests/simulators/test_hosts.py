@@ -13,7 +13,8 @@ from cigars.config import HostConfig
 from cigars.schema import Galaxies
 from simulators import hosts
 from simulators.hosts import HostBank, bank_fingerprint, build_bank, cache_folder, effective_number, load_bank, read_bank, write_bank
-from simulators.population import bin_masses_log10, draw_galaxies
+from simulators.population import draw_galaxies
+from simulators.star_formation import bin_masses_log10
 from tests.simulators import banks
 from tests.simulators.sps.galaxies import random_galaxies
 

@@ -9,13 +9,12 @@ from scipy import stats
 from cigars.schema import Galaxies
 from simulators import population
 from simulators.population import (
-    bin_masses_log10,
     draw_galaxies,
-    expected_sfr_ratios,
     student2_quantile,
     truncated_normal_quantile,
     uniform_pair,
 )
+from simulators.star_formation import bin_masses_log10, expected_sfr_ratios
 from tests.simulators.population_reference import NUMBER, SIGNIFICANT, draw, p_value, prospector_draws
 
 

@@ -20,7 +20,7 @@ from simulators import survey as module
 from simulators.categorical import draw_index
 from simulators.priors import log_prior
 from simulators.supernovae import host_dust
-from simulators.survey import SurveyOverflow, draw_surveys, prepare, simulate
+from simulators.survey import SurveyOverflow, draw_surveys, prepare
 from tests.simulators import banks
 from tests.simulators.conftest import EXPECTED, SURVEYS
 
@@ -267,11 +267,11 @@ def test_overflow_is_an_error_that_names_the_numbers(draw_at):
         draw_at(FIDUCIAL._replace(dtd_logA=-10.4))
 
 
-def test_simulate_draws_the_same_stream_on_the_bank_of_the_configuration(key, config, bank, prior_surveys, monkeypatch):
+def test_the_simulator_of_a_configuration_draws_the_same_stream_and_is_made_once(key, config, bank, prior_surveys, monkeypatch):
     monkeypatch.setattr(module, "load_bank", lambda hosts: bank)
     module.load_simulator.cache_clear()
     try:
-        assert _equal(prior_surveys, simulate(key, np.arange(SURVEYS), config))
+        assert _equal(prior_surveys, draw_surveys(key, jnp.arange(SURVEYS), module.load_simulator(config), config))
         assert module.load_simulator(config) is module.load_simulator(config)
     finally:
         module.load_simulator.cache_clear()
