@@ -13,8 +13,8 @@ does not, see des5yr.md: this is a record, not a target.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -56,12 +56,16 @@ def cosmology(posterior: str) -> dict:
     return {"objects": int(data.posterior.sizes["object"]), **{n: {k: float(x) for k, x in s.items()} for n, s in summary.items()}}
 
 
-def main(catalogue: str, photoz: str, spectroscopic: str, run: str) -> None:
+def main() -> None:
     """Print and keep everything."""
-    calibration, seconds = read_calibration(run)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("catalogue", "photoz", "spectroscopic", "run"):
+        parser.add_argument(name)
+    given = parser.parse_args()
+    calibration, seconds = read_calibration(given.run)
     numbers = {
-        "photometric redshifts, host griz alone": photometric_redshifts(catalogue, photoz),
-        "cosmology, spectroscopic redshifts given": cosmology(spectroscopic),
+        "photometric redshifts, host griz alone": photometric_redshifts(given.catalogue, given.photoz),
+        "cosmology, spectroscopic redshifts given": cosmology(given.spectroscopic),
         "calibration p-values": dict(zip(calibration.names, map(float, rank_p_values(calibration.ranks, calibration.draws)), strict=True)),
         "seconds": seconds,
     }
@@ -70,4 +74,4 @@ def main(catalogue: str, photoz: str, spectroscopic: str, run: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5])
+    main()

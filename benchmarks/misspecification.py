@@ -196,8 +196,9 @@ def references(s: Setup, anchors: list[Survey], draw: Callable, seed: int) -> li
 
     def batches() -> Iterator[Survey]:
         for first in range(0, len(theta), 16):
-            some = Globals(*(v if np.ndim(v) == 0 else v[first : first + 16] for v in every))
-            yield draw(first + 100_000 * seed, 16, some)
+            count = min(16, len(theta) - first)
+            some = Globals(*(v if np.ndim(v) == 0 else v[first : first + count] for v in every))
+            yield draw(first + 100_000 * seed, count, some)
 
     return see(s.trained, batches(), s.config, seed)
 

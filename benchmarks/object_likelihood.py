@@ -73,6 +73,9 @@ def main() -> None:
     net = trained_density(config, prior, folder, arguments.surveys, arguments.objects, 1.0, SEED, lambda *_, **__: None)
     exact = [json.loads(path.read_text())["rows"] for path in arguments.exact]
     packed, rows, names = mocks(config, arguments.mocks), [], list(trained.names)
+    for path, found in zip(arguments.exact, exact, strict=True):
+        if [row["objects"] for row in found[: arguments.mocks]] != packed.lengths.tolist():
+            raise SystemExit(f"{path}: expected exact posteriors of mocks of {packed.lengths.tolist()} objects, got others; make them anew")
     for k in range(arguments.mocks):
         networks, density, chains = second(trained, net, select(packed, [k]), k, arguments.draws, arguments.warmup)
         row = {name: {"mean": d.mean(0), "sd": d.std(0, ddof=1)} for name, d in (("networks", networks), ("density", density))}

@@ -5,7 +5,7 @@ usage: python benchmarks/readme_figure.py [demo] [docs/demo.png]
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,9 @@ def figure(folder: Path):
 
 
 if __name__ == "__main__":
-    source, target = (sys.argv[1:] + ["demo", "docs/demo.png"][len(sys.argv) - 1 :])[:2]
-    figure(Path(source)).savefig(target, dpi=150)
-    print(target)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("demo"))
+    parser.add_argument("output", type=Path, nargs="?", default=Path("docs/demo.png"))
+    arguments = parser.parse_args()
+    figure(arguments.folder).savefig(arguments.output, dpi=150)
+    print(arguments.output)

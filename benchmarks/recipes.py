@@ -54,15 +54,18 @@ def _fiducial(one: Any, packed: Any, features: Any, estimate: Any, _: Any) -> An
     return one.score.standardise(theta).expand(len(packed.lengths), -1), (packed, features, estimate)
 
 
-PATCHES: dict[str, tuple[str, Any]] = {  # what is no setting
-    "score, refined once, not centred": ("inference.centring.Polynomial.fit", lambda self, *_: self),
-    "score, refined once, heads decay by .01": ("inference.stages.HEAD_DECAY", 0.01),
-    "score at the fiducial Θ": ("inference.score.OneStep._estimated", _fiducial),
-    "learned set, pre-trained on objects": ("inference.stages.Stages._member", member(by_objects)),
-    "learned set, pre-trained on subsets": ("inference.stages.Stages._member", member(by_subsets)),
-    "set pre-trained on objects, then fixed": ("inference.stages.Stages.summary", fixed(by_objects)),
-    "set pre-trained on subsets, then fixed": ("inference.stages.Stages.summary", fixed(by_subsets)),
-    "moments and attention": ("inference.stages.SetEncoder", AttentionEncoder),
+PATCHES: dict[str, dict[str, Any]] = {  # what is no setting
+    "score, refined once, not centred": {
+        "inference.centring.Polynomial.fit": lambda self, *_: self,
+        "inference.one_step.train_centring": lambda *_: None,
+    },
+    "score, refined once, heads decay by .01": {"inference.stages.HEAD_DECAY": 0.01},
+    "score at the fiducial Θ": {"inference.score.OneStep._estimated": _fiducial},
+    "learned set, pre-trained on objects": {"inference.stages.Stages._member": member(by_objects)},
+    "learned set, pre-trained on subsets": {"inference.stages.Stages._member": member(by_subsets)},
+    "set pre-trained on objects, then fixed": {"inference.stages.Stages.summary": fixed(by_objects)},
+    "set pre-trained on subsets, then fixed": {"inference.stages.Stages.summary": fixed(by_subsets)},
+    "moments and attention": {"inference.stages.SetEncoder": AttentionEncoder},
 }
 
 
@@ -108,8 +111,9 @@ def main() -> None:
             settings = {"surveys": arguments.surveys, "pilot_surveys": arguments.surveys // 4, "objects": 200_000, "local_epochs": 3}
             settings |= {"validation_surveys": 512, "calibration_surveys": 1024, "ensemble": 1, "refinements": 1} | RECIPES[name]
             config = load_config(arguments.config, seed=seed, **{f"training.{k}": v for k, v in settings.items()})
-            change = patch(*PATCHES[name]) if name in PATCHES else contextlib.nullcontext()
-            with tempfile.TemporaryDirectory() as folder, change:
+            with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as changes:
+                for target, value in PATCHES.get(name, {}).items():
+                    changes.enter_context(patch(target, value))
                 loss, error, seconds = held_out(config, Path(folder))
             results[name].append({"seed": seed, "held_out_nats": loss, "error": error, "seconds": round(seconds, 1)})
             print(f"{name:40s} seed {seed}  {loss:7.3f} ± {error:.3f} nats  {seconds:6.1f} s", flush=True)

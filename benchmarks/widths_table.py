@@ -13,14 +13,14 @@ from information_limit import PUBLISHED
 
 __all__ = ["table"]
 
-COLUMNS = (  # title, file or None for what is published, which size of PUBLISHED
+COLUMNS: tuple[tuple[str, str | None, Any], ...] = (  # title, file, key of its widths; published ones: None and which size of PUBLISHED
     ("1,600: published", None, 0),
-    ("two rounds", "training.json", 0),
-    ("limit box", "information_limit.json", 0),
-    ("comes along", "pretrained_limit.json", 0),
+    ("two rounds", "training.json", "fiducial"),
+    ("linear limit of their score", "information_limit.json", "linear_limit"),
+    ("comes along", "pretrained_limit.json", "fiducial"),
     ("16,000: published", None, 1),
-    ("two rounds", "training_16k.json", 1),
-    ("limit box", "information_limit_16k.json", 1),
+    ("two rounds", "training_16k.json", "fiducial"),
+    ("linear limit of their score", "information_limit_16k.json", "linear_limit"),
 )
 SQRT_DET = 6.8e-3, 6.2e-4  # published
 SYMBOLS = {
@@ -31,17 +31,23 @@ SYMBOLS = {
 
 def table(folder: Path = Path(__file__).parent) -> str:
     """Markdown: √det of the densities, widths at the fiducial parameters, and calibration on fresh surveys, a column a posterior."""
-    files: list[dict[str, Any] | None] = [json.loads((folder / name).read_text()) if name else None for _, name, _ in COLUMNS]
-    sizes = [size for _, _, size in COLUMNS]
-    rows = [["", *(title for title, _, _ in COLUMNS)], ["---"] * (len(COLUMNS) + 1)]
-    each = list(zip(files, sizes, strict=True))
-    rows.append(["√det(Ω_m, Ω_Λ) / 1e-3", *(_short(1e3 * (f["fiducial"]["sqrt_det"] if f else SQRT_DET[k])) for f, k in each)])
-    for name, symbol in SYMBOLS.items():
-        rows.append([symbol, *(_short(f["fiducial"]["width"][name] if f else PUBLISHED[name][k]) for f, k in each)])
-    rows.append(["mocks", *(str(f["fiducial"]["mocks"]) if f else "1" for f in files)])
-    rows.append(["truths inside 68 %", *(_short(f["fresh"]["coverage_68"]) if f else "" for f in files)])
-    rows.append(["TARP off by", *(_short(f["fresh"]["tarp_deviation"]) if f else "" for f in files)])
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    columns = [_column(folder, *column) for column in COLUMNS]
+    rows = [[name, *(column.get(name, "") for column in columns)] for name in columns[1]]
+    titles = [["", *(title for title, _, _ in COLUMNS)], ["---"] * (len(COLUMNS) + 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in titles + rows)
+
+
+def _column(folder: Path, _: str, file: str | None, key: Any) -> dict[str, str]:
+    """What is said of one posterior, by row."""
+    found = json.loads((folder / file).read_text()) if file else {}
+    of = found[key] if file else {"sqrt_det": SQRT_DET[key], "width": {name: PUBLISHED[name][key] for name in SYMBOLS}, "mocks": 1}
+    column = {"√det(Ω_m, Ω_Λ) / 1e-3": _short(1e3 * of["sqrt_det"])}
+    column |= {symbol: _short(of["width"][name]) for name, symbol in SYMBOLS.items()}
+    if "mocks" in of:
+        column["mocks"] = str(of["mocks"])
+    if key == "fiducial":
+        column |= {"truths inside 68 %": _short(found["fresh"]["coverage_68"]), "TARP off by": _short(found["fresh"]["tarp_deviation"])}
+    return column
 
 
 def _short(value: float | None) -> str:

@@ -13,6 +13,8 @@ from torch.distributed.run import get_args_parser
 from typer.exceptions import TyperException
 
 from cigars.cli import app
+from cigars.config import load_config
+from inference.stages import surveys_used
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("README.md", "docs/cluster.md")
@@ -39,6 +41,12 @@ def test_every_command_of_ours_is_taken(page):
     assert len(found) > 5
     for words in found:
         parsed(typer.main.get_command(app), words)
+
+
+def test_the_stores_of_the_pages_are_as_large_as_a_training_needs():
+    demo, lsst = (surveys_used(load_config(name).training) for name in ("demo", "lsst"))
+    assert f"cigars simulate demo --store surveys --surveys {demo} " in (ROOT / "README.md").read_text()
+    assert f"{demo:,} surveys of `demo` or {lsst:,} of `lsst`" in (ROOT / "docs/cluster.md").read_text()
 
 
 @pytest.mark.parametrize("words", ["simulate lsst --stores a", "store verify", "simulate lsst --store a --surveys many", "fly"])
