@@ -78,9 +78,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from cigars.devices import Device, use_device
-    from cigars.pipeline import survey_source
     from cigars.pretrained import path
     from cigars.runs import run_config
+    from cigars.surveys import survey_source
     from inference.batches import pack
     from inference.ensemble import Ensemble
     from inference.model import load_run

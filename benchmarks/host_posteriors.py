@@ -32,8 +32,8 @@ FEWEST_STEPS, PASSES, BATCH = 6000, 8, 1024  # of the flow on magnitudes: passes
 
 def mocks(config: Any, count: int) -> Any:
     """Packed fresh surveys at the fiducial Θ."""
-    from cigars.pipeline import survey_source
     from cigars.schema import FIDUCIAL
+    from cigars.surveys import survey_source
     from inference.batches import join, pack
 
     source = survey_source(config, STREAM, FIDUCIAL)
@@ -57,7 +57,7 @@ def from_prior(trained: Any, config: Any, surveys: int, draws: int) -> tuple[np.
     """Joint draws [draw, object, unknown] and truths of one random object of each of many fresh surveys of the prior."""
     import torch
 
-    from cigars.pipeline import survey_source
+    from cigars.surveys import survey_source
     from inference.batches import pack, select, subset
     from inference.local import local_values
     from inference.posterior import GlobalPosterior, LocalPosterior
@@ -108,7 +108,7 @@ def judged(draws: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 def training_objects(config: Any, count: int) -> Any:
     """Fresh objects from the prior, as the run was trained on."""
-    from cigars.pipeline import survey_source
+    from cigars.surveys import survey_source
     from inference.batches import join, pack
 
     source, parts, have = survey_source(config, f"{STREAM}-training"), [], 0

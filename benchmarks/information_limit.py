@@ -32,7 +32,7 @@ DRAWS = 1000
 
 def packed_surveys(config: Any, stream: str, count: int, theta: Any = None, batch: int = 16) -> Any:
     """Surveys of a stream of their own, packed."""
-    from cigars.pipeline import survey_source
+    from cigars.surveys import survey_source
     from inference.batches import join, pack
 
     source = survey_source(config, stream, theta)

@@ -73,8 +73,8 @@ def held_out(config: Any, folder: Path) -> tuple[float, float, float]:
     """Train the global posterior into a folder; held-out loss, its standard error, and seconds."""
     import torch
 
-    from cigars.pipeline import survey_source
     from cigars.scores import joint_scores
+    from cigars.surveys import survey_source
     from inference.ablation import judge, train_global
     from inference.priors import Prior
     from inference.stages import Stages

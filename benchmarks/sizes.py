@@ -26,7 +26,7 @@ def pulls(trained: Any, config: Any, exposure: float, surveys: int) -> dict[str,
     """Pulls and ranks of every parameter on surveys of one exposure."""
     import torch
 
-    from cigars.pipeline import survey_source
+    from cigars.surveys import survey_source
     from inference.batches import pack
     from inference.posterior import GlobalPosterior
 

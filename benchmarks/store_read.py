@@ -26,9 +26,9 @@ TARGET = 200  # MB a second
 
 def simulated(config: Any, shard: int) -> Any:
     """One shard of surveys at the fiducial Θ."""
-    from cigars.pipeline import survey_source
     from cigars.ragged import join, pack
     from cigars.schema import FIDUCIAL
+    from cigars.surveys import survey_source
 
     source, piece = survey_source(config, "training", FIDUCIAL), min(64, shard)
     return join([pack(source(start, piece)) for start in range(0, shard, piece)])

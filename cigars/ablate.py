@@ -24,6 +24,7 @@ from cigars.files import FileError, write_json
 from cigars.inputs import NOTHING, Hidden, default_inputs, hidden
 from cigars.memory import gives_back
 from cigars.schema import Survey
+from cigars.surveys import run_fingerprint, survey_source
 
 if TYPE_CHECKING:
     from inference.ablation import Judged
@@ -126,7 +127,6 @@ def ablate(
         ValueError: if the folder holds an ablation and `resume` is False, or one of another configuration.
         TrainingError: if a loss is not finite.
     """
-    from cigars.pipeline import run_fingerprint, survey_source
     from inference.model import versions
 
     chosen, identity = variants(config, drops, tabulated(folder) if resume else ()), run_fingerprint(config)

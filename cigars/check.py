@@ -23,6 +23,7 @@ from cigars.files import FileError, write_json
 from cigars.runs import run_config
 from cigars.schema import Column, Survey, column
 from cigars.seen import REDSHIFT_BINS, Seen, input_names, pool, see, statistics_of
+from cigars.surveys import survey_source
 from cigars.tables import write_table
 from cigars.targets import (
     TargetWarning,
@@ -283,7 +284,6 @@ def _fewest(trained: Any, config: Config) -> int:
 
 def _simulated(trained: Any, theta: np.ndarray, config: Config, exposure: float, share: float, seed: int, report: Reporter) -> list[Seen]:
     """Surveys at each Θ [survey, parameter], of whose objects a share takes part, seen as the observed one is."""
-    from cigars.pipeline import survey_source
 
     at = config.globals_of(dict(zip(trained.names, theta.T, strict=True)))
     source = survey_source(config.of_exposure(exposure), f"check-{seed}", at, report)

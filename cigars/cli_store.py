@@ -29,7 +29,7 @@ def fill_store(
 ) -> None:  # fmt: skip
     """Write surveys first … first + surveys − 1 of a stream into a store, on a cluster; `again` is the command that continues."""
     from cigars.cluster import connect, fill
-    from cigars.pipeline import survey_source
+    from cigars.surveys import survey_source
 
     for name, what in (("workers", workers), ("cluster", cluster)):
         if scheduler and what:

@@ -23,6 +23,7 @@ from cigars.config import Config
 from cigars.manifest import Record, numbers
 from cigars.schema import Survey
 from cigars.store import Store, open_store
+from cigars.surveys import survey_source
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -167,7 +168,7 @@ def farm(client: Client, config: Config, stream: str, first: int, total: int, sh
     Args:
         client: a Dask client, of a `LocalCluster` or of a scheduler's address.
         config: what to simulate.
-        stream: name of the random stream, see `pipeline.survey_source`.
+        stream: name of the random stream, see `surveys.survey_source`.
         first: number of the first survey.
         total: how many.
         shard: surveys a task.
@@ -198,6 +199,5 @@ def simulate_shard(config: str, stream: str, first: int, count: int) -> Survey:
 
 @functools.lru_cache(maxsize=4)
 def _source(config: str, stream: str) -> Callable[[int, int], Survey]:
-    from cigars.pipeline import survey_source
 
     return survey_source(Config.model_validate_json(config), stream)

@@ -23,6 +23,7 @@ from cigars.config import Config, ConfigError, fingerprint, load_config
 from cigars.files import write_json
 from cigars.runs import run_config, stored_fingerprint
 from cigars.schema import Survey
+from cigars.surveys import run_fingerprint, survey_source
 from cigars.targets import (
     Simulated,
     check_exposure,
@@ -208,14 +209,12 @@ def compare(
 
 
 def _comparison_fingerprint(models: Mapping[str, Config], surveys: int, run: str | Path | None, seed: int) -> str:
-    from cigars.pipeline import run_fingerprint
 
     return fingerprint([run_fingerprint(c) for c in models.values()], surveys, None if run is None else stored_fingerprint(run), seed)
 
 
 def _source(config: Config, seed: int, report: Reporter) -> Source:
     """Surveys of one model in a stream of its own."""
-    from cigars.pipeline import survey_source
 
     return survey_source(config.model_copy(update={"seed": seed}), f"compare-{_identity(config)}", report=report)
 

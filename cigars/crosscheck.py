@@ -27,6 +27,7 @@ from cigars.density_chains import sample_density
 from cigars.files import write_json
 from cigars.runs import run_config
 from cigars.schema import Globals
+from cigars.surveys import survey_source
 from cigars.targets import (
     TargetWarning,
     check_exposure,
@@ -257,7 +258,6 @@ def trained_density(
         seed: of weights, batches and which objects are kept.
         report: progress.
     """
-    from cigars.pipeline import survey_source
     from inference.object_likelihood import train_object_likelihood
     from inference.priors import Prior
     from inference.stages import summarised
@@ -280,7 +280,6 @@ def _scores(
     """Slopes of ln L of surveys simulated at the mean of some draws of η, there."""
     import torch
 
-    from cigars.pipeline import survey_source
     from inference.batches import select
     from inference.object_likelihood import object_data
     from inference.stages import stream

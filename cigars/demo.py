@@ -12,6 +12,7 @@ from cigars.catalogue import Truth
 from cigars.config import Config
 from cigars.files import refuse_existing
 from cigars.runs import CALIBRATION, stored_fingerprint
+from cigars.surveys import run_fingerprint
 
 if TYPE_CHECKING:
     import arviz
@@ -60,7 +61,7 @@ def run_demo(
     folder.mkdir(parents=True, exist_ok=True)
     catalogue, truth = pipeline.simulate(config, report=report)
     seconds["mock"] = time.monotonic() - started
-    if pretrained is None and not ((run / CALIBRATION).exists() and stored_fingerprint(run) == pipeline.run_fingerprint(config)):
+    if pretrained is None and not ((run / CALIBRATION).exists() and stored_fingerprint(run) == run_fingerprint(config)):
         pipeline.train(config, run, device=device, resume=(run / "checkpoints").exists(), report=report)
     begun = time.monotonic()
     posterior = pipeline.infer(run, catalogue, seed=config.seed, device=device, command=command)

@@ -24,6 +24,7 @@ from cigars.files import refuse_existing
 from cigars.host_summaries import Summaries, write_summaries
 from cigars.infer import assemble
 from cigars.posterior_file import check_memory, check_room, save_posterior
+from cigars.surveys import run_fingerprint
 from cigars.tables import check_texts
 from cigars.targets import TargetWarning, hide, target_hash, warn_of_others
 from cigars.validation import check_ids
@@ -177,7 +178,6 @@ def count_sample(objects: int) -> int:
 
 
 def _record(config: Config, found: Convergence, staged: Any) -> dict[str, Any]:
-    from cigars.pipeline import run_fingerprint
 
     return {
         "method": "exact",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 import warnings
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +16,18 @@ import numpy as np
 
 from cigars.catalogue import Catalogue, Truth, catalogue_from_survey, truth_from_survey, write_catalogue, write_truth
 from cigars.check import read_check
-from cigars.config import Config, ConfigError, TrainingConfig, fingerprint, load_config
+from cigars.config import Config, ConfigError, load_config
 from cigars.exact import infer_exact
 from cigars.infer import hide, infer
 from cigars.ingest import ingest
 from cigars.memory import gives_back
 from cigars.posterior_file import read_posterior, save_posterior
 from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
-from cigars.schema import COSMOLOGY, RANDOM_STREAM, Globals, Survey
+from cigars.schema import COSMOLOGY, Globals, Survey
 from cigars.scores import joint_scores
+from cigars.surveys import run_fingerprint, survey_source
 from cigars.targets import TargetWarning, target_hash
-from cigars.truncation import draw_prior, read_rounds
+from cigars.truncation import read_rounds
 from cigars.truths import matched
 from cigars.validate import VALIDATION, read_validation
 
@@ -45,11 +45,9 @@ __all__ = [
     "read_posterior",
     "report",
     "run_config",
-    "run_fingerprint",
     "save_posterior",
     "simulate",
     "stored_fingerprint",
-    "survey_source",
     "train",
     "train_run",
     "write_mock",
@@ -126,55 +124,10 @@ def write_mock(config: Config, catalogue: Catalogue, truth: Truth, path: Path, t
     write_truth(truth_path, truth.id, truth.latents, truth.theta, meta, overwrite=overwrite)
 
 
-def survey_source(config: Config, stream: str, theta: Globals | None = None, report: Reporter = _silent) -> Callable[[int, int], Survey]:
-    """`source(first, count)` simulating surveys first … first + count − 1 of a named stream, arrays [survey, object, …].
-
-    Θ is drawn from the prior unless `theta` is given, as scalars or as arrays with a value for each survey that is asked for.
-    On one accelerator the arrays stay there, for DLPack; on CPU devices they come as numpy, cut to the largest survey.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    from simulators.hosts import load_bank
-    from simulators.survey import draw_surveys, prepare
-
-    if theta is None and config.prior.region is not None:
-        draw_prior(config, 1, 0)  # a region that holds nothing is refused before surveys are drawn in vain
-    bank = load_bank(config.hosts, progress=lambda done, total: report("hosts", done, total))
-    simulated = config.model_copy(update={"name": "", "seed": 0, "training": TrainingConfig()})  # nothing else compiles anew
-    simulator = prepare(simulated, bank)
-    key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(stream.encode()))
-
-    def source(first: int, count: int) -> Survey:
-        given = theta and Globals(*(v if np.ndim(v) == 0 else v[first : first + count] for v in theta))
-        survey = draw_surveys(key, jnp.arange(first, first + count), simulator, simulated, given)
-        if len(jax.local_devices()) == 1 and jax.default_backend() != "cpu":
-            return survey
-        return _trimmed(jax.device_get(survey))
-
-    return source
-
-
-def _trimmed(survey: Survey) -> Survey:
-    """Drop columns that are padding in every survey of the batch."""
-    most = max(int(survey.number.max()), 1)
-    cut = lambda tree: type(tree)(*(leaf[:, :most] for leaf in tree))  # noqa: E731
-    return survey._replace(
-        observations=cut(survey.observations), latents=cut(survey.latents), observed=survey.observed[:, :most], host=survey.host[:, :most]
-    )
-
-
 def _first(survey: Survey) -> Survey:
     one = lambda tree: type(tree)(*(np.asarray(leaf)[0] for leaf in tree))  # noqa: E731
     trees = one(survey.theta), one(survey.observations), one(survey.latents)
     return Survey(*trees, survey.observed[0], survey.host[0], survey.number[0], survey.exposure[0])
-
-
-def run_fingerprint(config: Config) -> str:
-    """Identity of a training: configuration, the contents of the files that it names, and the random stream of the simulator."""
-    from simulators.survey import files_fingerprint
-
-    return fingerprint(config, files_fingerprint(config), RANDOM_STREAM)
 
 
 @gives_back

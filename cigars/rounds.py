@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cigars.catalogue import Catalogue
 from cigars.config import Config, ConfigError
-from cigars.pipeline import run_fingerprint, survey_source, train_run
+from cigars.pipeline import train_run
 from cigars.runs import CALIBRATION, METADATA, Calibration, read_calibration, stored_fingerprint
 from cigars.schema import Survey
 from cigars.scores import joint_scores
+from cigars.surveys import run_fingerprint, survey_source
 from cigars.targets import (
     check_exposure,
     check_target,

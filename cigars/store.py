@@ -155,7 +155,7 @@ def create_store(url: str | Path, config: Config, stream: str = "training", shar
     Args:
         url: folder, or an address such as s3://bucket/name (whose file system, here s3fs, must be installed).
         config: what to simulate.
-        stream: name of the random stream, see `pipeline.survey_source`.
+        stream: name of the random stream, see `surveys.survey_source`.
         shard: surveys a file.
 
     Raises:

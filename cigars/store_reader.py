@@ -85,7 +85,7 @@ def check_surveys(store: Store, first: int, total: int) -> None:
 
 
 def store_source(store: Store) -> Callable[[int, int], Survey]:
-    """`source(first, count)` as `pipeline.survey_source` gives it, bit for bit, from what a store holds.
+    """`source(first, count)` as `surveys.survey_source` gives it, bit for bit, from what a store holds.
 
     Raises:
         FileError: when asked for a survey that is missing or damaged.

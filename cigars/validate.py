@@ -22,6 +22,7 @@ from cigars.config import Config, ConfigError
 from cigars.files import FileError, write_json
 from cigars.runs import run_config
 from cigars.schema import LOCALS
+from cigars.surveys import survey_source
 from cigars.targets import (
     check_exposure,
     check_trained,
@@ -148,7 +149,6 @@ def _fresh(trained: Any, config: Config, total: int, exposure: float | None, see
     """Simulate, infer and keep what the checks need, by batches."""
     import torch
 
-    from cigars.pipeline import survey_source
     from inference.batches import pack
     from inference.posterior import GlobalPosterior
 

@@ -10,8 +10,8 @@ import torch
 from cigars import ablate as module
 from cigars.ablate import ABLATION, ablate, compared, variants
 from cigars.config import ConfigError, load_config
-from cigars.pipeline import survey_source
 from cigars.schema import FIDUCIAL, Observations
+from cigars.surveys import survey_source
 from inference.ablation import Judged
 
 DROP = "host photometry + stretch"

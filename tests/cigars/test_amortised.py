@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from cigars import pretrained
-from cigars.pipeline import survey_source
 from cigars.runs import run_config
+from cigars.surveys import survey_source
 
 SIZES = (320, 800, 1600, 5000, 20000)
 SURVEYS, DRAWS = 64, 255

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cigars
-from cigars import pipeline
+from cigars import pipeline, surveys
 from cigars.catalogue import read_catalogue, read_truth, select
 from cigars.config import Prior, load_config
 from cigars.infer import infer
@@ -113,15 +113,15 @@ def test_a_mock_never_repeats_a_training_survey(workplace):
     Of two numbers at a time: thousands of float32 magnitudes within three, of 2e-6 apart, hold a chance pair more often than not.
     """
     config = load_config(workplace.config)
-    survey = pipeline.survey_source(config, "training")(0, 32)
+    survey = surveys.survey_source(config, "training")(0, 32)
     catalogue, _ = pipeline.simulate(config)
 
     def both(o):
         return (np.asarray(o.m, np.float64) + 1j * np.asarray(o.x, np.float64)).ravel()
 
     assert not np.isin(both(catalogue.observations), both(survey.observations)).any()
-    assert np.isin(both(catalogue.observations), both(pipeline.survey_source(one_size(config), "mock", FIDUCIAL)(0, 1).observations)).all()
-    again = pipeline.survey_source(config, "training")(0, 32)
+    assert np.isin(both(catalogue.observations), both(surveys.survey_source(one_size(config), "mock", FIDUCIAL)(0, 1).observations)).all()
+    again = surveys.survey_source(config, "training")(0, 32)
     np.testing.assert_array_equal(survey.observations.m, again.observations.m)
 
 
@@ -149,11 +149,11 @@ def test_another_detection_table_of_the_same_name_is_another_run_and_another_sto
     path = tmp_path / "detection.npz"
     config = load_config("demo", **{"selection.detection": "table", "selection.detection_file": str(path)})
     with pytest.raises(ValueError, match=r"detection table: expected an \.npz file, found nothing"):
-        pipeline.run_fingerprint(config)
+        surveys.run_fingerprint(config)
     found = []
     for probability in (1.0, 1.0, 0.1):
         np.savez(path, z=[0.0, 1.0], m=[0.0, 1.0], probability=np.full((2, 2), probability))
-        found.append((pipeline.run_fingerprint(config), plan(config).fingerprint))
+        found.append((surveys.run_fingerprint(config), plan(config).fingerprint))
     assert found[0] == found[1]
     assert all(a != b for a, b in zip(found[1], found[2], strict=True))
 
@@ -164,8 +164,8 @@ def test_another_random_stream_is_another_run_and_another_store(monkeypatch):
 
     config = load_config("demo")
     store = manifest.Manifest(configuration=config, hosts="h", stream="s", shard=4, fingerprint="")
-    before = pipeline.run_fingerprint(config), store.expected_fingerprint
-    monkeypatch.setattr("cigars.pipeline.RANDOM_STREAM", -1)
+    before = surveys.run_fingerprint(config), store.expected_fingerprint
+    monkeypatch.setattr("cigars.surveys.RANDOM_STREAM", -1)
     monkeypatch.setattr("cigars.manifest.RANDOM_STREAM", -1)
-    after = pipeline.run_fingerprint(config), store.expected_fingerprint
+    after = surveys.run_fingerprint(config), store.expected_fingerprint
     assert all(a != b for a, b in zip(before, after, strict=True))

@@ -155,7 +155,8 @@ def test_a_name_may_stand_for_another_size_of_the_same_run(workplace, shelf, mon
 MEASURE = """
 import resource, sys, torch
 from pathlib import Path
-from cigars.pipeline import run_config, survey_source
+from cigars.pipeline import run_config
+from cigars.surveys import survey_source
 from cigars.schema import FIDUCIAL
 from inference.batches import join, pack
 from inference.model import load_run

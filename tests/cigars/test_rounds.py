@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import cigars as package
-from cigars import pipeline, rounds
+from cigars import pipeline, rounds, surveys
 from cigars.catalogue import Catalogue, CatalogueError, select, write_catalogue
 from cigars.cli import main
 from cigars.cli_infer import _config_and_catalogue
@@ -61,7 +61,7 @@ def same_weights(one, other):
 def test_the_record_says_what_each_round_did(made, catalogue, workplace):
     config, record = load_config(workplace.config), read_rounds(made)
     assert (record.target, record.objects, record.rounds) == (target_hash(catalogue), len(catalogue.id), 2)
-    assert record.fingerprint == pipeline.run_fingerprint(config)
+    assert record.fingerprint == surveys.run_fingerprint(config)
     first, last = record.history
     assert [r.folder for r in record.history] == ["round-1", "round-2"]
     assert first.volume_ratio == 1
@@ -77,7 +77,7 @@ def test_the_record_says_what_each_round_did(made, catalogue, workplace):
         assert 0 < step.cut_by_region <= 2 * TAIL * len(config.marginals) * (1 + 1e-9)
         assert all(step.outside[name] <= step.cut[name] for name in step.cut)
         assert step.surveys == config.training.surveys  # so few that no round has fewer
-    assert last.fingerprint == pipeline.run_fingerprint(truncated(config, first.box, first.region))
+    assert last.fingerprint == surveys.run_fingerprint(truncated(config, first.box, first.region))
     for one in record.history:
         assert one.surveys >= config.training.surveys
         assert one.seconds > 0
@@ -93,7 +93,7 @@ def test_what_the_last_round_leaves_is_an_ordinary_run_of_the_truncated_configur
         assert (new.kind, new.loc, new.scale) == (old.kind, old.loc, old.scale)
     assert final.prior.region == record.history[-1].region
     assert final.updated(prior=config.prior.model_dump(), **{"prior.region": None}) == config
-    assert stored_fingerprint(made) == pipeline.run_fingerprint(final)
+    assert stored_fingerprint(made) == surveys.run_fingerprint(final)
     learned = [(made / folder / "checkpoints" / "regressor.pt").exists() for folder in (".", "round-2")]
     assert learned == [False, True]  # the posteriors are those of the last round's summary
 

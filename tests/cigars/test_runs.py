@@ -7,8 +7,8 @@ import pytest
 
 from cigars.config import load_config
 from cigars.files import FileError
-from cigars.pipeline import run_fingerprint
 from cigars.runs import CALIBRATION, METADATA, Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
+from cigars.surveys import run_fingerprint
 
 
 def test_calibration_ranks_count_draws(workplace):

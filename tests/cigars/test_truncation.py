@@ -9,8 +9,8 @@ from scipy.stats import ks_2samp, laplace, multivariate_normal, norm, t, truncno
 
 from cigars.config import ConfigError, Prior, Region, fingerprint, load_config, to_toml
 from cigars.files import FileError
-from cigars.pipeline import survey_source
 from cigars.schema import FIDUCIAL, Marginal
+from cigars.surveys import survey_source
 from cigars.truncation import (
     LEAST,
     PAD,

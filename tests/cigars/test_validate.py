@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cigars import pipeline
+from cigars import pipeline, surveys
 from cigars.catalogue import CatalogueError
 from cigars.cli_validate import validate as command
 from cigars.config import ConfigError
@@ -85,7 +85,7 @@ def test_half_the_prior_is_not_and_the_command_says_so(workplace, cigars, refuse
 def test_surveys_are_fresh_and_follow_the_seed(workplace, found):
     """No Θ of the stream that validates is one of the training's; the same seed gives the same numbers."""
     config = run_config(workplace.run)
-    streams = [np.asarray(pipeline.survey_source(config, name)(0, 32).theta.Om0) for name in ("training", "validate-0", "validate-1")]
+    streams = [np.asarray(surveys.survey_source(config, name)(0, 32).theta.Om0) for name in ("training", "validate-0", "validate-1")]
     assert len(np.unique(np.concatenate(streams))) == 3 * 32
     assert validate(workplace.run, surveys=50).checks == found.checks
     assert len({c.test for c in found.checks}) == 12

@@ -1,0 +1,61 @@
+"""Simulated surveys of a configuration, by number, and the identity of what is made from them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+from cigars.config import Config, TrainingConfig, fingerprint
+from cigars.schema import RANDOM_STREAM, Globals, Survey
+from cigars.truncation import draw_prior
+
+__all__ = ["run_fingerprint", "survey_source"]
+
+
+def survey_source(
+    config: Config, stream: str, theta: Globals | None = None, report: Callable[..., None] = lambda *_, **__: None
+) -> Callable[[int, int], Survey]:
+    """`source(first, count)` simulating surveys first … first + count − 1 of a named stream, arrays [survey, object, …].
+
+    Θ is drawn from the prior unless `theta` is given, as scalars or as arrays with a value for each survey that is asked for.
+    On one accelerator the arrays stay there, for DLPack; on CPU devices they come as numpy, cut to the largest survey.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from simulators.hosts import load_bank
+    from simulators.survey import draw_surveys, prepare
+
+    if theta is None and config.prior.region is not None:
+        draw_prior(config, 1, 0)  # a region that holds nothing is refused before surveys are drawn in vain
+    bank = load_bank(config.hosts, progress=lambda done, total: report("hosts", done, total))
+    simulated = config.model_copy(update={"name": "", "seed": 0, "training": TrainingConfig()})  # nothing else compiles anew
+    simulator = prepare(simulated, bank)
+    key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(stream.encode()))
+
+    def source(first: int, count: int) -> Survey:
+        given = theta and Globals(*(v if np.ndim(v) == 0 else v[first : first + count] for v in theta))
+        survey = draw_surveys(key, jnp.arange(first, first + count), simulator, simulated, given)
+        if len(jax.local_devices()) == 1 and jax.default_backend() != "cpu":
+            return survey
+        return _trimmed(jax.device_get(survey))
+
+    return source
+
+
+def _trimmed(survey: Survey) -> Survey:
+    """Drop columns that are padding in every survey of the batch."""
+    most = max(int(survey.number.max()), 1)
+    cut = lambda tree: type(tree)(*(leaf[:, :most] for leaf in tree))  # noqa: E731
+    return survey._replace(
+        observations=cut(survey.observations), latents=cut(survey.latents), observed=survey.observed[:, :most], host=survey.host[:, :most]
+    )
+
+
+def run_fingerprint(config: Config) -> str:
+    """Identity of a training: configuration, the contents of the files that it names, and the random stream of the simulator."""
+    from simulators.survey import files_fingerprint
+
+    return fingerprint(config, files_fingerprint(config), RANDOM_STREAM)
