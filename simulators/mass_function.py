@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from cigars.schema import FIDUCIAL
 from simulators.constants import AREA_OF_SKY_DEG2
 from simulators.cosmology import comoving_volume_element, interpolate_uniform, transverse_distance_table
+from simulators.grids import cell_at
 from simulators.star_formation import prior_table
 
 __all__ = [
@@ -121,17 +122,10 @@ def _mass_quantiles() -> np.ndarray:
     return np.stack([np.interp(grid, row, mass[:-1]) for row in t]).astype(np.float32)
 
 
-def _cell(u: Float[Array, "*g"], nodes: int) -> tuple[Array, Float[Array, "*g"]]:
-    """Cell and position within it on a grid of unit step; clamped at its ends."""
-    u = jnp.clip(u, 0.0, nodes - 1.0)
-    cell = jnp.minimum(u.astype(jnp.int32), nodes - 2)
-    return cell, u - cell.astype(u.dtype)
-
-
 def redshift_quantile(u: Float[Array, "*g"], density: str = "tabulated") -> Float[Array, "*g"]:
     """Redshift below which a fraction `u` of the population lies."""
     table = jnp.asarray(_redshift_quantiles(density))
-    cell, t = _cell(jnp.cbrt(u) * (_REDSHIFT_NODES - 1), _REDSHIFT_NODES)
+    cell, t = cell_at(jnp.cbrt(u) * (_REDSHIFT_NODES - 1), _REDSHIFT_NODES)
     return table[cell] * (1.0 - t) + table[cell + 1] * t
 
 
@@ -139,8 +133,8 @@ def mass_quantile(survival: Float[Array, "*g"], z: Float[Array, "*g"]) -> Float[
     """log10 M/Msun above which a fraction `survival` of the galaxies at redshift z lies."""
     table = jnp.asarray(_mass_quantiles())
     rows, columns = table.shape
-    i, s = _cell((z - float(_MASS_Z[0])) * ((rows - 1) / float(_MASS_Z[-1] - _MASS_Z[0])), rows)
-    j, t = _cell(-jnp.log(survival) / _TAIL_STEP, columns)
+    i, s = cell_at((z - float(_MASS_Z[0])) * ((rows - 1) / float(_MASS_Z[-1] - _MASS_Z[0])), rows)
+    j, t = cell_at(-jnp.log(survival) / _TAIL_STEP, columns)
     flat, start = table.reshape(-1), i * columns + j
     near = flat[start] * (1.0 - t) + flat[start + 1] * t
     far = flat[start + columns] * (1.0 - t) + flat[start + columns + 1] * t

@@ -15,6 +15,7 @@ import numpy as np
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 
+from simulators.grids import cell_at
 from simulators.sps.library import file_sha256
 
 if TYPE_CHECKING:
@@ -109,13 +110,7 @@ def _polynomial(coefficients: tuple[float, ...], z: Array) -> Array:
 
 def _bilinear(table: DetectionTable, z: Array, m: Array) -> Array:
     rows, columns = table.probability.shape
-    i, u = _cell((z - table.z[0]) / table.z[1], rows)
-    j, v = _cell((m - table.m[0]) / table.m[1], columns)
+    i, u = cell_at((z - table.z[0]) / table.z[1], rows)
+    j, v = cell_at((m - table.m[0]) / table.m[1], columns)
     p = table.probability
     return p[i, j] * (1 - u) * (1 - v) + p[i + 1, j] * u * (1 - v) + p[i, j + 1] * (1 - u) * v + p[i + 1, j + 1] * u * v
-
-
-def _cell(position: Array, size: int) -> tuple[Array, Array]:
-    position = jnp.clip(position, 0.0, size - 1.0)
-    cell = jnp.minimum(position.astype(jnp.int32), size - 2)
-    return cell, position - cell.astype(position.dtype)

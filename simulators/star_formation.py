@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from cigars.schema import Galaxies
 from simulators.constants import LN10
+from simulators.grids import cell_at
 
 __all__ = [
     "AGE_BINS",
@@ -111,7 +112,6 @@ def expected_sfr_ratios(z: Float[Array, "*g"], mass_log10_msun: Float[Array, "*g
     table = jnp.asarray(prior_table("ratio_log10"))
     shift = -0.2 + (jnp.clip(mass_log10_msun, 9.0, 12.0) - 9.0) / 3.0
     step = float(ages[-1] - ages[0]) / (len(ages) - 1)
-    u = jnp.clip((_age_universe_log10_gyr(z) + shift - float(ages[0])) / step, 0.0, len(ages) - 1.0)
-    cell = jnp.minimum(u.astype(jnp.int32), len(ages) - 2)
-    fraction = (u - cell.astype(u.dtype))[..., None]
+    cell, place = cell_at((_age_universe_log10_gyr(z) + shift - float(ages[0])) / step, len(ages))
+    fraction = place[..., None]
     return table[cell] * (1.0 - fraction) + table[cell + 1] * fraction
