@@ -15,6 +15,7 @@ __all__ = [
     "COSMOLOGY",
     "FIDUCIAL",
     "GLOBALS",
+    "HUBBLE_DISTANCE_MPC",
     "LATENTS",
     "LOCALS",
     "RANDOM_STREAM",
@@ -31,6 +32,9 @@ __all__ = [
 
 COSMOLOGY = ("Om0", "Ode0", "w0", "wa")
 """The parameters of the expansion history."""
+
+HUBBLE_DISTANCE_MPC = 299_792.458 / 70.0
+"""c / H_0, with a fixed H_0, which is degenerate with the standard absolute magnitude (forward model §1)."""
 
 RANDOM_STREAM = 5
 """Raised whenever the simulator makes another survey of the same key: a part of fingerprints, so that a store or a training begun with the

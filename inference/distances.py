@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cigars.schema import HUBBLE_DISTANCE_MPC
+
 __all__ = ["distance_modulus"]
 
-HUBBLE_DISTANCE_MPC = 299792.458 / 70.0
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(10)
 
 

@@ -16,8 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from cigars.schema import FIDUCIAL, DistanceTable, Globals
-from simulators.constants import HUBBLE_DISTANCE_MPC
+from cigars.schema import FIDUCIAL, HUBBLE_DISTANCE_MPC, DistanceTable, Globals
 
 __all__ = [
     "comoving_volume_element",

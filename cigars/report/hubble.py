@@ -13,14 +13,13 @@ from matplotlib.figure import Figure
 
 from cigars.report.inputs import ReportInputs, local_draws, observed, parameters
 from cigars.report.style import BAND, INK, draw_points, new_figure, styled
-from cigars.schema import COSMOLOGY
+from cigars.schema import COSMOLOGY, HUBBLE_DISTANCE_MPC
 
 __all__ = ["NEEDED", "HubbleData", "distance_modulus", "hubble_data", "hubble_figure", "with_light_curve"]
 
 NEEDED = ("m", "x", "c", "var_m", "var_x", "var_c")
 """Columns of the catalogue that the diagram is made from."""
 
-HUBBLE_DISTANCE_MPC = 299_792.458 / 70.0
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from astropy.cosmology import Flatw0waCDM, LambdaCDM
 
-from cigars.schema import FIDUCIAL, Globals
-from simulators.constants import HUBBLE_DISTANCE_MPC
+from cigars.schema import FIDUCIAL, HUBBLE_DISTANCE_MPC, Globals
 from simulators.cosmology import (
     comoving_volume_element,
     curvature_factor,
