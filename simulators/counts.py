@@ -27,7 +27,7 @@ from simulators.observation import draw_variance
 from simulators.rates import age_bounds_gyr, ln_bin_ages, ln_rate_per_bin
 from simulators.selection import detection_probability, host_efficiency
 from simulators.simulator import Simulator, build_simulator, transverse_modulus, unpack
-from simulators.supernovae import draw_dust, mean_absolute_magnitude
+from simulators.supernovae import COLOUR_SD, draw_dust, mean_absolute_magnitude
 
 if TYPE_CHECKING:
     from cigars.config import Config
@@ -91,7 +91,7 @@ def _detected(
     age = young + (old - young) * jax.random.uniform(age_key, relative.shape)
 
     x, c, scatter, ln_variance, noise = jax.random.normal(normal_key, (5, *relative.shape))
-    c = theta.alpha_c * x + 0.1 * c
+    c = theta.alpha_c * x + COLOUR_SD * c
     step = theta.mass_step * ndtr((h.mass_log10_msun - theta.mass_step_loc) / SOFTNESS)
     delta_m = (theta.gamma_Z * h.metallicity_log10_zsun + step)[:, None] + theta.gamma_age * age
     extinction = (dust[1] * (1 + 1 / dust[0]) + modulus + 5 * jnp.log10(1 + h.z))[:, None]
