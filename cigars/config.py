@@ -384,7 +384,7 @@ class Config(_Frozen):
             if not read and value not in (default, anyway):
                 usual = list(default) if isinstance(default, tuple) else default
                 raise ValueError(f"{key}: expected {remedy}, without which nothing reads it, or no such setting (its default is {usual})")
-        if cosmology != "LCDM" and self.prior.Ode0.fixed is not None:
+        if self.flat and self.prior.Ode0.fixed is not None:
             raise ValueError(f"prior.Ode0: expected no fixed value in {cosmology}, where it is 1 - Om0; leave it out")
         return self
 
@@ -392,26 +392,26 @@ class Config(_Frozen):
     def _possible(self) -> Config:
         """Nothing negative where that means nothing, and no universe that was not there when the light of a host left it."""
         for name in ("Om0", "sigma_int"):
-            if (least := self._reach(name)[0]) < 0:
+            if (least := self.reach(name)[0]) < 0:
                 raise ValueError(
                     f"prior.{name}: expected nothing below 0, got values from {least:g}; cut it, a normal one with within = [0, ...]"
                 )
-        if self.supernovae.cosmology == "LCDM":
-            matter, dark = self._reach("Om0")[0], self._reach("Ode0")[1]
+        if not self.flat:
+            matter, dark = self.reach("Om0")[0], self.reach("Ode0")[1]
             scales = (1 + self.hosts.z_max * k / 256 for k in range(257))
             if min(matter * a**3 + (1 - matter - dark) * a**2 + dark for a in scales) < LEAST_EXPANSION:
                 raise ValueError(
                     f"prior.Ode0: expected universes that go back to all hosts, got one without a Big Bang at Om0 = {matter:g} and "
                     f"Ode0 = {dark:g}; lower the upper limit of Ode0, or raise the lower one of Om0"
                 )
-        elif (most := self._reach("Om0")[1]) > 1:
+        elif (most := self.reach("Om0")[1]) > 1:
             raise ValueError(f"prior.Om0: expected nothing above 1 in a flat cosmology, where Ode0 is 1 - Om0, got up to {most:g}; cut it")
         return self
 
-    def _reach(self, name: str) -> tuple[float, float]:
-        """Least and largest value that a parameter has, by its prior."""
-        (low, high), m = self.limits(name), self._prior(name).marginal
-        return (max(low, m.loc - FAR * m.scale), min(high, m.loc + FAR * m.scale)) if m.kind == "normal" else (low, high)
+    @property
+    def flat(self) -> bool:
+        """Whether space is, so that `Ode0` is 1 - `Om0` and no parameter."""
+        return self.supernovae.cosmology != "LCDM"
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -426,14 +426,12 @@ class Config(_Frozen):
     @property
     def fixed(self) -> dict[str, float]:
         """Values of the parameters fixed by the prior or the cosmology; `Ode0` of a flat one follows `Om0` and is not listed."""
-        flat = self.supernovae.cosmology != "LCDM"
-        return {k: p.fixed for k in Globals._fields if (p := self._prior(k)).fixed is not None and not (flat and k == "Ode0")}
+        return {k: p.fixed for k in Globals._fields if (p := self._prior(k)).fixed is not None and not (self.flat and k == "Ode0")}
 
     def _prior(self, name: str) -> Prior:
-        model = self.supernovae.cosmology
-        if name in ("w0", "wa") and model != "flat-w0waCDM":
+        if name in ("w0", "wa") and self.supernovae.cosmology != "flat-w0waCDM":
             return Prior(fixed=getattr(FIDUCIAL, name))
-        if name == "Ode0" and model != "LCDM":
+        if name == "Ode0" and self.flat:
             return Prior(fixed=FIDUCIAL.Ode0)
         return getattr(self.prior, name)
 
@@ -442,10 +440,15 @@ class Config(_Frozen):
         prior = self._prior(name)
         return (prior.fixed, prior.fixed) if prior.fixed is not None else (prior.marginal.low, prior.marginal.high)
 
+    def reach(self, name: str) -> tuple[float, float]:
+        """As `limits`, but no farther than 5 standard deviations of a normal prior."""
+        (low, high), m = self.limits(name), self._prior(name).marginal
+        return (max(low, m.loc - FAR * m.scale), min(high, m.loc + FAR * m.scale)) if m.kind == "normal" else (low, high)
+
     def globals_of(self, free: Mapping[str, Any]) -> Globals:
         """Θ from some parameters by name, numbers or arrays: the others have the values that are fixed, or the fiducial ones."""
         values = {**FIDUCIAL._asdict(), **self.fixed, **free}
-        if self.supernovae.cosmology != "LCDM":
+        if self.flat:
             values["Ode0"] = 1 - values["Om0"]
         return Globals(**values)
 

@@ -86,7 +86,7 @@ def simulate(
         raise ConfigError("theta: expected no values together with drawing from the prior; give one or the other")
     if wrong := {k: v for k, v in given.items() if not np.isfinite(v)}:
         raise ConfigError(f"theta: expected finite numbers, got {wrong}")
-    if config.supernovae.cosmology != "LCDM" and "Ode0" in given:
+    if config.flat and "Ode0" in given:
         raise ConfigError(f"theta: expected no Ode0 in {config.supernovae.cosmology}, where it is 1 - Om0; leave it out")
     if not from_prior:
         _check_shown(config.globals_of(given), config)
@@ -103,7 +103,7 @@ def _check_shown(theta: Globals, config: Config) -> None:
     """Raise ConfigError for a cosmology outside the prior, whose hosts the simulator may lack; warn of other parameters outside theirs."""
     for name in COSMOLOGY:
         (low, high), value = config.limits(name), getattr(theta, name)
-        implied = name == "Ode0" and config.supernovae.cosmology != "LCDM"
+        implied = name == "Ode0" and config.flat
         if not implied and not low <= value <= high:
             remedy = f"widen prior.{name}" if name in config.marginals else f"free {name} by supernovae.cosmology and prior.{name}"
             raise ConfigError(

@@ -353,7 +353,7 @@ class Posterior:
         """Draws by name, and what the configuration fixes or the cosmology implies."""
         named = dict(zip(self.names, theta.T, strict=True))
         named |= {name: np.full(len(theta), value) for name, value in self.config.fixed.items() if name not in named}
-        if self.config.supernovae.cosmology != "LCDM":
+        if self.config.flat:
             named["Ode0"] = 1 - named["Om0"]
         return named
 

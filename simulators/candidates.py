@@ -237,8 +237,7 @@ def _modulus_limits(config: Config, z: np.ndarray, grey: tuple[float, float] | N
     if grey is not None:
         fiducial = np.asarray(transverse_modulus(FIDUCIAL, jnp.asarray(z, jnp.float32), config.hosts.z_max), np.float64)
         return fiducial + grey[0], fiducial + grey[1]
-    flat = config.supernovae.cosmology != "LCDM"
-    corners = [_corner(c, flat) for c in itertools.product(*(_bounds(config, name) for name in COSMOLOGY))]
+    corners = [_corner(c, config.flat) for c in itertools.product(*(config.reach(name) for name in COSMOLOGY))]
     at = jnp.asarray(z, jnp.float32)
     moduli = np.stack([np.asarray(_jitted_modulus(corner, at, config.hosts.z_max), np.float64) for corner in dict.fromkeys(corners)])
     return moduli.min(0), moduli.max(0)
@@ -250,13 +249,6 @@ _jitted_modulus = jax.jit(transverse_modulus, static_argnums=2)  # one for all c
 def _corner(values: tuple[float, ...], flat: bool) -> Globals:
     om, ode, w0, wa = values
     return FIDUCIAL._replace(Om0=om, Ode0=1 - om if flat else ode, w0=w0, wa=wa)
-
-
-def _bounds(config: Config, name: str) -> tuple[float, float]:
-    (low, high), marginal = config.limits(name), config.marginals.get(name)
-    if marginal is None or marginal.kind == "uniform":
-        return low, high
-    return max(low, marginal.loc - 5 * marginal.scale), min(high, marginal.loc + 5 * marginal.scale)
 
 
 class _Distances(NamedTuple):

@@ -73,7 +73,7 @@ def globals_model(config: Config) -> Globals:
         raise ValueError("prior.region: expected none in a model for chains, which would not see its edges; leave it out")
     values: dict[str, Any] = {name: numpyro.sample(name, distribution(m)) for name, m in config.marginals.items()}
     values |= {name: jnp.asarray(value, jnp.float32) for name, value in config.fixed.items()}
-    if config.supernovae.cosmology != "LCDM":
+    if config.flat:
         values["Ode0"] = numpyro.deterministic("Ode0", 1 - values["Om0"])
     return Globals(**values)
 

@@ -63,7 +63,7 @@ def _ln_inside(a: float, b: float) -> float:
 
 
 def sample_globals(
-    key: Key[Array, ""], marginals: Mapping[str, Marginal], fixed: Mapping[str, float], cosmology: str, region: Region | None = None
+    key: Key[Array, ""], marginals: Mapping[str, Marginal], fixed: Mapping[str, float], flat: bool, region: Region | None = None
 ) -> Globals:
     """Draw Θ (float32 scalars) from the prior.
 
@@ -72,14 +72,13 @@ def sample_globals(
     Args:
         key: random key.
         marginals: priors of the free parameters, by name.
-        fixed: values of the others; `Ode0` may be left out in a flat cosmology and is ignored there.
-        cosmology: "LCDM", "flat-LCDM" or "flat-w0waCDM".
+        fixed: values of the others; `Ode0` may be left out where space is flat and is ignored there.
+        flat: whether Ode0 is 1 - Om0.
         region: that draws have to be in; some at a time are drawn until one is. One that holds nothing gives NaN.
 
     Raises:
         ValueError: for a parameter with neither prior nor value, or with a name that Θ does not have.
     """
-    flat = cosmology.startswith("flat")
     needed = [name for name in Globals._fields if not (flat and name == "Ode0")]
     missing = [name for name in needed if name not in marginals and name not in fixed]
     unknown = [name for name in (*marginals, *fixed) if name not in Globals._fields]

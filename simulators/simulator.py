@@ -83,7 +83,7 @@ def _nearest_modulus(config: Config, z: np.ndarray) -> np.ndarray:
     if not np.all(np.isfinite(bounds)):
         return np.full(z.shape, -np.inf, np.float32)
     corners = np.array(np.meshgrid(*bounds)).reshape(4, -1)
-    if config.supernovae.cosmology != "LCDM":
+    if config.flat:
         corners[1] = 1 - corners[0]
     thetas = [FIDUCIAL._replace(**dict(zip(COSMOLOGY, c, strict=True))) for c in np.unique(corners.astype(np.float32), axis=1).T]
     # one after the other: JAX would keep what a vmap outside jit makes of a function, of every call

@@ -40,12 +40,11 @@ def scores(
     """∂ ln λ/∂Θ of each object, the free parameters in the order of `config.marginals`; arguments as for `sample_spectroscopic`."""
     matches = known_hosts(observations, hosts, simulator, config)
     theta = Globals(*(jnp.asarray(value, jnp.float32) for value in near))
-    flat = config.supernovae.cosmology != "LCDM"
-    theta = theta._replace(Ode0=1 - theta.Om0) if flat else theta
+    theta = theta._replace(Ode0=1 - theta.Om0) if config.flat else theta
 
     def direction(name: str) -> Globals:
         unit = {field: jnp.float32(field == name) for field in Globals._fields}
-        return Globals(**unit | ({"Ode0": -unit["Om0"]} if flat else {}))
+        return Globals(**unit | ({"Ode0": -unit["Om0"]} if config.flat else {}))
 
     columns = (_slope(theta, direction(name), matches, config) for name in config.marginals)
     return np.stack([np.asarray(column, np.float64) for column in columns], -1)

@@ -113,7 +113,7 @@ def dispersed(config: Config, chains: int, seed: int = 0) -> ExactPosterior:
 
 
 def _of_the_prior(key: Key[Array, ""], config: Config, number: int) -> Globals:
-    draw = lambda key: sample_globals(key, config.marginals, config.fixed, config.supernovae.cosmology)  # noqa: E731
+    draw = lambda key: sample_globals(key, config.marginals, config.fixed, config.flat)  # noqa: E731
     return jax.vmap(draw)(jax.random.split(key, number))
 
 

@@ -113,7 +113,7 @@ def _survey(
     """One survey with room for `capacity` objects; `most` is the largest of a number over the surveys that are computed in step."""
     theta_key, number_key, object_key, exposure_key = jax.random.split(jax.random.fold_in(key, index), 4)
     if theta is None:
-        theta = sample_globals(theta_key, config.marginals, config.fixed, config.supernovae.cosmology, config.prior.region)
+        theta = sample_globals(theta_key, config.marginals, config.fixed, config.flat, config.prior.region)
     bound = ln_slope_bound(theta.dtd_slope, FIDUCIAL.dtd_slope, simulator.ln_age_range)
     state = SurveyState(theta, transverse_distance_table(theta, config.hosts.z_max), bound)
     exposure = _exposure(exposure_key, config.size.exposure)

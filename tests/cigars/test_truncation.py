@@ -149,7 +149,7 @@ def test_a_prior_in_a_region_is_the_old_one_there_by_both_samplers(known):
     assert volume(config, config) == 1
     drawn, whole = draw_prior(config, 4000, 1), draw_prior(known, 100_000, 2)
     kept = whole[inside(whole, PAIR, region)]
-    draw = jax.vmap(lambda k: sample_globals(k, config.marginals, config.fixed, "LCDM", config.prior.region))
+    draw = jax.vmap(lambda k: sample_globals(k, config.marginals, config.fixed, False, config.prior.region))
     simulated = draw(jax.random.split(jax.random.key(3), 4000))
     for other in (kept, np.stack([simulated.alpha, simulated.gamma_Z], -1)):
         assert inside(other.astype(float), PAIR, region).all()
@@ -194,7 +194,7 @@ def test_a_region_that_holds_nothing_is_refused_before_surveys_are_drawn(known):
     nowhere = Region(names=PAIR, centre=(9.0, 9.0), directions=((1.0, 0.0),), limits=((-0.1, 0.1),))
     with pytest.raises(ConfigError, match="expected a share of the prior above 1e-05, got 0 of 1638400 draws; widen its limits"):
         survey_source(truncated(known, {}, nowhere), "mock")
-    drawn = sample_globals(jax.random.key(0), known.marginals, known.fixed, "LCDM", nowhere)
+    drawn = sample_globals(jax.random.key(0), known.marginals, known.fixed, False, nowhere)
     assert np.isnan(drawn.alpha)
 
 

@@ -29,7 +29,7 @@ COSMOLOGIES = ("LCDM", "flat-LCDM", "flat-w0waCDM")
 
 @functools.partial(jax.jit, static_argnums=1)
 def _drawn(key, config: Config) -> Globals:
-    draw = jax.vmap(lambda k: sample_globals(k, config.marginals, config.fixed, config.supernovae.cosmology))
+    draw = jax.vmap(lambda k: sample_globals(k, config.marginals, config.fixed, config.flat))
     return draw(jax.random.split(key, 2000))
 
 
@@ -111,8 +111,8 @@ def test_parameters_are_independent_and_fixing_one_leaves_the_rest(key):
 def test_incomplete_priors_are_refused(key):
     marginals = {"Om0": UNIFORM}
     with pytest.raises(ValueError, match=r"missing \['w0'"):
-        sample_globals(key, marginals, {}, "flat-LCDM")
+        sample_globals(key, marginals, {}, True)
     with pytest.raises(ValueError, match=r"unknown \['H0'\]"):
-        sample_globals(key, {**Config().marginals, "H0": UNIFORM}, Config().fixed, "LCDM")
+        sample_globals(key, {**Config().marginals, "H0": UNIFORM}, Config().fixed, False)
     with pytest.raises(ValueError, match="got 'cauchy'"):
         distribution(Marginal("cauchy", 0.0, 1.0, 0.0, 1.0))
