@@ -95,15 +95,18 @@ def test_surveys_and_catalogue_have_the_exposure_that_is_asked_for(workplace, ca
     seen = []
 
     def sample(self, draws, survey, seed=0):
-        seen.append(np.unique(survey.exposure).tolist())
-        if len(seen) == 2:
-            raise InterruptedError
+        seen.append(survey.exposure.tolist())
         return torch.zeros(draws, 1, len(self.names))
 
+    def survey_source(config, stream, **_):
+        seen.append(config.size.exposure)
+        raise InterruptedError
+
     monkeypatch.setattr(GlobalPosterior, "sample", sample)
+    monkeypatch.setattr(pipeline, "survey_source", survey_source)
     with pytest.raises(InterruptedError):
         validate(workplace.run, surveys=50, catalogue=catalogue, exposure=1.25)
-    assert seen == [[1.25], [1.25]]
+    assert seen == [[1.25], (1.25, 1.25)]
 
 
 def test_catalogue_must_be_like_those_of_the_training(workplace, catalogue):
