@@ -10,8 +10,11 @@ from cigars.cli_validate import validate as command
 from cigars.config import ConfigError
 from cigars.files import FileError
 from cigars.runs import run_config, stored_fingerprint
+from cigars.schema import LOCALS
 from cigars.targets import TargetWarning
-from cigars.validate import read_validation, validate, write_validation
+from cigars.validate import _objects, read_validation, validate, write_validation
+from inference.batches import pack
+from inference.model import load_run
 from inference.posterior import GlobalPosterior, LocalPosterior
 
 SURVEYS = 96
@@ -58,6 +61,16 @@ def test_a_posterior_that_knows_whose_truth_it_is_passes(workplace, told):
     """What is compared belongs together: an exact posterior far narrower than the prior misses the truth of any other survey."""
     rows = of_theta(validate(workplace.run, surveys=50))
     assert all(row.passed for row in rows.values()), rows
+
+
+def test_hosts_are_compared_with_truths_of_their_own(workplace):
+    """The networks of the tests know little of redshifts, and that of an object alone."""
+    trained, config = load_run(workplace.run), run_config(workplace.run)
+    packed = pack(surveys.survey_source(config, "validate-0")(0, 64), trained.names)
+    draws, truth = _objects(trained, packed, 64, 0)
+    z = LOCALS.index("z")
+    own, other = (abs(np.corrcoef(draws[..., z].mean(0), of)[0, 1]) for of in (truth[:, z], truth[:, z].flip(0)))
+    assert other < 5 * len(truth) ** -0.5 < own
 
 
 def test_half_the_prior_is_not_and_the_command_says_so(workplace, cigars, refused, prior_for_posterior, monkeypatch, tmp_path):
