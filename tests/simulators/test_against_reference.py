@@ -167,7 +167,8 @@ def test_reference_numbers_of_the_forward_model(own):
     for name, (ours, theirs, tolerance) in stated.items():
         print(name, np.round(ours, 3))
         # Numbers are printed to two digits. The prototype itself has a median u of 22.61, not 22.5 (published mocks): 0.05 more for it.
-        slack = 0.005 + 0.05 * np.array([name == "magnitudes", *[False] * (len(theirs) - 1)])
+        # Medians of banks of 1e5 hosts scatter by 0.004: u - g is .835, .836 and .842 by three of them, .838 by one of 1e6.
+        slack = 0.005 + 0.004 + 0.05 * np.array([name == "magnitudes", *[False] * (len(theirs) - 1)])
         assert np.all(np.abs(ours - theirs) < tolerance + slack), (name, ours)
     largest = [survey.latents.z[i][survey.observed[i]][:1600].max() for i in range(BATCH)]
     assert np.median(largest) == pytest.approx(0.87, abs=0.06)  # of 1,600 objects; scatters by 0.04 from one survey to the next
