@@ -116,7 +116,7 @@ def test_surveys_and_catalogue_have_the_exposure_that_is_asked_for(workplace, ca
         raise InterruptedError
 
     monkeypatch.setattr(GlobalPosterior, "sample", sample)
-    monkeypatch.setattr(pipeline, "survey_source", survey_source)
+    monkeypatch.setattr("cigars.validate.survey_source", survey_source)
     with pytest.raises(InterruptedError):
         validate(workplace.run, surveys=50, catalogue=catalogue, exposure=1.25)
     assert seen == [[1.25], (1.25, 1.25)]
