@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
@@ -75,8 +74,6 @@ def speed(galaxies: Galaxies) -> dict[str, float]:
         "galaxies": number,
         "galaxies_per_s": round(number / wall),
         "processor_us_per_galaxy": round(1e6 * processor / number, 1),
-        "cores": os.cpu_count() or 0,
-        "load_average": round(os.getloadavg()[0], 2),
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from cigars import ablate as module
 from cigars.ablate import ABLATION, ablate, compared, variants
 from cigars.config import ConfigError, load_config
+from cigars.files import FileError
 from cigars.schema import FIDUCIAL, Observations
 from cigars.surveys import survey_source
 from inference.ablation import Judged
@@ -126,6 +127,18 @@ def test_every_input_but_single_bands_by_default(workplace):
     assert not any("band" in name for name in names)
     with pytest.raises(ConfigError, match="twice"):
         variants(config, ["band u, band g", "band g + band u"])
+
+
+def test_an_ablation_that_goes_on_tabulates_what_it_had_hidden(made, workplace, tmp_path, monkeypatch):
+    folder = shutil.copytree(made[0], tmp_path / "f")
+    config = load_config(workplace.config, ["training.ensemble=1"])
+    same = Judged(torch.arange(3.0), torch.eye(len(config.marginals)).expand(3, -1, -1))
+    monkeypatch.setattr(module, "_variant", lambda *_: same)
+    found = ablate(config, ["colour"], folder, resume=True)
+    assert [row.hidden for row in found.rows] == ["nothing", NAME, "supernova colour"]
+    (folder / ABLATION).write_text("[]")
+    with pytest.raises(FileError, match="expected the rows of an ablation"):
+        ablate(config, ["colour"], folder, resume=True)
 
 
 def test_trainings_see_all_but_what_is_hidden(workplace, tmp_path, monkeypatch):

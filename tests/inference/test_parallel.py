@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.linear_gaussian import MARGINALS, configuration
 from inference import parallel
+from inference.fit import fit
 from inference.train import shuffled
 from tests.inference.shared_training import TRAINED, train
 
@@ -92,3 +94,10 @@ def test_surveys_that_cannot_be_shared_evenly_are_refused(monkeypatch):
     monkeypatch.setattr(parallel, "processes", lambda: 3)
     with pytest.raises(ValueError, match="expected a multiple of the 3 processes, got 64; change either"):
         parallel.span(64)
+
+
+def test_that_they_cannot_is_said_before_a_survey_is_asked_for(monkeypatch, distance, tmp_path):
+    monkeypatch.setattr(parallel, "processes", lambda: 3)
+    with pytest.raises(ValueError, match="expected a multiple of the 3 processes, got 64; change either"):
+        fit(pytest.fail, configuration(128), MARGINALS, distance, tmp_path)
+    assert not list(tmp_path.iterdir())
