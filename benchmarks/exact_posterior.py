@@ -41,7 +41,7 @@ def exact(theta: np.ndarray, ln_q: np.ndarray, matches: Any, simulator: Any, con
     import jax
     import jax.numpy as jnp
 
-    from cigars.report.statistics import prior_distribution
+    from cigars.priors import prior_distribution
     from simulators.counts import expected_count
     from simulators.exact import stacked
     from simulators.likelihood import ln_terms

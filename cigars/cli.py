@@ -231,6 +231,7 @@ def demo(
     """From nothing to a posterior: simulate a mock, infer it by the posterior that comes with the package, report."""
     from cigars.demo import run_demo
     from cigars.pipeline import configured
+    from cigars.posterior import Posterior
     from cigars.pretrained import available, path
 
     shipped = path(SHIPPED) if SHIPPED in available() and not (train or settings) else None
@@ -241,8 +242,9 @@ def demo(
     except KeyboardInterrupt:
         errors.print("stopped; the same command continues the training", style="yellow")
         raise typer.Exit(130) from None
-    print_parameters(made.posterior, {k: float(v) for k, v in made.truth.theta._asdict().items()})
-    print_redshifts(made.posterior, made.truth)
+    posterior = Posterior(made.posterior)
+    print_parameters(posterior, {k: float(v) for k, v in made.truth.theta._asdict().items()})
+    print_redshifts(posterior, made.truth)
     console.print(f"{duration(time.monotonic() - started)} in all; open {made.page}")
 
 

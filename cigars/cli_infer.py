@@ -76,6 +76,7 @@ def infer(
     """Joint posterior of the global parameters and of every host and supernova in a catalogue."""
     from cigars import pipeline
     from cigars.catalogue import read_catalogue
+    from cigars.posterior import Posterior
 
     hosts = hosts or output.with_name(f"{output.stem}-hosts.fits")
     check_outputs([output], overwrite)
@@ -103,10 +104,11 @@ def infer(
         where = torch_device(device)
         with progress_bars(errors) as bars:
             posterior = pipeline.infer(run, table, device=where, exposure=exposed, report=bars, **options)
-    print_parameters(posterior)
-    if (found := convergence(posterior)) is not None:
-        console.print(f"{found.said}; {duration(float(posterior['posterior'].attrs['seconds']))}")
-    kept = posterior["posterior"].sizes["object"]
+    asked = Posterior(posterior)
+    print_parameters(asked)
+    if (found := convergence(asked.attributes)) is not None:
+        console.print(f"{found.said}; {duration(float(asked.attributes['seconds']))}")
+    kept = len(asked.ids)
     of = "the bank of hosts" if method is Method.exact else "the training"
     left = f"; {len(table.id) - kept} outside the range of {of} were left out" if kept < len(table.id) else ""
     console.print(f"posterior of {kept} objects in {output}, a row for each in {hosts}{left}")

@@ -59,6 +59,6 @@ def combine(
     with console.status("weighting"):
         combined = load_posterior(posterior, run).combine(*constraints, seed=seed)
         combined.save(output, overwrite=overwrite)
-    print_parameters(combined.to_arviz())
+    print_parameters(combined)
     effective = float(combined.attributes["effective_draws"])
     console.print(f"{combined.attributes['weighted_by']}: {effective:,.0f} effective draws; posterior in {output}")

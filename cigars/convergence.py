@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    import arviz
-
     from simulators.exact import ExactPosterior
 
 __all__ = ["R_HAT", "Convergence", "convergence"]
@@ -65,9 +64,8 @@ class Convergence(NamedTuple):
         return f"{self.divergences} divergence{'' if self.divergences == 1 else 's'}"
 
 
-def convergence(posterior: arviz.InferenceData) -> Convergence | None:
-    """What an exact posterior records of its chains; None for a posterior of networks."""
-    attributes = posterior["posterior"].attrs
+def convergence(attributes: Mapping[str, Any]) -> Convergence | None:
+    """What the attributes of an exact posterior record of its chains; None for a posterior of networks."""
     if attributes.get("method") != "exact":
         return None
     r_hat, n_eff = (json.loads(attributes[name]) for name in ("r_hat", "n_eff"))

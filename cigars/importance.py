@@ -20,6 +20,7 @@ from scipy.stats import gaussian_kde, multivariate_normal, multivariate_t
 
 from cigars.config import Config, Prior
 from cigars.files import FileError
+from cigars.priors import prior_distribution
 from cigars.schema import Globals, Marginal
 
 __all__ = [
@@ -122,8 +123,6 @@ def ln_prior_ratio(
         ValueError: for a parameter that is not free, a new prior with more than a thousandth of its mass outside the old one, or one that
             is fixed: use `Posterior.conditional`.
     """
-    from cigars.report.statistics import prior_distribution
-
     total = np.zeros(len(next(iter(draws.values()))))
     for name, prior in new.items():
         if name not in old:

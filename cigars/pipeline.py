@@ -283,7 +283,8 @@ def report(
     from cigars.report.inputs import ReportInputs
     from cigars.report.page import write_report
 
-    attributes, asked = posterior["posterior"].attrs, Posterior(posterior)
+    asked = Posterior(posterior)
+    attributes = asked.attributes
     checked, latents = _checked(check, attributes) if check else {}, matched(truth, asked) if truth else None
     if run and stored_fingerprint(run) != attributes["fingerprint"]:
         made, found = attributes["fingerprint"], stored_fingerprint(run)
@@ -296,7 +297,7 @@ def report(
     cut = asked.config.marginals
     steps = {step: of["seconds"] for step, of in (("inference", attributes), ("check", checked)) if "seconds" in of}
     inputs = ReportInputs(
-        posterior=posterior,
+        posterior=asked,
         truth=latents,
         theta_true={k: float(v) for k, v in truth.theta._asdict().items() if np.isfinite(v)} if truth else None,
         prior={n: whole.get(n, p) if p == cut[n] else p for n, p in asked.priors.items()},  # what it was reweighted to stays

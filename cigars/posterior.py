@@ -22,6 +22,7 @@ from cigars.config import Config, Prior
 from cigars.files import FileError
 from cigars.importance import FEWEST, Chain, Constraint, Gaussian, effective_number, ln_prior_ratio, old_priors, proposals, resample
 from cigars.posterior_file import check_memory, read_posterior, save_posterior
+from cigars.priors import prior_text
 from cigars.schema import GLOBALS, LOCALS, Marginal, Observations, column
 
 if TYPE_CHECKING:
@@ -98,9 +99,14 @@ class Posterior:
         return tuple(c.name for c in GLOBALS if c.name in self._group)
 
     @property
+    def chains(self) -> int:
+        """Number of chains that the draws are of, which follow one another in them; 1 for networks."""
+        return int(self._group.sizes["chain"])
+
+    @property
     def draws(self) -> int:
         """Number of joint draws."""
-        return int(self._group.sizes["chain"] * self._group.sizes["draw"])
+        return self.chains * int(self._group.sizes["draw"])
 
     @cached_property
     def ids(self) -> list[str]:
@@ -261,8 +267,6 @@ class Posterior:
             ValueError: for a parameter that is not free, a prior with more than a thousandth of its mass outside the one before, or where
                 fewer than 50 draws are effective. Rounds for a target do not count as a prior before, if their run folder is at hand.
         """
-        from cigars.report.tables import prior_text
-
         new = {name: p if isinstance(p, Prior) else Prior.model_validate(p) for name, p in prior.items()}
         pool = self._pool(seed)
         run = (self._run or self.attributes.get("run")) if self.attributes.get("truncated_for") else None
@@ -394,6 +398,11 @@ class Posterior:
         """Share of the draws that those of chains, which follow one another, are worth; 1 for networks, whose draws are independent."""
         n_eff = json.loads(self.attributes.get("n_eff", "{}"))
         return float(np.minimum(np.min(list(n_eff.values())) / self.draws, 1.0)) if n_eff else 1.0
+
+    @property
+    def effective_draws(self) -> float:
+        """Number of independent draws that these are worth: fewer where chains or weights made them."""
+        return min(self.draws * self.worth, float(self.attributes.get("effective_draws", np.inf)))
 
     def _rows(self, rows: ndarray, record: Mapping[str, Any] | None = None) -> Posterior:
         """The draws of some rows, chains one after another."""

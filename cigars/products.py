@@ -14,6 +14,7 @@ from astropy.table import Table
 from jaxtyping import Float
 from numpy import ndarray
 
+from cigars.cosmology import distance_modulus
 from cigars.files import FileError, replacing
 from cigars.posterior import Posterior
 from cigars.schema import COSMOLOGY, LOCALS, Column, column
@@ -157,8 +158,6 @@ def _shifts(posterior: Posterior) -> dict[str, Float[ndarray, "draw object"]]:
 
 
 def _modulus(z: ndarray, theta: dict[str, ndarray], k: int) -> ndarray:
-    from cigars.report.hubble import distance_modulus
-
     return distance_modulus(z, *(theta[n][k : k + 1] for n in COSMOLOGY))[0]
 
 

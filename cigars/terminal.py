@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +18,8 @@ from cigars.progress import progress_bars
 from cigars.validation import TargetWarning
 
 if TYPE_CHECKING:
-    import arviz
+    from cigars.catalogue import Truth
+    from cigars.posterior import Posterior
 
 __all__ = [
     "check_outputs",
@@ -39,7 +41,7 @@ console = Console(markup=False, emoji=False)
 errors = Console(stderr=True, markup=False, emoji=False)
 
 
-def print_parameters(posterior: arviz.InferenceData, truth: dict[str, float] | None = None) -> None:
+def print_parameters(posterior: Posterior, truth: dict[str, float] | None = None) -> None:
     """Posterior mean and standard deviation of every global parameter, beside the truth where it is known."""
     from cigars.report.inputs import ReportInputs
     from cigars.report.tables import format_value, label_text, parameter_table
@@ -51,12 +53,11 @@ def print_parameters(posterior: arviz.InferenceData, truth: dict[str, float] | N
     console.print(table)
 
 
-def print_redshifts(posterior: arviz.InferenceData, truth: Any) -> None:
+def print_redshifts(posterior: Posterior, truth: Truth) -> None:
     """How well the posterior means of the redshifts agree with the truth of a mock."""
     from cigars.report.statistics import redshift_statistics
 
-    z = posterior["posterior"]["z"].mean(("chain", "draw")).values
-    s = redshift_statistics(z, truth.latents.z)
+    s = redshift_statistics(posterior["z"].mean(0, dtype=np.float64), truth.latents.z)
     console.print(f"host redshifts: NMAD {s.nmad:.4f}, outliers (> 0.15) {s.outliers:.2%}, bias {s.bias:+.4f}")
 
 

@@ -15,8 +15,9 @@ from matplotlib.ticker import MaxNLocator
 from scipy.interpolate import RegularGridInterpolator
 from scipy.ndimage import gaussian_filter
 
-from cigars.report.inputs import ReportInputs, free_parameters, global_draws, spread_parameters
-from cigars.report.statistics import bin_ranks, prior_distribution
+from cigars.priors import prior_distribution
+from cigars.report.inputs import ReportInputs, spread_parameters
+from cigars.report.statistics import bin_ranks
 from cigars.report.style import BAND, GREY, INK, POSTERIOR, SECOND, TRUTH, grid_of_axes, styled
 from cigars.report.tables import axis_label
 from cigars.schema import COSMOLOGY, Marginal, column
@@ -47,7 +48,7 @@ def corner_figure(inputs: ReportInputs, names: Sequence[str], size: float = 6.4)
     figure = Figure(figsize=(size, size))
     panel = size / len(names)
     truths = [(inputs.theta_true or {}).get(n) for n in names]
-    draws = np.column_stack([global_draws(inputs, n) for n in names])
+    draws = inputs.posterior.marginal(*names)
     ranges = [_shown(values, inputs.prior.get(name)) for name, values in zip(names, draws.T, strict=True)]
     corner.corner(
         draws,
@@ -122,10 +123,10 @@ def full_corner(inputs: ReportInputs) -> Figure:
 @styled
 def marginals_figure(inputs: ReportInputs) -> Figure:
     """Posterior of each parameter on its own scale, with the prior and the truth."""
-    names = free_parameters(inputs)
+    names = inputs.posterior.names
     figure, panels = grid_of_axes(len(names), min(5, len(names)), width=1.65, height=1.45)
     for axes, name in zip(panels, names, strict=True):
-        draws = global_draws(inputs, name)
+        draws = inputs.posterior.marginal(name)[:, 0]
         centre, reach = draws.mean(), 4.5 * draws.std() if np.ptp(draws) else 1e-3
         low, high = centre - reach, centre + reach
         marginal = inputs.prior.get(name)

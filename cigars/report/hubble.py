@@ -11,16 +11,15 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from cigars.report.inputs import ReportInputs, local_draws, observed, parameters
+from cigars.cosmology import distance_modulus
+from cigars.report.inputs import ReportInputs
 from cigars.report.style import BAND, INK, draw_points, new_figure, styled
-from cigars.schema import COSMOLOGY, HUBBLE_DISTANCE_MPC
+from cigars.schema import COSMOLOGY
 
-__all__ = ["NEEDED", "HubbleData", "distance_modulus", "hubble_data", "hubble_figure", "with_light_curve"]
+__all__ = ["NEEDED", "HubbleData", "hubble_data", "hubble_figure", "with_light_curve"]
 
 NEEDED = ("m", "x", "c", "var_m", "var_x", "var_c")
 """Columns of the catalogue that the diagram is made from."""
-
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 
 class HubbleData(NamedTuple):
@@ -40,37 +39,9 @@ class HubbleData(NamedTuple):
     unreached: float
 
 
-def distance_modulus(z: np.ndarray, Om0: np.ndarray, Ode0: np.ndarray, w0: np.ndarray, wa: np.ndarray) -> np.ndarray:
-    """Distance modulus [mag] at redshifts `z` [z] in cosmologies given by arrays [cosmology]; shape [cosmology, z].
-
-    E²(z) = Om0 (1+z)³ + Ok0 (1+z)² + Ode0 (1+z)^{3(1+w0+wa)} exp(−3 wa z/(1+z)), no radiation; the comoving integral by
-    24-point Gauss-Legendre quadrature (relative error below 1e-6 for z ≤ 2). NaN where E² is not positive on the way, as in a
-    universe of much dark energy and little matter, which had no Big Bang, or where z lies beyond the antipode.
-    """
-    Om0, Ode0, w0, wa = (np.atleast_1d(np.asarray(p, dtype=np.float64))[:, None, None] for p in (Om0, Ode0, w0, wa))
-    z = np.atleast_1d(np.asarray(z, dtype=np.float64))
-    Ok0 = 1.0 - Om0 - Ode0
-    zq = z[:, None] * (_NODES + 1) / 2
-    dark = (1 + zq) ** (3 * (1 + w0 + wa)) * np.exp(-3 * wa * zq / (1 + zq))
-    squared = Om0 * (1 + zq) ** 3 + Ok0 * (1 + zq) ** 2 + Ode0 * dark
-    comoving = (_WEIGHTS / np.sqrt(np.where(squared > 0, squared, np.nan))).sum(-1) * z / 2
-    transverse = _curved(comoving, Ok0[..., 0])
-    transverse = np.where(transverse > 0, transverse, np.nan)
-    return 5 * np.log10((1 + z) * transverse * HUBBLE_DISTANCE_MPC) + 25
-
-
-def _curved(comoving: np.ndarray, Ok0: np.ndarray) -> np.ndarray:
-    """Transverse from line-of-sight comoving distance, both in Hubble distances: sinh, identity or sin."""
-    root = np.sqrt(np.abs(Ok0))
-    safe = np.where(root > 1e-6, root, 1.0)
-    bent = np.where(Ok0 > 0, np.sinh(safe * comoving), np.sin(safe * comoving)) / safe
-    return np.where(root > 1e-6, bent, comoving)
-
-
 def with_light_curve(inputs: ReportInputs) -> np.ndarray:
     """Which objects have a light-curve fit, all of whose NEEDED columns are then known, [object]; `cigars infer --hide sn` leaves none."""
-    columns = [observed(inputs, name) for name in NEEDED]
-    return np.all([np.isfinite(np.asarray(column, dtype=np.float64)) for column in columns], axis=0)
+    return np.all([np.isfinite(getattr(inputs.posterior.observations, name)) for name in NEEDED], axis=0)
 
 
 def hubble_data(inputs: ReportInputs) -> HubbleData:
@@ -79,11 +50,11 @@ def hubble_data(inputs: ReportInputs) -> HubbleData:
     Raises:
         ValueError: where no cosmology of the posterior has distances at the redshifts of the objects.
     """
-    theta = parameters(inputs)
+    theta = inputs.posterior.parameters()
     alpha, beta, M0, sigma = (float(theta[n].mean()) for n in ("alpha", "beta", "M0", "sigma_int"))
     seen = with_light_curve(inputs)
-    m, x, c = (np.asarray(observed(inputs, n), dtype=np.float64)[seen] for n in "mxc")
-    draws = local_draws(inputs, "z")[:, seen]
+    m, x, c = (_observed(inputs, n)[seen] for n in "mxc")
+    draws = inputs.posterior["z"][:, seen]
     z, z_sd = draws.mean(0, dtype=np.float64), draws.std(0, ddof=1, dtype=np.float64)
     mu = m - alpha * x - beta * c - M0
     curve, unreached = _mean_curve(inputs, z)
@@ -149,7 +120,7 @@ def _mean_curve(inputs: ReportInputs, z: np.ndarray) -> tuple[np.ndarray, float]
 
 def _reaching(inputs: ReportInputs, z: np.ndarray) -> tuple[dict[str, np.ndarray], float]:
     """Some 400 of the posterior's cosmologies, enough for a mean and a band, that have distances beyond all `z`; the share of others."""
-    theta = parameters(inputs)
+    theta = inputs.posterior.parameters()
     thinned = {name: theta[name][:: max(1, theta[name].size // 400)] for name in COSMOLOGY}
     reached = np.isfinite(distance_modulus(np.linspace(0.01, 1.04 * z.max(), 50), **thinned)).all(1)
     if not reached.any():
@@ -161,6 +132,9 @@ def _reaching(inputs: ReportInputs, z: np.ndarray) -> tuple[dict[str, np.ndarray
 
 
 def _variance(inputs: ReportInputs, alpha: float, beta: float) -> np.ndarray:
-    var_m, var_x, var_c = (np.asarray(observed(inputs, f"var_{n}"), dtype=np.float64) for n in "mxc")
-    mx, mc, xc = (np.zeros_like(var_m) if (v := observed(inputs, f"cov_{n}")) is None else np.nan_to_num(v) for n in ("mx", "mc", "xc"))
+    var_m, var_x, var_c, mx, mc, xc = (_observed(inputs, n) for n in ("var_m", "var_x", "var_c", "cov_mx", "cov_mc", "cov_xc"))
     return var_m + alpha**2 * var_x + beta**2 * var_c - 2 * alpha * mx - 2 * beta * mc + 2 * alpha * beta * xc
+
+
+def _observed(inputs: ReportInputs, name: str) -> np.ndarray:
+    return np.asarray(getattr(inputs.posterior.observations, name), dtype=np.float64)

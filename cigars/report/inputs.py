@@ -1,42 +1,17 @@
-"""What a report is made of, and how the figures read it: posterior draws, truth, prior, training and calibration.
-
-Everything is plain numpy behind an ArviZ `InferenceData`, so a posterior of any origin can be reported. The `posterior`
-group holds the free parameters of `schema.GLOBALS` (chain, draw) and, where the local posterior was sampled, the
-per-object quantities of `schema.LOCALS` (chain, draw, object); `observed_data` holds the catalogue.
-"""
+"""What a report is made of: a posterior, the truth of a mock, prior, training and calibration."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from cigars.convergence import convergence
 from cigars.posterior import Posterior
-from cigars.schema import GLOBALS, LOCALS, Latents, Marginal
+from cigars.schema import LOCALS, Latents, Marginal
 
-if TYPE_CHECKING:
-    import arviz
-
-__all__ = [
-    "FEWEST_RANKS",
-    "ReportInputs",
-    "attribute",
-    "calibration_gap",
-    "effective_draws",
-    "free_parameters",
-    "global_draws",
-    "has_locals",
-    "local_draws",
-    "local_parameters",
-    "observed",
-    "parameters",
-    "reference_redshift",
-    "spread_parameters",
-]
+__all__ = ["FEWEST_RANKS", "ReportInputs", "calibration_gap", "local_parameters", "reference_redshift", "spread_parameters"]
 
 FEWEST_RANKS = 20
 """Ranks below which a histogram says nothing."""
@@ -58,7 +33,7 @@ class ReportInputs(NamedTuple):
     check: what `cigars check` wrote of the catalogue; empty if it has not been run.
     """
 
-    posterior: arviz.InferenceData
+    posterior: Posterior
     truth: Latents | None = None
     theta_true: Mapping[str, float] | None = None
     prior: Mapping[str, Marginal] = _EMPTY
@@ -72,57 +47,14 @@ class ReportInputs(NamedTuple):
     cut: bool = False
 
 
-def free_parameters(inputs: ReportInputs) -> tuple[str, ...]:
-    """Global parameters that the posterior holds, in schema order."""
-    return tuple(c.name for c in GLOBALS if c.name in inputs.posterior["posterior"])
-
-
 def spread_parameters(inputs: ReportInputs) -> tuple[str, ...]:
     """Of the free parameters those that differ between draws: all, unless the posterior is a conditional one."""
-    return tuple(n for n in free_parameters(inputs) if np.ptp(global_draws(inputs, n)) > 0)
+    return tuple(n for n in inputs.posterior.names if np.ptp(inputs.posterior[n]) > 0)
 
 
 def local_parameters(inputs: ReportInputs) -> tuple[str, ...]:
     """Per-object quantities that the posterior holds, in schema order."""
-    return tuple(name for name in LOCALS if name in inputs.posterior["posterior"])
-
-
-def effective_draws(inputs: ReportInputs) -> float:
-    """Number of independent draws that those of the posterior are worth: fewer where chains or weights made them."""
-    sizes, chains = inputs.posterior["posterior"].sizes, convergence(inputs.posterior)
-    weighted = attribute(inputs, "effective_draws")
-    least = min(chains.n_eff.values()) if chains else math.inf
-    return min(float(sizes["chain"] * sizes["draw"]), least, float(weighted) if weighted else math.inf)
-
-
-def has_locals(inputs: ReportInputs) -> bool:
-    """Whether redshifts of the objects were sampled."""
-    return "z" in inputs.posterior["posterior"]
-
-
-def global_draws(inputs: ReportInputs, name: str) -> np.ndarray:
-    """Posterior draws of a global parameter, chains one after another, shape [draw]."""
-    return np.asarray(inputs.posterior["posterior"][name].values, dtype=np.float64).reshape(-1)
-
-
-def local_draws(inputs: ReportInputs, name: str) -> np.ndarray:
-    """Posterior draws of a per-object quantity, shape [draw, object]."""
-    values = inputs.posterior["posterior"][name].transpose("chain", "draw", "object").values
-    return values.reshape(-1, values.shape[-1])
-
-
-def observed(inputs: ReportInputs, name: str) -> np.ndarray | None:
-    """A catalogue column, shape [object] or [object, band]; None where the catalogue has none."""
-    group = getattr(inputs.posterior, "observed_data", None)
-    return None if group is None or name not in group else np.asarray(group[name].values)
-
-
-def attribute(inputs: ReportInputs, name: str) -> str:
-    """An attribute of the posterior file as text ("" where absent), looked up on the file and then on its posterior group."""
-    for attributes in (inputs.posterior.attrs, inputs.posterior["posterior"].attrs):
-        if name in attributes:
-            return str(attributes[name])
-    return ""
+    return tuple(name for name in LOCALS if name in inputs.posterior)
 
 
 def calibration_gap(inputs: ReportInputs) -> str:
@@ -137,13 +69,5 @@ def reference_redshift(inputs: ReportInputs) -> tuple[str, np.ndarray] | None:
     """Redshifts to compare with, [object], NaN where unknown: ("true", z) of a mock, else ("spectroscopic", z); None without any."""
     if inputs.truth is not None:
         return "true", np.asarray(inputs.truth.z, dtype=np.float64)
-    z_spec = observed(inputs, "z_spec")
-    return None if z_spec is None or not np.isfinite(z_spec).any() else ("spectroscopic", z_spec.astype(np.float64))
-
-
-def parameters(inputs: ReportInputs) -> dict[str, np.ndarray]:
-    """Draws of every global parameter of the model, shape [draw] each, whether sampled, fixed or implied by a flat cosmology.
-
-    Raises FileError where the posterior holds no configuration that can be read.
-    """
-    return Posterior(inputs.posterior).parameters()
+    z_spec = np.asarray(inputs.posterior.observations.z_spec, dtype=np.float64)
+    return ("spectroscopic", z_spec) if np.isfinite(z_spec).any() else None

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from cigars.report.figures import draw_rank_histogram
-from cigars.report.inputs import FEWEST_RANKS, ReportInputs, local_draws, local_parameters, reference_redshift
+from cigars.report.inputs import FEWEST_RANKS, ReportInputs, local_parameters, reference_redshift
 from cigars.report.statistics import OUTLIER, pit, pulls
 from cigars.report.style import BAND, INK, POSTERIOR, TRUTH, draw_points, grid_of_axes, new_figure, styled
 from cigars.report.tables import axis_label
@@ -26,7 +26,7 @@ def redshift_pairs(inputs: ReportInputs) -> tuple[str, np.ndarray, np.ndarray] |
         return None
     kind, z = reference
     known = np.isfinite(z)
-    return kind, local_draws(inputs, "z")[:, known], z[known]
+    return kind, inputs.posterior["z"][:, known], z[known]
 
 
 @styled
@@ -101,7 +101,7 @@ def host_figure(inputs: ReportInputs) -> Figure:
     names = [n for n in local_parameters(inputs) if n != "z"]
     figure, panels = grid_of_axes(len(names), 3, width=2.35, height=2.35)
     for axes, name in zip(panels, names, strict=True):
-        draws, true = local_draws(inputs, name), np.asarray(getattr(truth, name), dtype=np.float64)
+        draws, true = inputs.posterior[name], np.asarray(getattr(truth, name), dtype=np.float64)
         mean = draws.mean(0, dtype=np.float64)
         draw_points(axes, true, mean, yerr=draws.std(0, ddof=1, dtype=np.float64))
         low, high = np.quantile(np.concatenate([true, mean]), (0.002, 0.998))
@@ -133,7 +133,7 @@ def distribution_figure(inputs: ReportInputs) -> Figure:
     names = local_parameters(inputs)
     figure, panels = grid_of_axes(len(names), min(4, len(names)), width=2.0, height=1.7)
     for axes, name in zip(panels, names, strict=True):
-        draws = local_draws(inputs, name)
+        draws = inputs.posterior[name]
         stacked = draws[:: max(1, draws.size // 500_000)].ravel()
         low, high = np.quantile(stacked, (0.001, 0.999))
         axes.hist(stacked, bins=40, range=(low, high), density=True, histtype="stepfilled", color=BAND, label="stacked draws")

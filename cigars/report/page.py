@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from cigars.convergence import convergence
 from cigars.files import refuse_existing, replacing
 from cigars.report import sections
-from cigars.report.inputs import ReportInputs, attribute
+from cigars.report.inputs import ReportInputs
 from cigars.report.sections import Plot
 from cigars.report.statistics import RedshiftStatistics, redshift_statistics
 from cigars.report.style import png_data_uri, svg_data_uri, write_pdf
@@ -60,20 +60,20 @@ def write_report(path: str | Path, inputs: ReportInputs, *, overwrite: bool = Fa
 
 def render_report(inputs: ReportInputs, keep: dict[str, Figure] | None = None) -> str:
     """The page as text; figures drawn on the way are put into `keep` under their names."""
-    rows = parameter_table(inputs)
+    rows, attributes = parameter_table(inputs), inputs.posterior.attributes
     drawn = [(section, [_draw(plot, inputs, keep) for plot in section.plots]) for section in sections.build(inputs)]
     return _template().render(
         title=_title(inputs),
         style=Markup(_resource("report.css")),
-        created=attribute(inputs, "created"),
-        command=attribute(inputs, "command"),
+        created=attributes.get("created", ""),
+        command=attributes.get("command", ""),
         cards=headline(inputs, rows),
         summary=summary(inputs, rows),
         rows=rows,
         sections=drawn,
         provenance=_provenance(inputs),
-        versions=_pairs(attribute(inputs, "versions")),
-        config=_pretty(attribute(inputs, "config")),
+        versions=list(json.loads(attributes.get("versions", "{}")).items()),
+        config=json.dumps(json.loads(attributes["config"]), indent=2, ensure_ascii=False),
         timings=[(step, format_duration(seconds)) for step, seconds in inputs.timings.items()],
         total=format_duration(sum(inputs.timings.values())),
     )
@@ -97,32 +97,17 @@ def _resource(name: str) -> str:
 
 
 def _title(inputs: ReportInputs) -> str:
-    name = _tree(attribute(inputs, "config")).get("name", "")
+    name = inputs.posterior.config.name
     return f"Supernova cosmology: {name}" if name else "Supernova cosmology"
 
 
 def _provenance(inputs: ReportInputs) -> list[tuple[str, str]]:
-    sizes = inputs.posterior["posterior"].sizes
-    entries = [(key, attribute(inputs, key)) for key in ("command", "created", "fingerprint", "seed")]
-    chains = convergence(inputs.posterior)
-    said = [("method", "exact likelihood, by Hamiltonian Monte Carlo"), ("chains", f"{sizes['chain']}: {chains.said}")] if chains else []
-    if weights := attribute(inputs, "weighted_by"):
-        said += [("weighted by", weights), ("effective draws", f"{float(attribute(inputs, 'effective_draws')):,.0f}")]
-    return [e for e in entries if e[1]] + said + [("posterior draws", f"{sizes['chain'] * sizes['draw']:,}")]
-
-
-def _tree(text: str) -> dict[str, Any]:
-    try:
-        tree = json.loads(text)
-    except json.JSONDecodeError:
-        return {}
-    return tree if isinstance(tree, dict) else {}
-
-
-def _pairs(text: str) -> list[tuple[str, str]]:
-    return [(str(k), str(v)) for k, v in _tree(text).items()]
-
-
-def _pretty(text: str) -> str:
-    """JSON with indentation; text that is not JSON as it is."""
-    return json.dumps(_tree(text), indent=2, ensure_ascii=False) if _tree(text) else text
+    posterior, attributes = inputs.posterior, inputs.posterior.attributes
+    entries: list[tuple[str, str]] = [
+        (key, str(attributes[key])) for key in ("command", "created", "fingerprint", "seed") if key in attributes
+    ]
+    if chains := convergence(attributes):
+        entries += [("method", "exact likelihood, by Hamiltonian Monte Carlo"), ("chains", f"{posterior.chains}: {chains.said}")]
+    if weights := attributes.get("weighted_by"):
+        entries += [("weighted by", weights), ("effective draws", f"{float(attributes['effective_draws']):,.0f}")]
+    return [*entries, ("posterior draws", f"{posterior.draws:,}")]

@@ -8,9 +8,8 @@ from typing import NamedTuple
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from cigars.posterior import Posterior
 from cigars.report import figures, hubble, likeness, objects, products
-from cigars.report.inputs import ReportInputs, attribute, calibration_gap, has_locals, local_parameters, observed, spread_parameters
+from cigars.report.inputs import ReportInputs, calibration_gap, local_parameters, spread_parameters
 from cigars.report.statistics import rank_p_values
 from cigars.report.tables import Listing, label_html, label_text
 from cigars.report.words import calibration_verdict, redshift_quality, validation_verdict
@@ -97,7 +96,7 @@ def _parameters(inputs: ReportInputs) -> Section:
 
 def _prior(inputs: ReportInputs) -> list[Markup]:
     """Which prior is shown, where rounds of training cut it."""
-    if not (target := attribute(inputs, "truncated_for")):
+    if not (target := inputs.posterior.attributes.get("truncated_for")):
         return []
     shown = "what they left of it" if inputs.cut else "as it was configured, before that"
     return [
@@ -106,13 +105,8 @@ def _prior(inputs: ReportInputs) -> list[Markup]:
 
 
 def _hubble(inputs: ReportInputs) -> Section:
-    missing = [n for n in hubble.NEEDED if observed(inputs, n) is None]
-    if not has_locals(inputs):
+    if "z" not in inputs.posterior:
         return Section("hubble", "Hubble diagram", [_NO_LOCALS], [])
-    if missing:
-        return Section(
-            "hubble", "Hubble diagram", [Markup("Absent: the posterior file does not hold the columns {}.").format(", ".join(missing))], []
-        )
     seen = hubble.with_light_curve(inputs)
     if not seen.any():
         note = Markup("Absent: no object has a light-curve fit; they were hidden from the inference or are not in the catalogue.")
@@ -135,7 +129,7 @@ def _hubble(inputs: ReportInputs) -> Section:
 
 
 def _redshifts(inputs: ReportInputs) -> Section:
-    if not has_locals(inputs):
+    if "z" not in inputs.posterior:
         return Section("redshifts", "Redshifts", [_NO_LOCALS], [])
     quality = redshift_quality(inputs)
     if quality is None:
@@ -181,7 +175,7 @@ def _redshifts(inputs: ReportInputs) -> Section:
 
 
 def _hosts(inputs: ReportInputs) -> Section:
-    if not has_locals(inputs):
+    if "z" not in inputs.posterior:
         return Section("hosts", "Hosts and supernovae", [_NO_LOCALS], [])
     names = ", ".join(label_text(n) for n in local_parameters(inputs))
     spread = Plot(
@@ -213,11 +207,7 @@ def _derived(inputs: ReportInputs) -> Section:
     title = "Hosts and brightness"
     if set(local_parameters(inputs)) != set(LOCALS):
         return Section("derived", title, [_NO_LOCALS], [])
-    posterior = Posterior(inputs.posterior)
-    try:
-        posterior.parameters()
-    except ValueError:
-        return Section("derived", title, [Markup("Absent: the posterior does not hold a configuration that can be read.")], [])
+    posterior = inputs.posterior
     brightness = Plot(
         "brightness",
         lambda _: products.brightness_figure(posterior),

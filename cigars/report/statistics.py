@@ -12,7 +12,6 @@ import numpy as np
 from scipy import stats
 
 from cigars.report.inputs import FEWEST_RANKS
-from cigars.schema import Marginal
 
 __all__ = [
     "OUTLIER",
@@ -20,7 +19,6 @@ __all__ = [
     "RedshiftStatistics",
     "bin_ranks",
     "pit",
-    "prior_distribution",
     "pulls",
     "rank_p_values",
     "redshift_statistics",
@@ -110,13 +108,3 @@ def bin_ranks(ranks: np.ndarray, draws: int, probability: float = 0.99) -> Binne
 def rank_p_values(ranks: np.ndarray, draws: int) -> np.ndarray:
     """χ² p-value of uniformity of each column of ranks [survey, parameter]."""
     return np.array([bin_ranks(column, draws).p_value for column in np.asarray(ranks).T])
-
-
-def prior_distribution(marginal: Marginal) -> stats.rv_continuous:
-    """The prior of one parameter as a frozen scipy distribution; a fixed parameter has none (ValueError)."""
-    if marginal.kind == "uniform":
-        return stats.uniform(marginal.low, marginal.high - marginal.low)
-    if marginal.kind == "normal":
-        low, high = ((edge - marginal.loc) / marginal.scale for edge in (marginal.low, marginal.high))
-        return stats.truncnorm(low, high, loc=marginal.loc, scale=marginal.scale)
-    raise ValueError(f"prior: expected uniform or normal, got {marginal.kind!r}; leave fixed parameters out of the report's prior")

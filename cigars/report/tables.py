@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from cigars.report.inputs import ReportInputs, free_parameters, global_draws
-from cigars.report.statistics import prior_distribution
-from cigars.schema import Marginal, column
+from cigars.priors import prior_distribution, prior_text
+from cigars.report.inputs import ReportInputs
+from cigars.schema import column
 
 __all__ = [
     "Listing",
@@ -28,7 +28,6 @@ __all__ = [
     "label_html",
     "label_text",
     "parameter_table",
-    "prior_text",
 ]
 
 _SYMBOLS = {
@@ -73,11 +72,11 @@ class Listing(NamedTuple):
 
 def parameter_table(inputs: ReportInputs) -> list[ParameterRow]:
     """One row for each free global parameter, in schema order."""
-    return [_row(inputs, name) for name in free_parameters(inputs)]
+    return [_row(inputs, name) for name in inputs.posterior.names]
 
 
 def _row(inputs: ReportInputs, name: str) -> ParameterRow:
-    draws, entry, marginal = global_draws(inputs, name), column(name), inputs.prior.get(name)
+    draws, entry, marginal = inputs.posterior.marginal(name)[:, 0], column(name), inputs.prior.get(name)
     mean, sd = float(draws.mean()), float(draws.std(ddof=1)) if np.ptp(draws) else 0.0  # rounding is no spread
     q16, q50, q84 = (float(q) for q in np.quantile(draws, (0.16, 0.5, 0.84)))
     truth = (inputs.theta_true or {}).get(name)
@@ -113,18 +112,6 @@ def format_duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s" if minutes else f"{rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
-
-
-def prior_text(marginal: Marginal) -> str:
-    """The prior as the forward model writes it: U(0, 1), N(−1.34, 0.2), TN(0.3, 0.1; 0, 1)."""
-    number = "{:.5g}".format
-    if marginal.kind == "uniform":
-        text = f"U({number(marginal.low)}, {number(marginal.high)})"
-    elif math.isinf(marginal.low) and math.isinf(marginal.high):
-        text = f"N({number(marginal.loc)}, {number(marginal.scale)})"
-    else:
-        text = f"TN({number(marginal.loc)}, {number(marginal.scale)}; {number(marginal.low)}, {number(marginal.high)})"
-    return text.replace("-", "−").replace("inf", "∞")
 
 
 def axis_label(name: str) -> str:

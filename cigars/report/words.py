@@ -8,29 +8,14 @@ import numpy as np
 from markupsafe import Markup
 
 from cigars.convergence import convergence
-from cigars.report.inputs import (
-    ReportInputs,
-    attribute,
-    calibration_gap,
-    effective_draws,
-    free_parameters,
-    has_locals,
-    observed,
-    parameters,
-)
+from cigars.report.inputs import ReportInputs, calibration_gap
 from cigars.report.likeness import likeness_verdict
 from cigars.report.objects import redshift_pairs
 from cigars.report.statistics import RedshiftStatistics, rank_p_values, redshift_statistics
 from cigars.report.tables import ParameterRow, format_value, label_html
 from cigars.schema import COSMOLOGY
 
-__all__ = ["calibration_verdict", "headline", "number_of_objects", "redshift_quality", "summary", "validation_verdict"]
-
-
-def number_of_objects(inputs: ReportInputs) -> int:
-    """Number of supernovae that were inferred, those of the catalogue that were not left out."""
-    m = observed(inputs, "m")
-    return int(m.size) if m is not None else int(inputs.posterior["posterior"].sizes.get("object", 0))
+__all__ = ["calibration_verdict", "headline", "redshift_quality", "summary", "validation_verdict"]
 
 
 def estimate(row: ParameterRow) -> Markup:
@@ -41,7 +26,7 @@ def estimate(row: ParameterRow) -> Markup:
 
 def redshift_quality(inputs: ReportInputs) -> tuple[str, int, RedshiftStatistics] | None:
     """Kind of reference, number of objects compared and the statistics of the posterior-mean redshifts; None without a reference."""
-    pairs = redshift_pairs(inputs) if has_locals(inputs) else None
+    pairs = redshift_pairs(inputs) if "z" in inputs.posterior else None
     if pairs is None:
         return None
     kind, draws, z = pairs
@@ -50,9 +35,9 @@ def redshift_quality(inputs: ReportInputs) -> tuple[str, int, RedshiftStatistics
 
 def headline(inputs: ReportInputs, rows: list[ParameterRow]) -> list[tuple[Markup, str, str]]:
     """The numbers to see first: (label, value, remark)."""
-    number, dropped = number_of_objects(inputs), _dropped(inputs)
+    number, dropped = len(inputs.posterior.ids), _dropped(inputs)
     cards = [(Markup("supernovae"), f"{number:,}", f"of {number + dropped:,} in the catalogue" if dropped else "in the catalogue")]
-    inferred = [] if attribute(inputs, "theta_from_prior") else [r for r in rows if r.name in COSMOLOGY]
+    inferred = [] if inputs.posterior.attributes.get("theta_from_prior") else [r for r in rows if r.name in COSMOLOGY]
     cards += [(label_html(r.name), f"{format_value(r.mean, r.sd)} ± {format_value(r.sd, r.sd)}", r.meaning) for r in inferred]
     quality = redshift_quality(inputs)
     if quality:
@@ -102,23 +87,23 @@ def validation_verdict(inputs: ReportInputs) -> Markup:
 
 
 def _result(inputs: ReportInputs, rows: list[ParameterRow]) -> Markup:
-    if hidden := attribute(inputs, "theta_from_prior"):
+    if hidden := inputs.posterior.attributes.get("theta_from_prior"):
         return Markup(
             "The parameters are <strong>drawn from their prior, not inferred</strong>, as {} was hidden; what is said of the hosts of "
             "<strong>{:,} supernovae</strong> holds for that prior."
-        ).format(hidden, number_of_objects(inputs))
+        ).format(hidden, len(inputs.posterior.ids))
     cosmology = [estimate(r) for r in rows if r.name in COSMOLOGY]
     others = [estimate(r) for r in rows if r.name in ("M0", "alpha", "beta", "sigma_int")]
-    weights = attribute(inputs, "weighted_by")
+    weights = inputs.posterior.attributes.get("weighted_by", "")
     how = Markup("{}" if weights.startswith("conditional") else "<strong>together with</strong> {}")
     text = Markup("From <strong>{:,} supernovae</strong> and the photometry of their hosts{}: <strong>{}</strong>").format(
-        number_of_objects(inputs),
+        len(inputs.posterior.ids),
         Markup(", {}").format(how.format(weights)) if weights else "",
         _listed(cosmology or others),
     )
-    if "Om0" in free_parameters(inputs):
+    if "Om0" in inputs.posterior.names:
         text += Markup(", so the expansion accelerates today with {}&nbsp;% posterior probability.").format(
-            _percent(_acceleration(inputs), effective_draws(inputs))
+            _percent(_acceleration(inputs), inputs.posterior.effective_draws)
         )
     else:
         text += Markup(".")
@@ -128,20 +113,21 @@ def _result(inputs: ReportInputs, rows: list[ParameterRow]) -> Markup:
 
 
 def _caveats(inputs: ReportInputs) -> Markup:
-    found = convergence(inputs.posterior)
+    attributes = inputs.posterior.attributes
+    found = convergence(attributes)
     caveats = list(found.caveats) if found else []
     if dropped := _dropped(inputs):
         unlike = "any host of the bank" if found else "those of the training"
         caveats.append(
-            f"{dropped:,} of {number_of_objects(inputs) + dropped:,} objects of the catalogue are left out as unlike {unlike}; they count "
+            f"{dropped:,} of {len(inputs.posterior.ids) + dropped:,} objects of the catalogue are left out as unlike {unlike}; they count "
             "in the number of objects, which carries the rates, and tell nothing else"
         )
-    if weights := attribute(inputs, "weighted_by"):
+    if weights := attributes.get("weighted_by"):
         caveats.append(
             f"this is not the posterior of the catalogue alone, its draws are weighted ({weights}) and rest on "
-            f"{float(attribute(inputs, 'effective_draws')):,.0f} effective ones"
+            f"{float(attributes['effective_draws']):,.0f} effective ones"
         )
-    target, inferred = attribute(inputs, "truncated_for"), attribute(inputs, "catalogue")
+    target, inferred = attributes.get("truncated_for"), attributes.get("catalogue")
     if target and inferred and target != inferred:
         caveats.append(
             f"the prior of the run was cut in rounds for another catalogue ({target}), and what is said of this one ({inferred}) holds "
@@ -153,12 +139,12 @@ def _caveats(inputs: ReportInputs) -> Markup:
 
 def _dropped(inputs: ReportInputs) -> int:
     """Number of objects of the catalogue that were left out of the inference."""
-    return int(attribute(inputs, "dropped") or 0)
+    return int(inputs.posterior.attributes.get("dropped", 0))
 
 
 def _acceleration(inputs: ReportInputs) -> float:
     """Posterior probability of q_0 = Om0 / 2 + (1 + 3 w0) Ode0 / 2 < 0."""
-    c = parameters(inputs)
+    c = inputs.posterior.parameters()
     return float(np.mean(c["Om0"] + (1 + 3 * c["w0"]) * c["Ode0"] < 0))
 
 

@@ -42,8 +42,8 @@ def test_each_complaint_has_its_own_remedy():
 
 def test_posteriors_of_networks_have_no_chains():
     data = arviz.from_dict(posterior={"Om0": np.zeros((1, 4))})
-    assert convergence(data) is None
+    assert convergence(data.posterior.attrs) is None
     found = Convergence({"Om0": 1.0}, {"Om0": 4.0}, 0)
     data.posterior.attrs.update(method="exact", r_hat=json.dumps(found.r_hat), n_eff=json.dumps(found.n_eff), divergences=0)
     data.posterior.attrs["hosts_per_object"] = found.hosts_per_object
-    assert convergence(data) == found
+    assert convergence(data.posterior.attrs) == found

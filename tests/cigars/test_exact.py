@@ -168,7 +168,7 @@ def test_draws_agree_with_brute_force(setting, files, cigars, tmp_path):
     assert said.code == 0, said
     assert "effective draws, 0 divergences" in said.out
     posterior = load_posterior(out)
-    found, grid = convergence(posterior.to_arviz()), brute_force(setting)
+    found, grid = convergence(posterior.attributes), brute_force(setting)
     assert max(found.r_hat.values()) < 1.05
     number = min(found.n_eff.values())
     assert number > 150
@@ -228,7 +228,7 @@ def test_the_file_is_that_of_infer_with_chains(setting, given, cigars, tmp_path,
     np.testing.assert_array_equal(posterior["Om0"], data["posterior"]["Om0"].values.reshape(-1))
     hosts = set(setting.bank.z.tolist())
     assert set(posterior["z"].ravel().tolist()) <= hosts
-    assert convergence(data) == Convergence(
+    assert convergence(data["posterior"].attrs) == Convergence(
         {"Om0": 1.01, "M0": 1.02}, {"Om0": 58.0, "M0": 60.0}, 0, data["posterior"].attrs["hosts_per_object"]
     )
     assert json.loads(posterior.attributes["r_hat"]) == {"Om0": 1.01, "M0": 1.02}

@@ -44,6 +44,32 @@ def test_marginals_and_summary_are_those_of_the_draws(asked, posterior):
         asked["H0"]
 
 
+def test_parameters_are_also_those_that_are_fixed_and_that_a_flat_cosmology_implies():
+    made = synthetic(draws=20)
+    group = made.to_arviz()["posterior"].drop_vars("Ode0")
+    flat = {"supernovae.cosmology": "flat-w0waCDM", "prior.w0": {"fixed": -0.9}, "prior.wa": {"fixed": 0.0}}
+    for changes, check in (
+        (flat, lambda p: np.testing.assert_allclose(p["Om0"] + p["Ode0"], 1.0)),
+        (flat, lambda p: np.testing.assert_array_equal(p["w0"], np.full(20, -0.9))),
+        ({"prior.Ode0": {"fixed": 0.6}}, lambda p: np.testing.assert_array_equal(p["Ode0"], np.full(20, 0.6))),
+    ):
+        config = made.config.updated(**changes).model_dump_json()
+        check(Posterior(arviz.InferenceData(posterior=group.assign_attrs(config=config))).parameters())
+
+
+def test_draws_of_chains_and_of_weights_are_worth_fewer():
+    made = synthetic(draws=200)
+    group = made.to_arviz()["posterior"]
+    assert (made.draws, made.chains, made.effective_draws) == (200, 1, 200)
+    for attributes, worth in (
+        ({"n_eff": json.dumps({"Om0": 50.0, "M0": 80.0})}, 50),
+        ({"n_eff": json.dumps({"Om0": 900.0})}, 200),
+        ({"effective_draws": 60.0}, 60),
+        ({"effective_draws": 60.0, "n_eff": json.dumps({"Om0": 50.0})}, 50),
+    ):
+        assert Posterior(arviz.InferenceData(posterior=group.assign_attrs(attributes))).effective_draws == pytest.approx(worth)
+
+
 def test_a_host_comes_with_the_parameters_it_goes_with(asked, posterior, catalogue):
     name = catalogue.id[4]
     host = asked.host(name)

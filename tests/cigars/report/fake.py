@@ -14,10 +14,11 @@ from astropy.cosmology import LambdaCDM
 from scipy import stats
 
 from cigars.config import Config
+from cigars.posterior import Posterior
 from cigars.report.inputs import ReportInputs
 from cigars.schema import FIDUCIAL, GLOBALS, LOCALS, Latents
 
-__all__ = ["ATTRIBUTES", "fake_check", "fake_inputs", "fake_validation"]
+__all__ = ["ATTRIBUTES", "changed", "fake_check", "fake_inputs", "fake_validation"]
 
 SD = {
     "Om0": 0.09,
@@ -73,10 +74,10 @@ def fake_inputs(*, objects: int = 400, draws: int = 1000, seed: int = 0, truth: 
         coords=coords,
         dims=dims | {name: ["object"] + ["band"] * (values.ndim - 1) for name, values in catalogue.items()},
     )
-    posterior.attrs.update(ATTRIBUTES)
+    posterior["posterior"].attrs.update(ATTRIBUTES)
     names = tuple(SD)
     inputs = ReportInputs(
-        posterior=posterior,
+        posterior=Posterior(posterior),
         truth=latents if truth else None,
         theta_true={n: float(getattr(FIDUCIAL, n)) for n in names} if truth else None,
         prior=Config().marginals,
@@ -88,6 +89,14 @@ def fake_inputs(*, objects: int = 400, draws: int = 1000, seed: int = 0, truth: 
         check=fake_check(shift=9.0, odd=15),
     )
     return inputs._replace(**changes)
+
+
+def changed(inputs: ReportInputs, posterior=None, observed_data=None, **attributes) -> ReportInputs:
+    """The same with other groups or attributes of the posterior."""
+    old = inputs.posterior.to_arviz()
+    group = (old["posterior"] if posterior is None else posterior).assign_attrs(attributes)
+    catalogue = old["observed_data"] if observed_data is None else observed_data
+    return inputs._replace(posterior=Posterior(az.InferenceData(posterior=group, observed_data=catalogue)))
 
 
 def fake_check(*, shift: float = 0.0, odd: int = 0, objects: int = 400, level: float = 0.01) -> dict:

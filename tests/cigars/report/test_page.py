@@ -13,15 +13,15 @@ from scipy import stats
 
 from cigars.config import Config
 from cigars.files import FileError
+from cigars.posterior import Posterior, load_posterior
 from cigars.report import likeness, sections
 from cigars.report.figures import corner_figure
-from cigars.report.inputs import attribute
 from cigars.report.page import ReportInputs, parameter_table, render_report, write_report
 from cigars.report.tables import format_value
 from cigars.report.words import headline, summary
 from cigars.schema import GLOBALS
 from inference.checks import Check, judge
-from tests.cigars.report.fake import fake_check, fake_inputs, fake_validation
+from tests.cigars.report.fake import changed, fake_check, fake_inputs, fake_validation
 
 SECTIONS = ["summary", "parameters", "hubble", "redshifts", "hosts", "derived", "training", "calibration", "likeness", "provenance"]
 FIGURES = [
@@ -74,8 +74,10 @@ class Page(HTMLParser):
 
 def few_parameters(inputs: ReportInputs) -> ReportInputs:
     """The same with three parameters: the big corner plot is what takes time."""
-    post = inputs.posterior["posterior"]
-    inputs.posterior["posterior"] = post.drop_vars([c.name for c in GLOBALS if c.name in post and c.name not in (*FEW, "alpha", "beta")])
+    post = inputs.posterior.to_arviz()["posterior"]
+    inputs = changed(
+        inputs, posterior=post.drop_vars([c.name for c in GLOBALS if c.name in post and c.name not in (*FEW, "alpha", "beta")])
+    )
     return inputs
 
 
@@ -122,7 +124,7 @@ def test_page_needs_nothing_from_outside_and_no_script(complete):
 def test_table_shows_numpy_quantiles(complete):
     inputs, _, page = complete
     for row in parameter_table(inputs):
-        draws = inputs.posterior["posterior"][row.name].values.ravel()
+        draws = inputs.posterior[row.name]
         sd = draws.std(ddof=1)
         quantiles = [format_value(q, sd) for q in np.quantile(draws, (0.16, 0.5, 0.84))]
         cells = f"{format_value(draws.mean(), sd)} ± {format_value(sd, sd)}", *quantiles
@@ -184,10 +186,10 @@ def test_missing_material_is_explained():
 def test_objects_without_a_light_curve_are_left_out_of_the_hubble_diagram():
     """`cigars infer --hide sn` leaves the columns, with no number in them."""
     inputs = fake_inputs(objects=40, draws=50)
-    group = inputs.posterior["observed_data"]
+    group = inputs.posterior.to_arviz()["observed_data"]
     for count, words in ((10, "Shown are the 30 of 40 objects"), (40, "Absent: no object has a light-curve fit")):
         hidden = group.assign({n: group[n].where(np.arange(40) >= count) for n in ("m", "x", "c", "var_m", "var_x", "var_c")})
-        inputs.posterior["observed_data"] = hidden
+        inputs = changed(inputs, observed_data=hidden)
         section = sections.build(inputs)[1]
         assert words in str([*section.paragraphs, *(p.caption for p in section.plots)])
         for plot in section.plots:
@@ -200,9 +202,9 @@ def test_real_catalogue_is_compared_with_its_spectroscopic_redshifts():
     unknown = sections.build(inputs)[2]
     assert unknown.plots == []
     assert "neither" in str(unknown.paragraphs[0])
-    z_spec = inputs.posterior["posterior"]["z"].mean(("chain", "draw")).values.copy()
+    z_spec = inputs.posterior["z"].mean(0)
     z_spec[60:] = np.nan
-    inputs.posterior["observed_data"]["z_spec"] = ("object", z_spec)
+    inputs = changed(inputs, observed_data=inputs.posterior.to_arviz()["observed_data"].assign(z_spec=("object", z_spec)))
     known = sections.build(inputs)[2]
     assert [p.name for p in known.plots] == ["redshift", "redshift-calibration"]
     assert "60 objects with spectroscopic redshifts" in str(known.paragraphs[0])
@@ -219,21 +221,19 @@ def test_too_few_calibration_surveys_are_named():
 
 def test_a_posterior_read_back_from_disk_gives_the_same_page_content(tmp_path):
     inputs = fake_inputs(objects=25, draws=50)
-    inputs.posterior.to_netcdf(str(tmp_path / "posterior.nc"))
-    again = inputs._replace(posterior=az.from_netcdf(str(tmp_path / "posterior.nc")))
+    again = inputs._replace(posterior=load_posterior(inputs.posterior.save(tmp_path / "posterior.nc")))
     assert parameter_table(again) == parameter_table(inputs)
-    assert attribute(again, "fingerprint") == attribute(inputs, "fingerprint") != ""
+    assert again.posterior.attributes["fingerprint"] == inputs.posterior.attributes["fingerprint"]
     assert summary(again, parameter_table(again)) == summary(inputs, parameter_table(inputs))
 
 
 def test_hostile_text_stays_text():
     inputs = few_parameters(fake_inputs(objects=25, draws=50, local=False, sbc_ranks=None))
     evil = "</pre></style><script>alert(1)</script><img src=x onerror=alert(1)>"
-    inputs.posterior.attrs.update(
-        config=json.dumps({"name": evil}), command=evil, fingerprint=evil, versions=json.dumps({evil: evil}), created=evil
-    )
+    names = inputs.posterior.to_arviz()["observed_data"].assign_coords(object=[f"{evil}{i}" for i in range(25)])
+    config = Config(name=evil).model_dump_json()
+    inputs = changed(inputs, None, names, config=config, command=evil, fingerprint=evil, versions=json.dumps({evil: evil}), created=evil)
     inputs = inputs._replace(timings={evil: 1.0}, curves={evil: {"train": [1.0, 0.5], "validation": [1.1, 0.7]}})
-    inputs.posterior["observed_data"] = inputs.posterior["observed_data"].assign_coords(object=[f"{evil}{i}" for i in range(25)])
     page = Page(render_report(inputs))
     assert not page.all("script")
     assert all("onerror" not in attributes for _, attributes in page.tags)
@@ -257,9 +257,10 @@ def test_expansion_accelerates_where_dark_energy_is_enough_for_its_pressure():
     """Flat and with w0 = -1/2 it does up to Om0 = 1/3, which half of the draws are below; with w0 = -1 all would, up to 2/3."""
     inputs = few_parameters(fake_inputs(objects=60, draws=200, local=False))
     config = Config().updated(**{"supernovae.cosmology": "flat-w0waCDM", "prior.w0": {"fixed": -0.5}, "prior.wa": {"fixed": 0.0}})
-    inputs.posterior.attrs["config"] = config.model_dump_json()
-    inputs.posterior["posterior"] = inputs.posterior["posterior"].drop_vars("Ode0")
-    inputs.posterior["posterior"]["Om0"][:] = np.where(np.arange(200) % 2, 0.25, 0.45)
+    post = inputs.posterior.to_arviz()["posterior"].drop_vars("Ode0")
+    inputs = changed(
+        inputs, post.assign(Om0=(("chain", "draw"), np.where(np.arange(200) % 2, 0.25, 0.45)[None])), config=config.model_dump_json()
+    )
     assert "accelerates today with 50&nbsp;%" in " ".join(map(str, summary(inputs, parameter_table(inputs))))
 
 
@@ -336,8 +337,8 @@ def test_residuals_are_drawn_where_they_are():
 
 def test_decelerating_posterior_is_not_called_accelerating():
     inputs = fake_inputs(objects=10, draws=1000, local=False)
-    post = inputs.posterior["posterior"]
-    inputs.posterior["posterior"] = post.assign(Om0=post.Om0 * 0 + 0.9, Ode0=post.Ode0 * 0 + 0.1)
+    post = inputs.posterior.to_arviz()["posterior"]
+    inputs = changed(inputs, posterior=post.assign(Om0=post.Om0 * 0 + 0.9, Ode0=post.Ode0 * 0 + 0.1))
     assert "less than 0.1" in str(summary(inputs, parameter_table(inputs))[0])
 
 
@@ -346,15 +347,15 @@ def test_decelerating_posterior_is_not_called_accelerating():
 )
 def test_a_probability_is_no_nearer_to_one_than_the_draws_tell(attributes, limit):
     inputs = fake_inputs(objects=10, draws=50, local=False)
-    post = inputs.posterior["posterior"]
-    inputs.posterior["posterior"] = post.assign(Om0=post.Om0 * 0 + 0.1, Ode0=post.Ode0 * 0 + 0.9).assign_attrs(attributes)
+    post = inputs.posterior.to_arviz()["posterior"]
+    inputs = changed(inputs, posterior=post.assign(Om0=post.Om0 * 0 + 0.1, Ode0=post.Ode0 * 0 + 0.9), **attributes)
     assert f"today with more than {limit}&nbsp;%" in str(summary(inputs, parameter_table(inputs))[0])
 
 
 def told(**attributes):
     """Lead, other sentences, cards and page of a posterior with some attributes."""
     inputs = few_parameters(fake_inputs(objects=25, draws=50, local=False, sbc_ranks=None, curves={}))
-    inputs.posterior["posterior"].attrs.update(attributes)
+    inputs = changed(inputs, **attributes)
     lead, *rest = map(str, summary(inputs, parameter_table(inputs)))
     return inputs, lead, " ".join(rest)
 
@@ -377,9 +378,9 @@ def test_a_run_cut_for_another_catalogue_is_told():
     inputs, _, rest = told(truncated_for="0123", catalogue="4567")
     assert "cut in rounds for another catalogue (0123), and what is said of this one (4567) holds within that" in rest
     for cut, words in ((True, "what they left of it"), (False, "as it was configured")):
-        changed = inputs._replace(cut=cut)
-        assert f"of one catalogue (0123) are; shown is {words}" in str(sections.build(changed)[0].paragraphs)
-        row = parameter_table(changed)[0]
+        told_of = inputs._replace(cut=cut)
+        assert f"of one catalogue (0123) are; shown is {words}" in str(sections.build(told_of)[0].paragraphs)
+        row = parameter_table(told_of)[0]
         assert (row.prior, row.shrinkage is None) == ("U(0, 1)", cut)
 
 
@@ -397,16 +398,16 @@ def test_what_was_left_out_is_told():
 def test_parameters_without_a_spread_are_in_no_corner_plot():
     """As after `conditional`, or where the configuration fixes all cosmology and the absolute magnitude."""
     inputs = few_parameters(fake_inputs(objects=25, draws=50, local=False, sbc_ranks=None, curves={}))
-    post = inputs.posterior["posterior"]
+    post = inputs.posterior.to_arviz()["posterior"]
     still = {n: post[n] * 0 + value for n, value in zip(FEW, (0.3, 0.7, -19.5), strict=True)}
-    for changed, shown in (
+    for group, shown in (
         (post.assign(Om0=still["Om0"]), FIGURES[:3]),
         (post.assign(still), FIGURES[1:3]),
         (post.drop_vars(FEW), FIGURES[1:3]),
     ):
-        inputs.posterior["posterior"] = changed
+        inputs = changed(inputs, posterior=group)
         assert [f["id"] for f in Page(render_report(inputs)).all("figure")][: len(shown)] == [f"figure-{n}" for n in shown]
-    inputs.posterior["posterior"] = post.assign(still)
+    inputs = changed(inputs, posterior=post.assign(still))
     assert [(row.sd, row.pull) for row in parameter_table(inputs)][:2] == [(0.0, None)] * 2
 
 
@@ -429,7 +430,7 @@ def test_contours_hold_what_they_say(law):
     rng = np.random.default_rng(3)
     draws, others = law(rng, 2000), law(rng, 20_000)
     posterior = az.from_dict(posterior={"Om0": draws[None, :, 0], "Ode0": draws[None, :, 1]})
-    (panel,) = (axes for axes in corner_figure(ReportInputs(posterior), ("Om0", "Ode0")).axes if axes.collections)
+    (panel,) = (axes for axes in corner_figure(ReportInputs(Posterior(posterior)), ("Om0", "Ode0")).axes if axes.collections)
     filled = next(c for c in panel.collections if c.filled)
     for points in (draws, others):
         bands = [np.mean(sum(Path(p).contains_points(points) for p in band.to_polygons()) % 2) for band in filled.get_paths()]

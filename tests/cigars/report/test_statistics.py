@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cigars.report.statistics import bin_ranks, pit, prior_distribution, pulls, rank_p_values, redshift_statistics
-from cigars.schema import Marginal
+from cigars.report.statistics import bin_ranks, pit, pulls, rank_p_values, redshift_statistics
 
 
 def gaussian_redshifts(scatter: float, shift: float = 0.0, n: int = 200_000) -> tuple[np.ndarray, np.ndarray]:
@@ -116,24 +115,6 @@ def test_pulls_and_pit_of_exact_draws():
     assert pulls(draws + 0.1, truth).mean() == pytest.approx(1.0, abs=5 / np.sqrt(2000))
     assert bin_ranks(pit(draws, truth), 400).p_value > 1e-3
     assert bin_ranks(pit(centre + 0.05 * rng.normal(size=(400, 2000)), truth), 400).p_value < 1e-6
-
-
-@pytest.mark.parametrize(
-    ("marginal", "mean", "sd"),
-    [
-        (Marginal("uniform", 0.0, 1.0, -2.0, 4.0), 1.0, 6 / np.sqrt(12)),
-        (Marginal("normal", -1.3, 0.2, -np.inf, np.inf), -1.3, 0.2),
-        (Marginal("normal", 0.0, 1.0, 0.0, np.inf), np.sqrt(2 / np.pi), np.sqrt(1 - 2 / np.pi)),  # half normal
-    ],
-)
-def test_prior_moments(marginal, mean, sd):
-    assert prior_distribution(marginal).mean() == pytest.approx(mean)
-    assert prior_distribution(marginal).std() == pytest.approx(sd)
-
-
-def test_fixed_prior_has_no_distribution():
-    with pytest.raises(ValueError, match="uniform or normal"):
-        prior_distribution(Marginal("fixed", 0.3, 0.0, -np.inf, np.inf))
 
 
 def test_draws_that_are_all_the_same_have_no_pull_and_ties_have_any_rank():
