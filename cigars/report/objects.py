@@ -12,7 +12,7 @@ from scipy import stats
 
 from cigars.report.figures import draw_rank_histogram
 from cigars.report.inputs import FEWEST_RANKS, ReportInputs, local_parameters, reference_redshift
-from cigars.report.statistics import OUTLIER, pit, pulls
+from cigars.report.statistics import OUTLIER, error_ratio, pit, pulls
 from cigars.report.style import BAND, INK, POSTERIOR, TRUTH, draw_points, grid_of_axes, new_figure, styled
 from cigars.report.tables import axis_label
 
@@ -96,7 +96,7 @@ def calibration_figure(inputs: ReportInputs) -> Figure:
 
 @styled
 def host_figure(inputs: ReportInputs) -> Figure:
-    """Posterior mean against truth of each property of the host and the supernova, with rms error and spread of the pulls."""
+    """Posterior mean against truth of each property of the host and the supernova, with rms error and its ratio to the stated widths."""
     truth = inputs.truth
     names = [n for n in local_parameters(inputs) if n != "z"]
     figure, panels = grid_of_axes(len(names), 3, width=2.35, height=2.35)
@@ -109,8 +109,8 @@ def host_figure(inputs: ReportInputs) -> Figure:
         axes.plot([low - margin, high + margin], [low - margin, high + margin], color=INK, linewidth=0.9)
         axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin), box_aspect=1)
         axes.set_title(axis_label(name), pad=4)
-        note, of_unit = f"rms {np.sqrt(np.mean((mean - true) ** 2)):.2g}", pulls(draws, true)
-        note += f"\npull sd {of_unit.std(ddof=1):.2f}" if of_unit.size > 1 else ""
+        note, ratio = f"rms {np.sqrt(np.mean((mean - true) ** 2)):.2g}", error_ratio(draws, true)
+        note += f"\nrms / stated {ratio:.2f}" if np.isfinite(ratio) else ""
         axes.text(
             0.04,
             0.97,

@@ -195,8 +195,8 @@ def _hosts(inputs: ReportInputs) -> Section:
         objects.host_figure,
         f"True value against posterior mean of {names}",
         Markup(
-            "Recovered properties of hosts and supernovae. A pull sd of 1 means that the stated uncertainty is right; "
-            "rms is that of posterior mean − truth."
+            "Recovered properties of hosts and supernovae. rms is that of posterior mean − truth; over the stated one, of the widths of "
+            "posteriors, it is 1 where these are right."
         ),
         wide=True,
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cigars.report.statistics import bin_ranks, pit, pulls, rank_p_values, redshift_statistics
+from cigars.report.statistics import bin_ranks, error_ratio, pit, pulls, rank_p_values, redshift_statistics
 
 
 def gaussian_redshifts(scatter: float, shift: float = 0.0, n: int = 200_000) -> tuple[np.ndarray, np.ndarray]:
@@ -124,3 +124,25 @@ def test_draws_that_are_all_the_same_have_no_pull_and_ties_have_any_rank():
     counts = np.bincount(ranks, minlength=10)
     assert stats.chisquare(counts).pvalue > 1e-3
     assert np.all(pit(draws, draws[0] + 1) == 9)
+
+
+@pytest.mark.parametrize("tail", [0.0, 0.01])
+def test_the_error_ratio_is_one_for_any_law_and_sees_a_wrong_width(tail):
+    """A hundredth of the mass ten widths away, which 100 draws may miss, makes pulls scatter by more than 1; the ratio it leaves."""
+    rng = np.random.default_rng(4)
+    size, n = 20_000, 100
+
+    def law(*shape):
+        return rng.normal(size=shape) + 10.0 * (rng.uniform(size=shape) < tail)
+
+    scale = rng.lognormal(0, 0.3, size)
+    truth, draws = scale * law(size), scale * law(n, size)
+    squares = (draws.mean(0) - truth) ** 2
+    error = 0.5 * squares.std() / squares.mean() / size**0.5  # of the root of a mean of squares, relative
+    assert error_ratio(draws, truth) == pytest.approx(1.0, abs=5 * error)
+    assert error_ratio(draws.mean(0) + 0.7 * (draws - draws.mean(0)), truth) > 1 + 5 * error  # too narrow
+    assert (pulls(draws, truth).std() > 1.1) == (tail > 0)
+
+
+def test_no_ratio_without_a_width():
+    assert np.isnan(error_ratio(np.ones((5, 3)), np.zeros(3)))
