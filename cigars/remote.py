@@ -25,10 +25,10 @@ def file_system(url: str | Path) -> tuple[AbstractFileSystem, str]:
     return fs, root.rstrip("/")
 
 
-def asked(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def asked(name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """What a file system answers about `name`; raises FileError where it refuses."""
     try:
-        return function(*arguments)
+        return function(*arguments, **options)
     except OSError as error:
         raise FileError(f"{name}: cannot read: {error.strerror or error}") from None
 

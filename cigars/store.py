@@ -62,8 +62,9 @@ class Store:
         """
         sizes = self.files()
         names = sorted(name for name in sizes if RECORD.fullmatch(name))
-        contents = asked(self.url, self.fs.cat, [f"{self.root}/{FOLDER}/{name}" for name in names]) if names else {}
-        records = (self._record(path.rsplit("/", 1)[-1], content) for path, content in sorted(contents.items()))
+        paths = [f"{self.root}/{FOLDER}/{name}" for name in names]
+        contents = asked(self.url, self.fs.cat_ranges, paths, None, None, on_error="raise")  # whole: `cat` takes names for patterns
+        records = (self._record(name, content) for name, content in zip(names, contents, strict=True))
         return {r.first: r for r in records if sizes.get(f"{r.first:010d}.zarr.zip") == r.size}
 
     def intact(self, record: Record) -> bool:

@@ -41,6 +41,13 @@ def test_what_is_written_is_read_whatever_the_file_system(tmp_path):
         assert store.missing(2, 9) == [4]
 
 
+@pytest.mark.parametrize("name", ["surveys[1]", "run*", "what?"])
+def test_a_name_is_no_pattern(tmp_path, name):
+    for url in (tmp_path / name, f"memory://{name}"):
+        write(begin(url), 0, 8)
+        assert list(open_store(url).finished()) == [0, 8]
+
+
 def test_order_and_repetition_leave_the_same_store(tmp_path):
     write(begin(tmp_path / "a"), 0, 4, 8, 12)
     shuffled = [0, 4, 8, 12, 4, 0]
