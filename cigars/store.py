@@ -51,7 +51,7 @@ class Store:
     def files(self) -> dict[str, int]:
         """Size of every file in the folder of shards, by name."""
         self.fs.invalidate_cache()
-        found = self.fs.find(f"{self.root}/{FOLDER}", maxdepth=1, detail=True)
+        found = asked(self.url, self.fs.find, f"{self.root}/{FOLDER}", maxdepth=1, detail=True)
         return {path.rsplit("/", 1)[-1]: entry["size"] for path, entry in found.items()}
 
     def finished(self) -> dict[int, Record]:

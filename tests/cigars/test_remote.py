@@ -38,3 +38,22 @@ def test_refusals_of_the_file_system_are_one_line(tmp_path):
     with pytest.raises(FileError, match="cannot write"):
         put(fs, f"{root}/file/a", b"")
     assert os.listdir(tmp_path) == ["file"]
+
+
+class Unauthorised(Exception):
+    """As botocore's NoCredentialsError, which is no OSError."""
+
+
+def test_errors_that_are_not_of_the_system_are_one_line(monkeypatch):
+    def refuse(*_, **__):
+        raise Unauthorised("Unable to locate credentials")
+
+    fs, root = file_system("memory://closed")
+    with pytest.raises(FileError, match="a: cannot read: Unable to locate credentials"):
+        asked("a", refuse)
+    monkeypatch.setattr(type(fs), "pipe_file", refuse)
+    with pytest.raises(FileError, match="/closed/a: cannot write: Unable to locate credentials"):
+        put(fs, f"{root}/a", b"")
+    monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
+    with pytest.raises(FileError, match="memory://closed: cannot reach it: Unable to locate credentials"):
+        file_system("memory://closed")
