@@ -110,4 +110,5 @@ def statistics_of(simulated: Sequence[Seen], observed: Seen) -> tuple[np.ndarray
 def pool(values: Sequence[np.ndarray], size: int = 100_000) -> np.ndarray:
     """At most `size` objects, as many from each survey as it has in proportion."""
     every = np.concatenate(values)
-    return every[:: max(len(every) // size, 1)][:size]
+    count = min(size, len(every))
+    return every[np.arange(count) * len(every) // count]

@@ -12,7 +12,7 @@ from cigars.check import _fewest, check, compared, read_check, references, write
 from cigars.config import Config, ConfigError
 from cigars.pipeline import survey_source
 from cigars.runs import run_config
-from cigars.seen import REDSHIFT_BINS, Seen, input_names, see, statistics_of
+from cigars.seen import REDSHIFT_BINS, Seen, input_names, pool, see, statistics_of
 from cigars.targets import TargetWarning, as_survey, target_hash
 from inference.checks import judge_among
 from inference.misspecification import column_statistics, comparable, predictive_checks
@@ -235,6 +235,16 @@ def test_n_of_z_is_compared(found):
     shares = [c for c in found.checks if c.of.startswith("N(z)")]
     assert len(shares) == REDSHIFT_BINS
     assert all(np.isfinite(c.value) for c in shares)
+
+
+@pytest.mark.parametrize(("objects", "size"), [([399] * 200, 40_000), ([10, 0, 90, 400], 100), ([3, 4], 10)])
+def test_a_pool_has_objects_of_every_survey_in_proportion(objects, size):
+    """To within one, and all different; taken in whole steps, the last surveys had none."""
+    ids = np.split(np.arange(sum(objects)), np.cumsum(objects)[:-1])
+    pooled, survey = pool(ids, size), np.repeat(np.arange(len(objects)), objects)
+    assert len(np.unique(pooled)) == len(pooled) == min(size, sum(objects))
+    expected = np.array(objects) * len(pooled) / sum(objects)
+    assert np.all(np.abs(np.bincount(survey[pooled], minlength=len(objects)) - expected) < 1)
 
 
 def test_the_fewest_surveys_are_enough_where_estimates_run_away():
