@@ -34,6 +34,7 @@ __all__ = ["Posterior", "load_posterior"]
 
 POOL = 20_000  # draws of Θ that a reweighting starts from, where the run is at hand
 QUANTILES = (0.16, 0.5, 0.84)
+SINGLY = 100  # draws that are read from a file without the others: each takes milliseconds
 
 
 def load_posterior(path: str | Path | arviz.InferenceData, run: str | Path | None = None) -> Posterior:
@@ -408,7 +409,9 @@ class Posterior:
         """The draws of some rows, chains one after another."""
         import arviz
 
-        flat = self._group.stack(row=("chain", "draw")).isel(row=rows).drop_vars(["row", "chain", "draw"])
+        chain, draw = np.divmod(rows, self._group.sizes["draw"])
+        group = self._group if len(rows) <= SINGLY else self._group.compute()
+        flat = group.isel(chain=("row", chain), draw=("row", draw)).drop_vars(["chain", "draw"]).load()
         flat = flat.rename(row="draw").assign_coords(draw=np.arange(len(rows))).expand_dims(chain=[0])
         flat = flat.transpose("chain", "draw", ...).assign_attrs({**self._group.attrs, **(record or {})})
         data = arviz.InferenceData(posterior=flat, observed_data=self._data["observed_data"], attrs=dict(flat.attrs))

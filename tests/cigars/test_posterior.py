@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import tracemalloc
 
 import arviz
 import numpy as np
 import pytest
 import torch
+import xarray
 from scipy.stats import multivariate_normal
 
 from cigars.catalogue import select
@@ -92,6 +94,31 @@ def test_fewer_draws_are_some_of_them_and_more_are_new(asked):
     assert more.ids == asked.ids
     with pytest.raises(ValueError, match="at least one draw"):
         asked.sample(0)
+
+
+def test_a_few_draws_of_a_large_file_are_read_alone(tmp_path):
+    """Also of several chains, one after another; the whole is 13 MB."""
+    post = synthetic(2000, objects=200)
+    group = post.to_arviz()["posterior"]
+    for chains in (1, 4):
+        data = arviz.InferenceData(observed_data=post.to_arviz()["observed_data"], posterior=in_chains(group, chains))
+        asked = load_posterior(Posterior(data).save(tmp_path / f"{chains}.nc"))
+        tracemalloc.start()
+        few = asked.sample(10, seed=1)
+        values, peak = few["z"], tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        rows = [np.flatnonzero(post["Om0"] == v)[0] for v in few["Om0"]]
+        assert len(set(rows)) == few.draws == 10
+        np.testing.assert_array_equal(values, post["z"][rows])
+        assert few.chains == 1
+        assert peak < 5e6
+
+
+def in_chains(group, number):
+    """The same draws as those of chains, one after another."""
+    index = np.arange(group.sizes["draw"]).reshape(number, -1)
+    parts = [group.isel(draw=rows).assign_coords(draw=np.arange(len(rows)), chain=[k]) for k, rows in enumerate(index)]
+    return xarray.concat(parts, "chain").assign_attrs(group.attrs)
 
 
 def test_density_is_that_of_the_networks(asked, workplace):
