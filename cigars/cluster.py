@@ -13,13 +13,13 @@ import enum
 import functools
 import importlib.metadata
 import logging
-import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from cigars.config import Config
+from cigars.devices import cores
 from cigars.manifest import Record, numbers
 from cigars.schema import Survey
 from cigars.store import Store, open_store
@@ -80,7 +80,7 @@ def _started(cluster: Cluster, workers: int | None):
     if cluster is Cluster.slurm:
         return _slurm(workers or 1)
     options = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL, "preload": [ENDED_BY_US]}
-    return LocalCluster(n_workers=workers or _cores(), env=_environment(), **options)
+    return LocalCluster(n_workers=workers or _processes(), env=_environment(), **options)
 
 
 def _slurm(workers: int):
@@ -93,10 +93,10 @@ def _slurm(workers: int):
     return cluster
 
 
-def _cores() -> int:
+def _processes() -> int:
     import jax
 
-    return 1 if jax.default_backend() != "cpu" else os.cpu_count() or 1
+    return 1 if jax.default_backend() != "cpu" else cores()
 
 
 def _environment() -> dict[str, str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+import os
 from contextlib import suppress
 from pathlib import Path
 
 from cigars.config import ConfigError, fingerprint
 
-__all__ = ["Device", "processor", "torch_device", "use_device"]
+__all__ = ["Device", "cores", "processor", "torch_device", "use_device"]
 
 
 class Device(enum.StrEnum):
@@ -25,8 +26,6 @@ def torch_device(device: Device) -> str:
     Raises:
         ConfigError: for a GPU where torch finds none, or fewer of them than torchrun started processes here.
     """
-    import os
-
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads of torch that spin starve those of JAX
     if "LOCAL_RANK" in os.environ:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -41,13 +40,11 @@ def torch_device(device: Device) -> str:
 
 
 def use_device(device: Device) -> str:
-    """Point JAX and torch at a device before either starts; every CPU core becomes a JAX device. Returns torch's name of it.
+    """Point JAX and torch at a device before either starts; each of the `cores` becomes a JAX device. Returns torch's name of it.
 
     Raises:
         ConfigError: for a GPU where torch finds none.
     """
-    import os
-
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the two share the memory of a GPU
     chosen = torch_device(device)
     import jax
@@ -59,8 +56,14 @@ def use_device(device: Device) -> str:
     if chosen == "cpu":
         jax.config.update("jax_platforms", "cpu")
         with suppress(RuntimeError):  # JAX runs already, as where a program calls `main` twice, and keeps its devices
-            jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+            jax.config.update("jax_num_cpu_devices", cores())
     return chosen
+
+
+def cores() -> int:
+    """Number of CPU cores for this process: of those that it may use its share among the processes that torchrun started here."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(allowed // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
 
 def _own_gpu(rank: int, visible: str) -> str:

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 import pytest
 
-from cigars.cluster import Cluster, ClusterError, connect, farm, fill, simulate_shard, write_shard
+from cigars.cluster import Cluster, ClusterError, _started, connect, farm, fill, simulate_shard, write_shard
 from cigars.config import load_config
 from cigars.store import create_store
 from tests.cigars.fake_surveys import same, tiny
@@ -103,6 +103,14 @@ def test_slurm_without_dask_jobqueue_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with pytest.raises(ClusterError, match=r'pip install "cigars-sn\[cluster\]"'), connect(cluster=Cluster.slurm):
         pass
+
+
+def test_a_local_cluster_has_a_worker_for_each_core_that_may_be_used(monkeypatch):
+    asked = {}
+    monkeypatch.setattr("dask.distributed.LocalCluster", lambda **options: asked.update(options))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 6})
+    _started(Cluster.local, None)
+    assert asked["n_workers"] == 3
 
 
 INTERRUPTED = """

@@ -60,6 +60,23 @@ def test_more_processes_than_gpus_are_refused_before_some_take_the_cpu(monkeypat
     assert torch_device(Device.auto) == "cuda"
 
 
+ALLOWED = """
+import os
+os.cpu_count, os.sched_getaffinity = lambda: 64, lambda _: set(range(6))  # of 64 cores, as taskset or Slurm leave
+from cigars.devices import Device, use_device
+use_device(Device.cpu)
+import jax
+print(jax.device_count())
+"""
+
+
+@pytest.mark.parametrize(("processes", "share"), [("1", 6), ("2", 3), ("8", 1)])
+def test_a_process_has_its_share_of_the_cores_that_it_may_use(processes, share):
+    environment = os.environ | {"LOCAL_WORLD_SIZE": processes}
+    done = subprocess.run([sys.executable, "-c", ALLOWED], capture_output=True, text=True, env=environment)
+    assert done.stdout == f"{share}\n", done.stderr
+
+
 @pytest.mark.slow
 def test_two_processes_train_one_run(workplace, cigars, tmp_path):
     """The first stage, where nothing is dropped out or hidden, follows the curve of one process; the run serves like any other."""
