@@ -55,7 +55,7 @@ def connect(scheduler: str | None = None, cluster: Cluster = Cluster.local, work
     Args:
         scheduler: address such as tcp://host:8786, whose workers see the same file systems and have this package.
         cluster: what to start where no scheduler is named; slurm takes queue, cores and memory from the configuration of dask-jobqueue.
-        workers: processes (or jobs) to start; one a core by default, or one where JAX has an accelerator.
+        workers: processes to start, by default one a core, or one where JAX has an accelerator; or workers in jobs, by default one.
 
     Raises:
         ClusterError: if the scheduler does not answer, or dask-jobqueue is missing.
@@ -75,12 +75,15 @@ def connect(scheduler: str | None = None, cluster: Cluster = Cluster.local, work
 
 def _started(cluster: Cluster, workers: int | None):
     """A cluster of this machine, or of jobs of its scheduler."""
+    import jax
     from dask.distributed import LocalCluster
 
     if cluster is Cluster.slurm:
         return _slurm(workers or 1)
+    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]  # not for jobs, whose processor may be another
+    env = _environment() | ({"JAX_COMPILATION_CACHE_DIR": str(folder)} if folder else {})
     options = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL, "preload": [ENDED_BY_US]}
-    return LocalCluster(n_workers=workers or _processes(), env=_environment(), **options)
+    return LocalCluster(n_workers=workers or _processes(), env=env, **options)
 
 
 def _slurm(workers: int):
@@ -100,12 +103,10 @@ def _processes() -> int:
 
 
 def _environment() -> dict[str, str]:
-    """Variables of a worker: one JAX device each on CPUs, compiled programs shared."""
+    """Variables of a worker: one JAX device each on CPUs."""
     import jax
 
-    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     found = {"JAX_NUM_CPU_DEVICES": "1", "OMP_NUM_THREADS": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    found |= {"JAX_COMPILATION_CACHE_DIR": str(folder)} if folder else {}
     return found | ({"JAX_PLATFORMS": "cpu"} if jax.default_backend() == "cpu" else {})
 
 

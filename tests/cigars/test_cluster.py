@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 import warnings
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -111,6 +113,21 @@ def test_a_local_cluster_has_a_worker_for_each_core_that_may_be_used(monkeypatch
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 6})
     _started(Cluster.local, None)
     assert asked["n_workers"] == 3
+
+
+def test_jobs_of_slurm_do_not_read_the_programs_compiled_for_the_processor_that_submits(monkeypatch):
+    """Workers on this machine do."""
+    said, folder = {}, jax.config.jax_compilation_cache_dir
+    assert folder
+    monkeypatch.setattr("dask.distributed.LocalCluster", lambda **options: said.update(local=options["env"]))
+    jobs = SimpleNamespace(SLURMCluster=lambda **options: SimpleNamespace(scale=lambda n: said.update(jobs=n, **options)))
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", jobs)
+    _started(Cluster.local, 1)
+    _started(Cluster.slurm, None)
+    assert said["local"]["JAX_COMPILATION_CACHE_DIR"] == folder
+    assert said["jobs"] == 1
+    assert [line for line in said["job_script_prologue"] if line == "export JAX_NUM_CPU_DEVICES=1"]
+    assert not [line for line in said["job_script_prologue"] if "CACHE" in line]
 
 
 INTERRUPTED = """
