@@ -94,7 +94,7 @@ def simulate(
     cluster: Annotated[
         Cluster | None, typer.Option(help="Workers to start for --store where there is no --scheduler; local unless given.")
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, max=4096, help="How many of them; one a core by default.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=4096, help="How many of them; one a core by default, one for slurm.")] = None,
 ) -> None:
     """Write one mock survey as a catalogue, with its truth in a separate file; or many surveys of the prior into a store."""
     from cigars import pipeline
