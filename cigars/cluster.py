@@ -13,6 +13,7 @@ import enum
 import functools
 import importlib.metadata
 import logging
+import platform
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from cigars.config import Config
 from cigars.devices import cores
+from cigars.files import FileError
 from cigars.manifest import Record, numbers
 from cigars.schema import Survey
 from cigars.store import Store, open_store
@@ -148,16 +150,26 @@ def fill(client: Client, store: Store, first: int, total: int, report: Reporter)
 
 
 def write_shard(address: str, first: int) -> Record:
-    """One task: the shard of a store from survey number `first`, unless another writer has finished it."""
+    """One task: the shard of a store from survey number `first`, unless another writer has finished it.
+
+    Raises:
+        FileError: where this worker has other files than the store was begun with, or cannot write.
+    """
     import jax
 
     from cigars.ragged import join, pack
+    from simulators.survey import files_fingerprint
 
     store = open_store(address)
     if (there := store.recorded(first)) and store.intact(there):
         return there
     m = store.manifest
-    source, piece = _source(m.configuration.model_dump_json(), m.stream), min(m.configuration.training.batch_surveys, m.shard)
+    if (found := files_fingerprint(m.configuration)) != m.hosts:
+        raise FileError(
+            f"store {address}: expected hosts and detection {m.hosts}, got {found} on {platform.node()}; "
+            "give its workers the files and the version of this package that the store was begun with, or begin another store"
+        )
+    source, piece = _source(m.configuration.model_dump_json(), m.stream, found), min(m.configuration.training.batch_surveys, m.shard)
     parts = [pack(source(start, min(piece, first + m.shard - start))) for start in range(first, first + m.shard, piece)]
     versions = {name: importlib.metadata.version(name) for name in PACKAGES} | {"device": jax.default_backend()}
     return store.write(first, join(parts), versions)
@@ -195,10 +207,12 @@ def farm(client: Client, config: Config, stream: str, first: int, total: int, sh
 
 def simulate_shard(config: str, stream: str, first: int, count: int) -> Survey:
     """One task: `count` surveys from number `first`, of a configuration as JSON."""
-    return _source(config, stream)(first, count)
+    from simulators.survey import files_fingerprint
+
+    return _source(config, stream, files_fingerprint(Config.model_validate_json(config)))(first, count)
 
 
 @functools.lru_cache(maxsize=4)
-def _source(config: str, stream: str) -> Callable[[int, int], Survey]:
-
+def _source(config: str, stream: str, files: str) -> Callable[[int, int], Survey]:
+    """The source of a configuration as JSON; another where the content of the `files` that it names is another."""
     return survey_source(Config.model_validate_json(config), stream)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -15,8 +16,9 @@ import pytest
 
 from cigars.cluster import Cluster, ClusterError, _started, connect, farm, fill, simulate_shard, write_shard
 from cigars.config import load_config
+from cigars.files import FileError
 from cigars.store import create_store
-from tests.cigars.fake_surveys import same, tiny
+from tests.cigars.fake_surveys import same, surveys, tiny
 from tests.cigars.test_store import content
 
 
@@ -105,6 +107,46 @@ def test_slurm_without_dask_jobqueue_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with pytest.raises(ClusterError, match=r'pip install "cigars-sn\[cluster\]"'), connect(cluster=Cluster.slurm):
         pass
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """`table(p)` has all objects detected with probability p, in a file of the same name; returns the configuration that names it."""
+    path = tmp_path / "detection.npz"
+    probability = lambda config: np.load(config.selection.detection_file)["probability"][0, 0]  # noqa: E731
+    monkeypatch.setattr("cigars.cluster.survey_source", lambda config, _: partial(seen, probability(config)))
+
+    def written(p):
+        np.savez(path, z=np.linspace(0, 1.2, 4), m=np.linspace(15, 30, 5), probability=np.full((4, 5), p))
+        return tiny(**{"selection.detection": "table", "selection.detection_file": str(path)})
+
+    return written
+
+
+def seen(probability, first, count):
+    """Surveys that tell the probability by their exposure."""
+    return surveys(first, count)._replace(exposure=np.full(count, probability, np.float32))
+
+
+def test_a_worker_simulates_from_the_files_that_there_are_now(table, tmp_path):
+    """One that lives on has read those of before."""
+    for p in (0.5, 0.9):
+        config = table(p)
+        store = create_store(tmp_path / str(p), config, shard=4)
+        write_shard(store.address, 0)
+        np.testing.assert_array_equal(store.read(store.finished()[0]).exposure, np.float32([p] * 4))
+        np.testing.assert_array_equal(simulate_shard(config.model_dump_json(), "training", 0, 2).exposure, np.float32([p] * 2))
+
+
+def test_a_worker_with_other_files_than_the_store_refuses(table, tmp_path):
+    store = create_store(tmp_path / "s", table(0.5), shard=4)
+    write_shard(store.address, 0)
+    table(0.9)
+    with pytest.raises(FileError, match=f"expected hosts and detection {store.manifest.hosts}, got .* begin another store"):
+        write_shard(store.address, 4)
+    table(0.5)
+    write_shard(store.address, 4)
+    assert list(store.finished()) == [0, 4]
 
 
 def test_a_local_cluster_has_a_worker_for_each_core_that_may_be_used(monkeypatch):
