@@ -124,7 +124,7 @@ def fill(client: Client, store: Store, first: int, total: int, report: Reporter)
 
     Raises:
         ClusterError: if the scheduler is lost, or workers die of a shard again and again.
-        ValueError: if a worker cannot simulate or write a shard; what was written until then stays.
+        ValueError, OSError: if a worker cannot simulate or write a shard; what was written until then stays.
     """
     from concurrent.futures import CancelledError
 
@@ -143,6 +143,8 @@ def fill(client: Client, store: Store, first: int, total: int, report: Reporter)
         lost = numbers([start for f, start in futures.items() if f.status == "error"], shard)
         raise ClusterError(f"surveys {lost}: their workers died, of memory perhaps; {again} with fewer workers") from None
     except (CancelledError, OSError) as error:
+        if any(f.status == "error" for f in futures):  # a task's own, as of a folder that its worker may not read
+            raise
         raise ClusterError(f"cluster: lost its scheduler after {done} of {len(starts)} shards ({type(error).__name__}); {again}") from None
     finally:
         client.cancel(list(futures))

@@ -149,6 +149,21 @@ def test_a_worker_with_other_files_than_the_store_refuses(table, tmp_path):
     assert list(store.finished()) == [0, 4]
 
 
+@pytest.mark.filterwarnings("ignore")  # sockets of the cluster's own threads
+def test_what_a_worker_may_not_read_is_said_and_is_no_lost_scheduler(tmp_path, monkeypatch):
+    def forbidden(address, start):
+        raise PermissionError(13, "Permission denied", "/home/worker/cache")
+
+    from dask.distributed import Client
+
+    monkeypatch.setattr("cigars.cluster.write_shard", forbidden)
+    with (
+        Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None, set_as_default=False) as client,
+        pytest.raises(PermissionError, match="Permission denied: '/home/worker/cache'"),
+    ):
+        fill(client, create_store(tmp_path / "s", tiny(), shard=4), 0, 8, lambda *_: None)
+
+
 def test_a_local_cluster_has_a_worker_for_each_core_that_may_be_used(monkeypatch):
     asked = {}
     monkeypatch.setattr("dask.distributed.LocalCluster", lambda **options: asked.update(options))
