@@ -25,7 +25,7 @@ from cigars.files import FileError
 from cigars.manifest import Record, numbers
 from cigars.schema import Survey
 from cigars.store import Store, open_store
-from cigars.surveys import survey_source
+from cigars.surveys import survey_source, trimmed
 
 if TYPE_CHECKING:
     from dask.distributed import Client
@@ -211,7 +211,7 @@ def simulate_shard(config: str, stream: str, first: int, count: int) -> Survey:
     """One task: `count` surveys from number `first`, of a configuration as JSON."""
     from simulators.survey import files_fingerprint
 
-    return _source(config, stream, files_fingerprint(Config.model_validate_json(config)))(first, count)
+    return trimmed(_source(config, stream, files_fingerprint(Config.model_validate_json(config)))(first, count))
 
 
 @functools.lru_cache(maxsize=4)

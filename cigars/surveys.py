@@ -11,7 +11,7 @@ from cigars.config import Config, TrainingConfig, fingerprint
 from cigars.schema import RANDOM_STREAM, Globals, Survey
 from cigars.truncation import draw_prior
 
-__all__ = ["run_fingerprint", "survey_source"]
+__all__ = ["run_fingerprint", "survey_source", "trimmed"]
 
 
 def survey_source(
@@ -40,13 +40,16 @@ def survey_source(
         survey = draw_surveys(key, jnp.arange(first, first + count), simulator, simulated, given)
         if len(jax.local_devices()) == 1 and jax.default_backend() != "cpu":
             return survey
-        return _trimmed(jax.device_get(survey))
+        return trimmed(survey)
 
     return source
 
 
-def _trimmed(survey: Survey) -> Survey:
-    """Drop columns that are padding in every survey of the batch."""
+def trimmed(survey: Survey) -> Survey:
+    """A batch as numpy arrays, without the columns that are padding in every survey."""
+    import jax
+
+    survey = jax.device_get(survey)
     most = max(int(survey.number.max()), 1)
     cut = lambda tree: type(tree)(*(leaf[:, :most] for leaf in tree))  # noqa: E731
     return survey._replace(

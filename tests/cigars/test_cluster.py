@@ -11,6 +11,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -150,6 +151,16 @@ def test_a_worker_with_other_files_than_the_store_refuses(table, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # sockets of the cluster's own threads
+def test_a_worker_with_an_accelerator_gives_numpy_cut_to_the_largest_survey(monkeypatch):
+    """There the source leaves JAX arrays at full capacity."""
+    expected = surveys(0, 3)
+    wide = lambda leaf: jnp.pad(leaf, [(0, 0), (0, 40), *[(0, 0)] * (leaf.ndim - 2)]) if np.ndim(leaf) > 1 else jnp.asarray(leaf)  # noqa: E731
+    monkeypatch.setattr("cigars.cluster.survey_source", lambda *_: lambda first, count: jax.tree.map(wide, surveys(first, count)))
+    found = simulate_shard(tiny().model_dump_json(), "accelerator", 0, 3)
+    assert same(found, expected)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
+
+
 def test_what_a_worker_may_not_read_is_said_and_is_no_lost_scheduler(tmp_path, monkeypatch):
     def forbidden(address, start):
         raise PermissionError(13, "Permission denied", "/home/worker/cache")
