@@ -40,7 +40,9 @@ def combine(
         typer.Option(metavar="FILE", help="Samples under a flat prior, burn-in removed: a table, or the root of GetDist chains."),
     ] = None,
     parameters: Annotated[str | None, typer.Option(help="Which parameters of the chain to use; Om0,Ode0 unless given.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Run folder, where it is no longer where it was.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder, where it has moved; without it the stored draws are weighted, not 20,000 new ones.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the draws.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -60,5 +62,6 @@ def combine(
         combined = load_posterior(posterior, run).combine(*constraints, seed=seed)
         combined.save(output, overwrite=overwrite)
     print_parameters(combined)
-    effective = float(combined.attributes["effective_draws"])
-    console.print(f"{combined.attributes['weighted_by']}: {effective:,.0f} effective draws; posterior in {output}")
+    about = combined.attributes
+    found = f"{float(about['effective_draws']):,.0f} effective draws, chosen from {about['weighted_from']}"
+    console.print(f"{about['weighted_by']}: {found}; posterior in {output}")

@@ -380,15 +380,16 @@ class Posterior:
         same = np.unique(theta, axis=0, return_inverse=True)[1].reshape(-1) if stored else np.arange(len(theta))
         worth = self.worth
         effective, before = effective_number(ln_weight, same) * worth, self.attributes.get("weighted_by")
+        among = f"{len(theta):,} {'stored' if stored else 'new'} draws"
         if not effective >= FEWEST:  # as for one that is not a number
             remedy = f", or give all constraints to one combine, of the posterior before ({before})" if before else ""
             remedy += f"; draws of its chains count {worth:.2g} each" if worth != 1 else ""
             raise ValueError(
-                f"{said}: expected at least {FEWEST:.0f} effective draws, got {effective:.1f} of {len(ln_weight):,}; "
+                f"{said}: expected at least {FEWEST:.0f} effective draws, got {effective:.1f} of {among}; "
                 f"the two hardly overlap: draw more, or doubt one of them{remedy}"
             )
         chosen = resample(ln_weight, draws, np.random.default_rng(seed))
-        record = {"weighted_by": f"{before}; {said}" if before else said, **(more or {})}
+        record = {"weighted_by": f"{before}; {said}" if before else said, "weighted_from": among, **(more or {})}
         record["effective_draws"] = effective_number(np.zeros(draws), same[chosen]) * worth
         if stored:
             return self._rows(chosen, record)

@@ -1,5 +1,7 @@
 """`cigars products` and `cigars combine` as a user types them, and what they refuse."""
 
+import re
+
 from cigars.report import products as figures
 
 from .synthetic import synthetic
@@ -15,7 +17,7 @@ def test_commands_write_products_and_combine(cigars, refused, tmp_path, monkeypa
     (tmp_path / "cmb.toml").write_text('parameters = ["Om0"]\nmean = [0.31]\nsd = [0.02]\n')
     said = cigars("combine", post, "--gaussian", tmp_path / "cmb.toml", "-o", tmp_path / "both.nc")
     assert said.code == 0, said.err
-    assert "gaussian on Om0" in said.out.replace("\n", " ")
+    assert re.search(r"gaussian on Om0: \d+ effective draws, chosen from 300 stored draws;", said.out.replace("\n", " "))
     assert "expected a constraint" in refused("combine", post, "-o", tmp_path / "c.nc")
     idle = ("--gaussian", tmp_path / "cmb.toml", "--parameters", "Om0", "-o", tmp_path / "c.nc")
     assert "expected --chain with --parameters, got --gaussian" in refused("combine", post, *idle)

@@ -319,11 +319,15 @@ def test_with_its_run_a_posterior_is_weighted_from_many_more_draws(asked):
     middle, sd = float(np.median(asked["Om0"])), 0.1 * float(asked["Om0"].std())
     told = asked.combine(Gaussian(("Om0",), np.array([middle]), np.array([[sd**2]])))
     assert told.draws == asked.draws
+    assert told.attributes["weighted_from"] == "20,000 new draws"
     assert told.attributes["effective_draws"] == pytest.approx(asked.draws, rel=0.1)
     assert told["Om0"].std() == pytest.approx(sd, rel=0.6)  # of 40 draws
 
 
 def test_without_its_run_it_says_what_is_missing():
+    """And what it does with what there is."""
+    weak = Gaussian(("Om0",), np.array([0.3]), np.array([[1.0]]))
+    assert synthetic(200).combine(weak).attributes["weighted_from"] == "200 stored draws"
     with pytest.raises(FileError, match="run folder nowhere: expected the folder that made this posterior"):
         synthetic(10).log_prob(np.zeros((1, 13)))
 
