@@ -165,7 +165,7 @@ def _read_classes(path: Path) -> dict[str, float]:
     try:
         with path.open(newline="") as file:
             _, *rows = csv.reader(file)
-        return {row[0].strip(): float(row[1]) for row in rows}
+        return {row[0].strip(): float(row[1]) for row in rows if row}  # of a blank line there is none
     except (OSError, ValueError, IndexError) as error:
         raise CatalogueError(f"{path}: expected lines of SNID,probability: {error}") from None
 

@@ -118,6 +118,14 @@ def test_magnitude_covariance_is_that_of_sampled_x0(folder):
     assert np.abs(wrong / scale - sampled / scale).max() > 0.05
 
 
+def test_blank_lines_of_the_classification_are_no_objects(folder):
+    whole = ingest_des_sn5yr(folder)
+    (folder / CLASSES).write_text((folder / CLASSES).read_text().replace("A,", "\nA,", 1) + "\n\n")
+    again = ingest_des_sn5yr(folder)
+    assert list(again[0].id) == list(whole[0].id) == ["A"]
+    assert again[1] == whole[1]
+
+
 @pytest.mark.parametrize("name", [HUBBLE, META, HEAD, CLASSES])
 def test_missing_or_damaged_files_are_named_in_one_line(folder, name):
     content = (folder / name).read_bytes()
