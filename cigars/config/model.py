@@ -153,19 +153,20 @@ def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(p) for p in first["loc"])
     if first["type"] == "extra_forbidden":
-        valid = _keys_at(first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), valid, n=1, cutoff=0.0)
-        return f"configuration: unknown key {where!r}; nearest valid key is {'.'.join([*map(str, first['loc'][:-1]), *near])!r}"
+        near = difflib.get_close_matches(str(first["loc"][-1]), _keys_at(first["loc"][:-1]), n=1, cutoff=0.0)
+        said = f"; nearest valid key is {'.'.join([*map(str, first['loc'][:-1]), *near])!r}" if near else ""
+        return f"configuration: unknown key {where!r}{said}"
     message = _EXPECTED.get(first["type"]) or first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
     got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
     return f"configuration: {where + ': ' if where else ''}{message}{got}"
 
 
 def _keys_at(location: Sequence[int | str]) -> list[str]:
+    """Valid keys of the table at a location; none where this leads into a list or a union, whose keys are not one model's."""
     model: type[BaseModel] = Config
     for part in location:
         annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
+            return []
         model = annotation
     return list(model.model_fields)

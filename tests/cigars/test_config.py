@@ -93,6 +93,15 @@ def test_an_unknown_key_is_answered_with_the_nearest(key, nearest):
     assert said.endswith(f"nearest valid key is {nearest!r}")
 
 
+def test_no_key_of_another_table_is_suggested_within_a_list_or_a_region():
+    region = "{names=['Om0'],centre=[0.3],directions=[[1.0]],limits=[[-1,1]],centr=3}"
+    for setting, key in (
+        ("observation.host_fitted=[{ofset=1}]", "observation.host_fitted.0.ofset"),
+        (f"prior.region={region}", "prior.region.centr"),
+    ):
+        assert refused("demo", [setting]).endswith(f"unknown key {key!r}")
+
+
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
