@@ -29,7 +29,7 @@ from cigars.files import FileError
 from cigars.importance import FEWEST, effective_number
 from cigars.posterior import Posterior
 from cigars.schema import Marginal
-from cigars.targets import target_hash
+from cigars.targets import target_hash, without_redshifts
 
 __all__ = ["Ratio", "check_posterior", "kernel_ln_density", "nested_values", "savage_dickey"]
 
@@ -59,10 +59,15 @@ def check_posterior(posterior: Posterior, wide: Config, catalogue: Catalogue, ex
 
     Raises:
         ValueError: for one of other data, another exposure or another configuration, or weighted since.
+
+    Warns:
+        TargetWarning: where its run reads no spectroscopic redshifts and the catalogue has some.
     """
-    expected, made = target_hash(catalogue), target_hash(Catalogue(np.asarray(posterior.ids), posterior.observations))
     attributes = posterior.attributes
-    exposed, target = float(attributes.get("exposure", 1.0)), attributes.get("truncated_for", "")
+    # the exact likelihood reads redshifts whatever its configuration
+    read = catalogue if attributes.get("method") == "exact" else without_redshifts(catalogue, posterior.config)
+    expected, made = target_hash(read), target_hash(Catalogue(np.asarray(posterior.ids), posterior.observations))
+    exposed, target, given = float(attributes.get("exposure", 1.0)), attributes.get("truncated_for", ""), target_hash(catalogue)
     if said := attributes.get("weighted_by"):
         raise ValueError(
             f"Savage-Dickey: expected a posterior of the catalogue alone, got one weighted since ({said}); give the one before"
@@ -76,9 +81,9 @@ def check_posterior(posterior: Posterior, wide: Config, catalogue: Catalogue, ex
         raise ValueError(
             f"Savage-Dickey: expected a posterior of exposure {exposure:g}, got {exposed:g}; infer with --exposure {exposure:g}"
         )
-    if target not in ("", expected):
+    if target not in ("", given):
         raise ValueError(
-            f"Savage-Dickey: expected a run truncated for this catalogue, {expected}, got one for {target}; train without a target"
+            f"Savage-Dickey: expected a run truncated for this catalogue, {given}, got one for {target}; train without a target"
         )
     if other := _differing(posterior.config, wide, bool(target)):
         raise ValueError(

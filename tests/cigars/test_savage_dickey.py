@@ -11,8 +11,10 @@ from cigars.cli_compare import _ratios
 from cigars.config import Config, load_config
 from cigars.posterior import load_posterior
 from cigars.savage_dickey import check_posterior, kernel_ln_density, nested_values, savage_dickey
-from cigars.targets import target_hash
+from cigars.targets import TargetWarning, target_hash
 from cigars.truncation import truncated
+
+from .catalogues import make_catalogue
 
 NO_STEP = "prior.mass_step={fixed=0}"
 
@@ -160,6 +162,23 @@ def test_only_the_posterior_of_this_catalogue_under_the_first_model_is_taken(pos
         check_posterior(joint, config, catalogue, 2.0)
     with pytest.raises(ValueError, match="got one weighted since"):
         check_posterior(joint.reweight({"M0": {"uniform": [-19.9, -19.1]}}), config, catalogue)
+
+
+def test_redshifts_that_the_run_did_not_read_make_no_other_catalogue():
+    """A run without any is asked about a catalogue with some: its posterior is that of this catalogue, and of no other."""
+    config, given = Config(), make_catalogue(size=6)
+    blank = given.observations._replace(z_spec=np.full(6, np.nan, np.float32), z_spec_err=np.full(6, np.nan, np.float32))
+
+    def made(observations, **attributes):
+        return SimpleNamespace(config=config, attributes=attributes, ids=given.id, observations=observations)
+
+    with pytest.warns(TargetWarning, match="5 of 6 objects have z_spec, .* not read"):
+        check_posterior(made(blank, truncated_for=target_hash(given)), config, given)
+    check_posterior(made(given.observations, method="exact"), config, given)
+    with pytest.raises(ValueError, match="expected a posterior of the catalogue"):
+        check_posterior(made(blank, method="exact"), config, given)
+    with pytest.warns(TargetWarning), pytest.raises(ValueError, match="expected a posterior of the catalogue"):
+        check_posterior(made(blank._replace(c=blank.c + np.float32(0.01))), config, given)
 
 
 def test_a_truncated_posterior_is_one_of_what_was_truncated(posterior, catalogue, workplace):
