@@ -161,7 +161,7 @@ def savage_dickey(
         except FileError:
             if method == "flow":
                 raise
-    ln_density, error = kernel_ln_density(eta, eta0, seed, posterior.worth)
+    ln_density, error = kernel_ln_density(eta, eta0, seed, posterior.effective_draws / posterior.draws)
     return Ratio(ln_density - ln_prior, error, "kernel")
 
 
@@ -180,7 +180,7 @@ def kernel_ln_density(
         draws: of a posterior.
         at: the point.
         seed: of the resampling.
-        worth: share of the draws that are independent, as those of chains are not (`Posterior.worth`).
+        worth: share of the draws that are independent, as those of chains and of weights are not (`Posterior.effective_draws`).
 
     Raises:
         ValueError: where the point is more than four standard deviations from the draws, or these are too few.
