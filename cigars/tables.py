@@ -120,7 +120,7 @@ def _parse(data: bytes, kind: str) -> Table:
             _check_alone(hdus)
             return Table.read(hdus, format="fits", unit_parse_strict="silent")
     if kind == "parquet":
-        return Table.read(io.BytesIO(data), format="parquet")
+        return _parse_parquet(data)
     text = data.decode("utf-8-sig")
     lines = text.splitlines()
     if kind == "ascii.ecsv":
@@ -128,6 +128,33 @@ def _parse(data: bytes, kind: str) -> Table:
     rows = list(itertools.dropwhile(lambda line: line.startswith("#"), lines))  # comments before the header
     _check_lengths(rows, len(lines) - len(rows))
     return Table.read(rows, format=kind, guess=False, converters={"id": [_as_text()]})  # so that 007 stays 007
+
+
+def _parse_parquet(data: bytes) -> Table:
+    """The table as astropy reads it, which knows neither categories nor nested types, nor texts that are missing or none at all."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    given, plain = pyarrow.parquet.read_table(io.BytesIO(data)), io.BytesIO()
+    columns = [_plain_column(column) for column in given.itercolumns()]
+    pyarrow.parquet.write_table(pa.Table.from_arrays(columns, given.column_names, metadata=given.schema.metadata), plain)
+    return Table.read(plain, format="parquet", schema_only=not len(given))
+
+
+def _plain_column(column: Any) -> Any:
+    """A column of Arrow whose numbers and bytes are as they were and whose other types, categories decoded, are text, empty for missing."""
+    import pyarrow as pa
+
+    kind, known = column.type, pa.types
+    if known.is_dictionary(kind):
+        return _plain_column(column.cast(kind.value_type))
+    listed = (known.is_list(kind) or known.is_fixed_size_list(kind)) and not column.null_count
+    value = kind.value_type if listed else kind
+    if known.is_integer(value) or known.is_floating(value) or known.is_boolean(value) or known.is_null(value):
+        return column
+    if known.is_binary(kind) or known.is_large_binary(kind) or known.is_fixed_size_binary(kind):
+        return column.cast(pa.binary()).fill_null(b"")
+    return pa.array(["" if value is None else str(value) for value in column.to_pylist()], pa.string())
 
 
 def _check_alone(hdus: fits.HDUList) -> None:

@@ -5,6 +5,7 @@ import os
 import warnings
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from astropy.io import fits
@@ -24,6 +25,7 @@ from cigars.catalogue import (
 )
 from cigars.files import FileError
 from cigars.schema import FIDUCIAL, Globals, Survey
+from cigars.tables import read_table
 from cigars.validation import column_names
 from tests.cigars.catalogues import BANDS, make_catalogue, make_latents
 
@@ -78,7 +80,7 @@ def test_fits_is_read_by_another_reader_with_units(tmp_path):
 def test_parquet_is_read_by_another_reader_with_units(tmp_path):
     catalogue, path = make_catalogue(), tmp_path / "a.parquet"
     write_catalogue(path, catalogue, BANDS)
-    table = pyarrow.parquet.read_table(path)
+    table = pa.parquet.read_table(path)
     assert table.column_names == column_names(BANDS)
     assert np.array_equal(table["c"].to_numpy(), catalogue.observations.c)
     assert "mag(AB)" in json.dumps({str(k): str(v) for k, v in table.schema.metadata.items()})
@@ -219,6 +221,45 @@ def test_one_of_several_tables_is_not_taken_for_all(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def parquet_of(path, **columns):
+    """A valid catalogue as another program writes it: no metadata of astropy, columns added or replaced."""
+    write_catalogue(path, make_catalogue(), BANDS, overwrite=True)
+    given = pa.parquet.read_table(path).replace_schema_metadata(None)
+    merged = {name: given[name] for name in given.column_names} | columns
+    pa.parquet.write_table(pa.table(merged), path)
+    return path
+
+
+UNUSED = {
+    "text": pa.array([None, *"abcdefghijk"]),
+    "category": pa.array(["Ia", None, "Ia?"] * 4).dictionary_encode(),
+    "nested": pa.array([{"a": 1}, None] * 6),
+    "aliases": pa.array([["a", None], None, ["b"]] * 4),
+    "pair": pa.array([[1.0, 2.0], None] * 6, pa.list_(pa.float64(), 2)),
+    "clock": pa.array([1, None] * 6, pa.time32("s")),
+    "night": pa.array([1, None] * 6, pa.timestamp("ms")),
+    "blob": pa.array([b"\xff", None] * 6),
+}
+
+
+@pytest.mark.parametrize("name", UNUSED)
+def test_no_type_of_an_unused_parquet_column_stops_the_reading(tmp_path, name):
+    catalogue, path = make_catalogue(), parquet_of(tmp_path / "a.parquet", **{name: UNUSED[name]})
+    again = read_catalogue(path, BANDS)
+    assert same(again.observations, catalogue.observations)
+    assert list(again.id) == list(catalogue.id)
+    assert name in read_table(path).colnames
+
+
+def test_identifiers_of_parquet_are_what_categories_stand_for_and_those_missing_are_named(tmp_path):
+    ids = [f"sn{k}" for k in range(12)]
+    assert list(read_catalogue(parquet_of(tmp_path / "a.parquet", id=pa.array(ids).dictionary_encode()), BANDS).id) == ids
+    ids[1] = None
+    for column in (pa.array(ids), pa.array(ids).dictionary_encode()):
+        with pytest.raises(CatalogueError, match=r"id: row 2 \(counting from 1\) is no identifier; give every object one"):
+            read_catalogue(parquet_of(tmp_path / "a.parquet", id=column), BANDS)
+
+
 def test_identifiers_that_are_no_text_are_replaced_not_fatal(tmp_path):
     path = tmp_path / "a.fits"
     write_catalogue(path, make_catalogue(), BANDS)
@@ -233,6 +274,10 @@ def test_catalogue_without_rows_is_refused(tmp_path):
         Table.read(path)[:0].write(path, overwrite=True)
         with pytest.raises(CatalogueError, match="at least one object"):
             read_catalogue(path, BANDS)
+    whole = pa.parquet.read_table(parquet_of(tmp_path / "b.parquet"))
+    pa.parquet.write_table(whole[:0], tmp_path / "b.parquet")
+    with pytest.raises(CatalogueError, match="at least one object"):
+        read_catalogue(tmp_path / "b.parquet", BANDS)
 
 
 @pytest.mark.parametrize("kind", ["fits", "parquet"])
