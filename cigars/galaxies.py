@@ -43,7 +43,7 @@ def add_magnitudes(
     """Read galaxies, write them with a column `M_{band}` for each band, and return their number.
 
     Raises ValueError for a table without the parameter columns or with columns of these names, and FileError where a file
-    cannot be read or written.
+    cannot be read or written; warns of other columns that the output has no place for.
     """
     from simulators.sps.photometry import load_photometry, template_magnitudes
     from simulators.sps.tables import galaxies_from_table
@@ -75,8 +75,8 @@ def add_magnitudes(
         raise ValueError(f"{table}: expected no columns {taken}, which hold the result, got them; rename or drop them")
     if not len(rows):
         raise ValueError(f"{table}: expected at least one galaxy, got none")
+    columns = {n: (c, Column(n, str(c.unit or ""), "", "")) for n, c in tables.writable(output, rows).columns.items()}
     magnitudes = template_magnitudes(galaxies_from_table(rows), load_photometry(config), progress=progress)
-    columns = {name: (rows[name], Column(name, str(rows[name].unit or ""), "", "")) for name in rows.colnames}
     for i, (name, short) in enumerate(zip(names, config.band_names, strict=True)):
         columns[f"M_{short}"] = (magnitudes[:, i], Column(f"M_{short}", "mag(AB)", f"template absolute magnitude in {name}", ""))
     meta = {"backend": backend, "convention": convention, "nebular": nebular}

@@ -22,9 +22,9 @@ from astropy.units import UnitsError, UnrecognizedUnit
 
 from cigars.files import replacing
 from cigars.schema import Column
-from cigars.validation import CatalogueError, rows
+from cigars.validation import CatalogueError, TargetWarning, rows
 
-__all__ = ["check_texts", "numbers", "read_table", "texts", "write_table"]
+__all__ = ["check_texts", "numbers", "read_table", "texts", "writable", "write_table"]
 
 FORMATS = {".fits": "fits", ".fit": "fits", ".parquet": "parquet", ".pq": "parquet", ".ecsv": "ascii.ecsv", ".csv": "ascii.csv"}
 
@@ -42,6 +42,23 @@ def check_texts(path: str | Path, values: np.ndarray) -> None:
     odd = [str(v) for v in values if not str(v).isascii()]
     if odd and format_of(Path(path)) == "fits":
         raise CatalogueError(f"{path}: expected ASCII text, as FITS holds no other, got {odd[0][:40]!r}; name a .parquet or .ecsv file")
+
+
+def writable(path: str | Path, table: Table) -> Table:
+    """The columns of a table that the format of a file to write can hold: numbers and text, in CSV one a row; raises as `check_texts`.
+
+    Warns:
+        TargetWarning: of other columns, such as times, which are left out.
+    """
+    deepest = 1 if format_of(Path(path)) == "ascii.csv" else np.inf
+    held = [n for n, c in table.columns.items() if isinstance(c, np.ndarray) and c.dtype.kind in "biufUS" and c.ndim <= deepest]
+    for name in held:
+        if table[name].dtype.kind == "U":
+            check_texts(path, table[name].ravel())
+    if other := [name for name in table.colnames if name not in held]:
+        said = f"{path}: expected numbers or text as columns, got others in {', '.join(other)}, which are left out"
+        warnings.warn(f"{said}; give them as numbers or text to keep them", TargetWarning, stacklevel=2)
+    return table[held]
 
 
 def read_table(path: str | Path) -> Table:

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.table import Table
+from astropy.time import Time
 
 from cigars.galaxies import expand_bands
 from tests.shared import needs_shared, shared_data
@@ -103,6 +105,29 @@ def test_masked_values_of_other_columns_stay_masked(magnitudes):
     table["other"] = np.ma.array(np.arange(5.0), mask=[0, 1, 0, 0, 0])
     out = magnitudes(table, "--bands", "lsst2023-g")
     assert np.ma.getmaskarray(out["other"]).tolist() == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "fits", "ecsv", "parquet"])
+def test_what_no_output_holds_is_left_out_and_said_before_the_work(cigars, tmp_path, suffix):
+    table, source, out = galaxies(), tmp_path / "in.ecsv", tmp_path / f"out.{suffix}"
+    table["seen"], table["place"] = Time(55000.0 + np.arange(5.0), format="mjd"), SkyCoord(np.arange(5.0), 3.0, unit="deg")
+    table["night"], table["pair"] = np.array(["2020-01-01"] * 5, "M8[D]"), np.zeros((5, 2))
+    table.write(source)
+    said = cigars("hosts", "magnitudes", source, "-o", out, "--bands", "lsst2023-g")
+    other = ["seen", "place", "night", *(["pair"] if suffix == "csv" else [])]
+    assert said.code == 0, said
+    assert said.err.startswith("warning: ")
+    assert f"got others in {', '.join(other)}, which are left out" in " ".join(said.err.splitlines()[0].split())
+    written = Table.read(out, **({"format": "ascii.csv"} if suffix == "csv" else {}))
+    assert written.colnames == [*(name for name in table.colnames if name not in other), "M_g"]
+
+
+def test_text_that_the_output_does_not_hold_is_refused_before_the_work(refused, tmp_path, monkeypatch):
+    table, source = galaxies(), tmp_path / "in.ecsv"
+    table["name"][1] = "é"
+    table.write(source)
+    monkeypatch.setattr("simulators.sps.photometry.template_magnitudes", lambda *_, **__: pytest.fail("computed first"))
+    assert "expected ASCII text" in refused("hosts", "magnitudes", source, "-o", tmp_path / "out.fits")
 
 
 def without(name):
