@@ -25,10 +25,9 @@ from cigars.cli_validate import validate
 from cigars.cluster import Cluster
 from cigars.config import ConfigError, presets
 from cigars.devices import Device, use_device
+from cigars.files import check_writable
 from cigars.progress import progress_bars
 from cigars.terminal import (
-    check_outputs,
-    check_tables,
     complain,
     console,
     duration,
@@ -98,6 +97,7 @@ def simulate(
 ) -> None:
     """Write one mock survey as a catalogue, with its truth in a separate file; or many surveys of the prior into a store."""
     from cigars import pipeline
+    from cigars.tables import check_table
 
     chosen = pipeline.configured(config, settings or (), seed)
     filling = given(surveys=surveys, first=first, stream=stream, shard=shard, scheduler=scheduler, cluster=cluster, workers=workers)
@@ -114,7 +114,8 @@ def simulate(
         options = ", ".join(f"--{name}" for name in filling)
         raise ConfigError(f"simulate: expected --store with {options}, got -o; leave them out, --number chooses another mock")
     truth = truth or output.with_name(f"{output.stem}-truth{'.ecsv' if output.suffix.lower() == '.csv' else output.suffix}")
-    check_tables([output, truth], overwrite)
+    for path in (output, truth):
+        check_table(path, overwrite)
     if truth.suffix.lower() == ".csv" or truth == output:
         raise ConfigError(f"--truth: expected another .fits, .parquet or .ecsv file beside {output}, got {truth}")
     use_device(device)
@@ -178,7 +179,7 @@ def report(
     from cigars import pipeline
     from cigars.catalogue import read_truth
 
-    check_outputs([output], overwrite)
+    check_writable(output, overwrite)
     data = pipeline.read_posterior(posterior)
     true = read_truth(truth) if truth else None
     pipeline.report(output, data, run=run, truth=true, check=check, validation=validation, overwrite=overwrite, figures=figures)
@@ -208,8 +209,9 @@ def ingest(
     from cigars import pipeline
     from cigars.catalogue import write_catalogue
     from cigars.ingest import DES_BANDS
+    from cigars.tables import check_table
 
-    check_tables([output], overwrite)
+    check_table(output, overwrite)
     catalogue, cuts = pipeline.ingest(release, directory, minimum_p_ia)
     table = Table("cut", "removed", "kept", title=f"{release}: quality cuts")
     for cut in cuts:

@@ -13,7 +13,8 @@ from rich.table import Column, Table
 
 from cigars.ablate import ABLATION, DENSITIES
 from cigars.devices import Device, use_device
-from cigars.terminal import check_outputs, console, duration, round_bars, stopped
+from cigars.files import check_writable
+from cigars.terminal import console, duration, round_bars, stopped
 
 if TYPE_CHECKING:
     from cigars.ablate import Ablation, Estimate
@@ -46,8 +47,8 @@ def ablate(
     from cigars.pipeline import configured
 
     result, started = output / ABLATION, time.monotonic()
-    if result.exists():
-        check_outputs([result], overwrite)
+    if output.exists():  # it is made later
+        check_writable(result, overwrite)
     chosen = configured(config, settings or (), seed)
     names = [one.name for one in variants(chosen, drop or (), tabulated(output) if resume else ())]
     torch_device = use_device(device)

@@ -11,8 +11,9 @@ from rich.table import Table
 
 from cigars.cli_validate import print_tests
 from cigars.devices import Device, use_device
+from cigars.files import check_writable
 from cigars.progress import progress_bars
-from cigars.terminal import check_outputs, check_tables, console, duration, errors
+from cigars.terminal import console, duration, errors
 
 __all__ = ["check"]
 
@@ -42,13 +43,13 @@ def check(
     from cigars.catalogue import read_catalogue
     from cigars.check import check, write_check, write_odd_objects
     from cigars.pretrained import chosen
-    from cigars.tables import check_texts
+    from cigars.tables import check_table, check_texts
 
     started = time.monotonic()
     folder, exposure = chosen(run, pretrained, exposure)
-    check_outputs([output], overwrite)
+    check_writable(output, overwrite)
     if objects is not None:
-        check_tables([objects], overwrite)
+        check_table(objects, overwrite)
     config = pipeline.run_config(folder)
     table = read_catalogue(catalogue, config.band_names)
     if objects is not None:

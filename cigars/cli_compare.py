@@ -17,8 +17,9 @@ from cigars.compare import COMPARISON, LIKELY
 from cigars.config import ConfigError
 from cigars.devices import Device, use_device
 from cigars.exact_checks import MAX_PAIRS
+from cigars.files import check_writable
 from cigars.progress import progress_bars
-from cigars.terminal import check_outputs, console, duration, errors, given, stopped
+from cigars.terminal import console, duration, errors, given, stopped
 
 if TYPE_CHECKING:
     from cigars.catalogue import Catalogue
@@ -83,8 +84,8 @@ def compare(
         options = ", ".join(f"--{name.replace('_', '-')}" for name in wrong)
         raise ConfigError(f"compare: expected --method {other} with {options}, got {method}; leave them out or change it")
     result, started = result or output / COMPARISON, time.monotonic()
-    if result.parent != output or result.exists():  # the folder itself is made later
-        check_outputs([result], overwrite)
+    if result.parent != output or output.exists():  # the folder itself is made later
+        check_writable(result, overwrite)
     first = load_config(config, settings or ())
     models = {first.name: first}
     for changes in against:

@@ -11,8 +11,9 @@ from rich.table import Table
 
 from cigars.cli_infer import run_catalogue_exposure
 from cigars.devices import Device, use_device
+from cigars.files import check_writable
 from cigars.progress import progress_bars
-from cigars.terminal import check_outputs, console, duration, errors
+from cigars.terminal import console, duration, errors
 
 __all__ = ["crosscheck"]
 
@@ -46,7 +47,7 @@ def crosscheck(
     from cigars.pipeline import run_config
 
     started = time.monotonic()
-    check_outputs([output], overwrite)
+    check_writable(output, overwrite)
     run, catalogue, exposed = run_catalogue_exposure(first, second, pretrained, exposure)
     kept = Path("crosscheck") if folder is None and pretrained else folder
     table = read_catalogue(catalogue, run_config(run).band_names)

@@ -10,7 +10,7 @@ import typer
 
 from cigars.devices import Device, use_device
 from cigars.progress import progress_bars
-from cigars.terminal import check_tables, console, errors
+from cigars.terminal import console, errors
 
 __all__ = ["hosts_app"]
 
@@ -47,8 +47,9 @@ def hosts_magnitudes(
 ) -> None:
     """Template absolute magnitudes M_b of galaxies: m_b = M_b + 5 log10(d_M / 10 pc), d_M the transverse comoving distance."""
     from cigars.galaxies import add_magnitudes
+    from cigars.tables import check_table
 
-    check_tables([output], overwrite)
+    check_table(output, overwrite)
     use_device(Device.cpu)
     with progress_bars(errors) as bars:
         number = add_magnitudes(

@@ -16,7 +16,7 @@ from cigars.devices import Device, torch_device, use_device
 from cigars.exact_checks import MAX_PAIRS
 from cigars.progress import progress_bars
 from cigars.runs import METADATA
-from cigars.terminal import check_outputs, check_tables, console, duration, errors, given, print_parameters
+from cigars.terminal import console, duration, errors, given, print_parameters
 
 __all__ = ["Method", "infer", "run_catalogue_exposure"]
 
@@ -79,8 +79,6 @@ def infer(
     from cigars.posterior import Posterior
 
     hosts = hosts or output.with_name(f"{output.stem}-hosts.fits")
-    check_outputs([output], overwrite)
-    check_tables([hosts], overwrite)
     if hosts == output:
         raise ConfigError(f"--hosts: expected another file than the posterior {output}, got the same")
     own = given(chains=chains, warmup=warmup, target_accept=target_accept, max_pairs=max_pairs)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from cigars.terminal import check_outputs, console, print_parameters
+from cigars.files import check_writable
+from cigars.terminal import console, print_parameters
 
 __all__ = ["combine", "products"]
 
@@ -55,7 +56,7 @@ def combine(
         raise ConfigError("combine: expected a constraint, got none; give --gaussian FILE.toml or --chain FILE")
     if parameters is not None and not chain:
         raise ConfigError("combine: expected --chain with --parameters, got --gaussian, whose file names its own; leave them out or add it")
-    check_outputs([output], overwrite)
+    check_writable(output, overwrite)
     names = [n.strip() for n in (parameters or "Om0,Ode0").split(",")]
     constraints: list[Constraint] = [*(read_gaussian(p) for p in gaussian or ()), *(read_chain(p, names) for p in chain or ())]
     with console.status("weighting"):

@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cigars.devices import Device, use_device
+from cigars.files import check_writable
 from cigars.progress import progress_bars
-from cigars.terminal import check_outputs, console, duration, errors
+from cigars.terminal import console, duration, errors
 from cigars.validate import VALIDATION
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def validate(
     # a posterior that comes along lies in the package, which is not written to
     output = output or (Path(VALIDATION) if pretrained else folder / VALIDATION)
     config, started = pipeline.run_config(folder), time.monotonic()
-    check_outputs([output], overwrite)
+    check_writable(output, overwrite)
     table = read_catalogue(catalogue, config.band_names) if catalogue else None
     torch_device = use_device(device)
     with progress_bars(errors) as bars:

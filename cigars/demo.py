@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cigars import pipeline
 from cigars.catalogue import Truth
 from cigars.config import Config
-from cigars.files import refuse_existing
+from cigars.files import check_writable
 from cigars.runs import CALIBRATION, stored_fingerprint
 from cigars.surveys import run_fingerprint
 
@@ -51,14 +51,14 @@ def run_demo(
         overwrite: replace mock, truth, posterior and report where they exist; the run is never replaced.
 
     Raises:
-        FileError: one of these files exists and `overwrite` is false, before anything is made.
+        FileError: one of these files exists and `overwrite` is false, or cannot be written, before anything is simulated.
         ValueError: the run in the folder is of another configuration.
     """
     mock, true, file, page = outputs = [folder / name for name in OUTPUTS]
-    for path in outputs:
-        refuse_existing(path, overwrite)
-    run, started, seconds = pretrained or folder / "run", time.monotonic(), {}
     folder.mkdir(parents=True, exist_ok=True)
+    for path in outputs:
+        check_writable(path, overwrite)
+    run, started, seconds = pretrained or folder / "run", time.monotonic(), {}
     catalogue, truth = pipeline.simulate(config, report=report)
     seconds["mock"] = time.monotonic() - started
     if pretrained is None and not ((run / CALIBRATION).exists() and stored_fingerprint(run) == run_fingerprint(config)):

@@ -20,14 +20,11 @@ from cigars.catalogue import Catalogue, select
 from cigars.config import Config, TrainingConfig
 from cigars.convergence import Convergence
 from cigars.exact_checks import MAX_PAIRS, SIGMAS, check_light, check_numbers, covered
-from cigars.files import refuse_existing
 from cigars.host_summaries import Summaries, write_summaries
-from cigars.infer import assemble
-from cigars.posterior_file import check_memory, check_room, save_posterior
+from cigars.infer import assemble, check_outputs
+from cigars.posterior_file import check_memory, save_posterior
 from cigars.surveys import run_fingerprint
-from cigars.tables import check_texts
 from cigars.targets import TargetWarning, hide, target_hash, warn_of_others
-from cigars.validation import check_ids
 
 if TYPE_CHECKING:
     import arviz
@@ -90,20 +87,13 @@ def infer_exact(
         TargetWarning: where the chains have not converged, the bank is too sparse for the photometry, objects are left out, or some are
             expected to be of other types.
     """
-    for path in (output, hosts):
-        if path is not None:
-            refuse_existing(Path(path), overwrite)
     check_numbers(config, draws, chains, warmup, target_accept, exposure, hidden)
     each = -(-draws // chains)
-    check_ids(np.asarray(catalogue.id).astype(np.str_))
-    if hosts is not None:
-        check_texts(hosts, catalogue.id)
+    check_outputs(catalogue, each * chains, output, hosts, overwrite)
     identity, catalogue = target_hash(catalogue), catalogue._replace(observations=hide(catalogue.observations, hidden))
     check_light(catalogue)
     warn_of_others(catalogue)
     check_memory(each * chains, len(catalogue.id))
-    if output is not None:
-        check_room(output, each * chains, len(catalogue.id))
 
     started = time.monotonic()
     found, kept, dropped = _sampled(config, catalogue, each, chains, warmup, target_accept, seed, exposure, drop_outside, max_pairs, report)

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FileError", "refuse_existing", "replacing", "write_json"]
+__all__ = ["FileError", "check_writable", "refuse_existing", "replacing", "write_json"]
 
 
 class FileError(ValueError):
@@ -52,6 +52,16 @@ def replacing(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink()
+
+
+def check_writable(path: str | Path, overwrite: bool = False) -> None:
+    """Raise FileError where `replacing` would: before the work whose result the file shall hold, which would be lost."""
+    path = Path(path)
+    refuse_existing(path, overwrite)
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise FileError(explain(path, error)) from None
 
 
 def write_json(path: str | Path, content: Mapping[str, Any], overwrite: bool = False) -> None:

@@ -19,13 +19,13 @@ import numpy as np
 
 from cigars.catalogue import Catalogue, CatalogueError
 from cigars.config import Config
-from cigars.files import refuse_existing
+from cigars.files import check_writable
 from cigars.host_summaries import Summaries, write_summaries
 from cigars.memory import gives_back
 from cigars.posterior_file import check_memory, check_room, read_posterior, writing
 from cigars.runs import run_config
 from cigars.schema import LOCALS
-from cigars.tables import check_texts
+from cigars.tables import check_table, check_texts
 from cigars.targets import (
     FEW,
     TargetWarning,
@@ -47,7 +47,7 @@ from cigars.validation import check_ids
 if TYPE_CHECKING:
     import arviz
 
-__all__ = ["assemble", "draw_hosts", "gathered", "hide", "infer"]
+__all__ = ["assemble", "check_outputs", "draw_hosts", "gathered", "hide", "infer"]
 
 Blocks = Iterator[tuple[slice, np.ndarray]]
 
@@ -123,13 +123,9 @@ def infer(
     from inference.model import load_run
     from inference.posterior import GlobalPosterior
 
-    for path in (output, hosts):
-        if path is not None:
-            refuse_existing(Path(path), overwrite)
-    check_memory(draws, len(catalogue.id)) if output is None else check_room(output, draws, len(catalogue.id))
-    check_ids(np.asarray(catalogue.id).astype(np.str_))
-    if hosts is not None:
-        check_texts(hosts, catalogue.id)
+    check_outputs(catalogue, draws, output, hosts, overwrite)
+    if output is None:
+        check_memory(draws, len(catalogue.id))
     config = run_config(run)
     check_exposure(exposure, config)
     trained, identity, started = load_run(Path(run), device), target_hash(catalogue), time.monotonic()
@@ -178,6 +174,17 @@ def infer(
     if hosts is not None and summaries is not None:
         write_summaries(hosts, catalogue.id, summaries, {"fingerprint": record["fingerprint"], "draws": draws}, overwrite)
     return data
+
+
+def check_outputs(catalogue: Catalogue, draws: int, output: str | Path | None, hosts: str | Path | None, overwrite: bool) -> None:
+    """Raise FileError or CatalogueError where a posterior and its table of hosts could not be written, or ids repeat."""
+    check_ids(np.asarray(catalogue.id).astype(np.str_))
+    if output is not None:
+        check_writable(output, overwrite)
+        check_room(output, draws, len(catalogue.id))
+    if hosts is not None:
+        check_table(hosts, overwrite)
+        check_texts(hosts, catalogue.id)
 
 
 def gathered(blocks: Blocks, draws: int, objects: int) -> np.ndarray:

@@ -49,11 +49,7 @@ def _refuse(what: str, draws: int, objects: int, free: int, remedy: str) -> None
 
 def check_room(path: str | Path, draws: int, objects: int) -> None:
     """Raise FileError, with the size, where the disk has no room for a posterior."""
-    path = Path(path)
-    folder = path.parent
-    if not folder.is_dir():
-        raise FileError(f"{path}: folder {str(folder)!r} does not exist; make it first")
-    _refuse(str(path), draws, objects, shutil.disk_usage(folder).free, "name another disk")
+    _refuse(str(path), draws, objects, shutil.disk_usage(Path(path).parent).free, "name another disk")
 
 
 def check_memory(draws: int, objects: int) -> None:

@@ -20,11 +20,11 @@ from astropy.table import Column as TableColumn
 from astropy.table import Table
 from astropy.units import UnitsError, UnrecognizedUnit
 
-from cigars.files import replacing
+from cigars.files import check_writable, replacing
 from cigars.schema import Column
 from cigars.validation import CatalogueError, TargetWarning, rows
 
-__all__ = ["check_texts", "numbers", "read_table", "texts", "writable", "write_table"]
+__all__ = ["check_table", "check_texts", "numbers", "read_table", "texts", "writable", "write_table"]
 
 FORMATS = {".fits": "fits", ".fit": "fits", ".parquet": "parquet", ".pq": "parquet", ".ecsv": "ascii.ecsv", ".csv": "ascii.csv"}
 
@@ -35,6 +35,12 @@ def format_of(path: Path) -> str:
         return FORMATS[path.suffix.lower()]
     except KeyError:
         raise CatalogueError(f"{path}: expected an extension of {', '.join(FORMATS)}, got {path.suffix!r}") from None
+
+
+def check_table(path: str | Path, overwrite: bool = False) -> None:
+    """Raise FileError where a table could not be written, before the work that it shall hold, or CatalogueError for its extension."""
+    format_of(Path(path))
+    check_writable(path, overwrite)
 
 
 def check_texts(path: str | Path, values: np.ndarray) -> None:

@@ -1,11 +1,10 @@
-"""What the command line shows and checks: tables, progress by round, one-line warnings and errors, outputs that can be written."""
+"""What the command line shows: tables, progress by round, one-line warnings and errors."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cigars.config import ConfigError
 from cigars.progress import progress_bars
 from cigars.validation import TargetWarning
 
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
     from cigars.posterior import Posterior
 
 __all__ = [
-    "check_outputs",
-    "check_tables",
     "complain",
     "console",
     "duration",
@@ -59,24 +55,6 @@ def print_redshifts(posterior: Posterior, truth: Truth) -> None:
 
     s = redshift_statistics(posterior["z"].mean(0, dtype=np.float64), truth.latents.z)
     console.print(f"host redshifts: NMAD {s.nmad:.4f}, outliers (> 0.15) {s.outliers:.2%}, bias {s.bias:+.4f}")
-
-
-def check_outputs(paths: Sequence[Path], overwrite: bool) -> None:
-    """Whether the outputs can be written, before the work rather than after it."""
-    for path in paths:
-        if path.exists() and not overwrite:
-            raise ConfigError(f"{path}: exists already and is left as it is; name another file or add --overwrite")
-        if not path.parent.is_dir():
-            raise ConfigError(f"{path}: folder {str(path.parent)!r} does not exist; make it first")
-
-
-def check_tables(paths: Sequence[Path], overwrite: bool) -> None:
-    """The same for tables, whose format is that of their extension."""
-    from cigars.tables import format_of
-
-    for path in paths:
-        format_of(path)
-    check_outputs(paths, overwrite)
 
 
 @contextmanager

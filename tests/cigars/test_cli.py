@@ -18,7 +18,8 @@ from typer.main import get_command
 from cigars import files, pipeline
 from cigars.catalogue import read_catalogue, read_truth
 from cigars.cli import app, main
-from cigars.config import ConfigError, load_config, presets
+from cigars.config import load_config, presets
+from cigars.files import FileError
 from cigars.schema import FIDUCIAL
 
 BANDS = "ugrizy"
@@ -152,8 +153,30 @@ def test_where_an_error_arose_is_shown_on_request(workplace, refused, tmp_path, 
     asked = "simulate", workplace.config, "-o", tmp_path / "no-folder" / "m.fits"
     assert "does not exist; make it first" in refused(*asked)
     monkeypatch.setenv("CIGARS_TRACEBACK", "1")
-    with pytest.raises(ConfigError, match="does not exist; make it first"):
+    with pytest.raises(FileError, match="does not exist; make it first"):
         main([str(word) for word in asked])
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        ("validate.validate", ["validate", "{run}", "-o", "{out}"]),
+        ("check.check", ["check", "{mock}", "--run", "{run}", "-o", "{out}"]),
+        ("crosscheck.crosscheck", ["crosscheck", "{run}", "{mock}", "-o", "{out}"]),
+        ("compare.compare", ["compare", "demo", "{mock}", "--against", "prior.mass_step={{fixed=0}}", "-o", "x", "--json", "{out}"]),
+        ("ablate.ablate", ["ablate", "demo", "-o", "{file}"]),
+        ("posterior.load_posterior", ["combine", "p.nc", "--gaussian", "g.toml", "-o", "{out}"]),
+        ("posterior_file.read_posterior", ["report", "p.nc", "-o", "{out}"]),
+    ],
+)
+def test_what_cannot_be_written_is_not_worked_for(refused, workplace, tmp_path, monkeypatch, work, words):
+    """A folder is no file, and a file no folder, whatever --overwrite says."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(f"cigars.{work}", lambda *_, **__: pytest.fail("worked first"))
+    places = {"run": workplace.run, "mock": workplace.mock, "out": tmp_path, "file": tmp_path / "file"}
+    said = refused(*(word.format(**places) for word in words), "--overwrite")
+    assert "expected a file, got a folder" in said or f"{tmp_path / 'file'}" in said
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cigars import files
-from cigars.files import FileError, replacing, write_json
+from cigars.files import FileError, check_writable, replacing, write_json
 
 
 def write(path, text, error=None):
@@ -102,6 +102,30 @@ def test_missing_folder_and_folder_in_place_of_a_file_are_named(tmp_path):
         pass
     with pytest.raises(FileError, match="got a folder"), replacing(tmp_path):
         pass
+
+
+UNWRITABLE = Path("/sys/kernel")  # a folder of Linux in which not even root makes files
+
+
+def test_what_could_not_be_written_is_refused_before_the_work(tmp_path):
+    path = tmp_path / "a.txt"
+    check_writable(path)
+    assert os.listdir(tmp_path) == []
+    path.write_text("old")
+    check_writable(path, overwrite=True)
+    assert path.read_text() == "old"
+    for wrong, overwrite, says in (
+        (path, False, "exists already"), (tmp_path, True, "got a folder"), (tmp_path / "no" / "a", True, "does not exist; make it first"),
+        (path / "a", True, "cannot write"),
+    ):  # fmt: skip
+        with pytest.raises(FileError, match=says):
+            check_writable(wrong, overwrite)
+
+
+@pytest.mark.skipif(not UNWRITABLE.is_dir(), reason=f"needs {UNWRITABLE}")
+def test_a_folder_that_takes_no_files_is_refused_before_the_work():
+    with pytest.raises(FileError, match=r"a\.txt: cannot write"):
+        check_writable(UNWRITABLE / "a.txt")
 
 
 def test_file_has_the_permissions_of_the_umask(tmp_path):

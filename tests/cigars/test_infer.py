@@ -72,7 +72,7 @@ def test_the_seed_decides_the_draws(posterior, workplace, catalogue):
         assert not np.array_equal(values(other, name), values(posterior, name))
 
 
-def test_ids_that_the_table_of_hosts_cannot_hold_are_refused_before_anything_is_drawn(workplace, catalogue, tmp_path, monkeypatch):
+def test_ids_and_files_that_cannot_be_written_are_refused_before_anything_is_drawn(workplace, catalogue, tmp_path, monkeypatch):
     odd = catalogue._replace(id=np.array(["é", *catalogue.id[1:]]))
     options = {"draws": 5, "output": tmp_path / "p.nc"}
     infer(workplace.run, odd, hosts=tmp_path / "hosts.ecsv", **options)
@@ -80,6 +80,10 @@ def test_ids_that_the_table_of_hosts_cannot_hold_are_refused_before_anything_is_
     monkeypatch.delattr("inference.posterior.GlobalPosterior.sample")
     with pytest.raises(CatalogueError, match=r"hosts\.fits: expected ASCII text"):
         infer(workplace.run, odd, hosts=tmp_path / "hosts.fits", overwrite=True, **options)
+    with pytest.raises(CatalogueError, match=r"hosts\.txt: expected an extension of"):
+        infer(workplace.run, catalogue, draws=5, hosts=tmp_path / "hosts.txt")
+    with pytest.raises(FileError, match="does not exist; make it first"):
+        infer(workplace.run, catalogue, draws=5, output=tmp_path / "absent" / "p.nc")
 
 
 def test_inference_leaves_the_random_state_of_torch_alone(workplace, catalogue):

@@ -22,8 +22,6 @@ def test_sizes_are_those_of_the_draws(tmp_path):
     check_memory(10, 10)
     with pytest.raises(FileError, match=r"memory: 1,000,000,000 draws .* or write to a file block by block"):
         check_memory(10**9, 100)
-    with pytest.raises(FileError, match="does not exist; make it first"):
-        check_room(tmp_path / "absent" / "p.nc", 1, 1)
 
 
 def test_the_remedy_fits(tmp_path, monkeypatch):

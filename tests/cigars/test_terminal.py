@@ -1,12 +1,11 @@
-"""What the command line shows: bars anew for every round, warnings in one line, and nothing written where it cannot be."""
+"""What the command line shows: bars anew for every round, and warnings in one line."""
 
 import warnings
 
 import pytest
 
-from cigars.config import ConfigError
 from cigars.targets import TargetWarning
-from cigars.terminal import check_outputs, check_tables, complain, duration, one_line_warnings, round_bars, stopped
+from cigars.terminal import complain, duration, one_line_warnings, round_bars, stopped
 
 
 def test_every_round_has_bars_of_its_own_under_its_heading(capsys):
@@ -45,19 +44,6 @@ def test_errors_and_hints_are_one_line_whatever_is_in_them(capsys):
     assert capsys.readouterr().err.splitlines() == [
         "error: two lines [bold]", "error: interrupted", "stopped; continue with: cigars train 'a [b]' --resume",
     ]  # fmt: skip
-
-
-def test_outputs_that_cannot_be_written_are_refused_first(tmp_path):
-    there = tmp_path / "a.fits"
-    there.touch()
-    check_outputs([there], overwrite=True)
-    check_tables([tmp_path / "b.fits"], overwrite=False)
-    with pytest.raises(ConfigError, match="exists already"):
-        check_tables([tmp_path / "b.fits", there], overwrite=False)
-    with pytest.raises(ConfigError, match="does not exist; make it first"):
-        check_outputs([tmp_path / "no" / "b.nc"], overwrite=True)
-    with pytest.raises(ValueError, match="expected an extension of"):
-        check_tables([tmp_path / "b.txt"], overwrite=True)
 
 
 def test_durations_are_words():
