@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,7 @@ from cigars.devices import Device, use_device
 from cigars.exact_checks import MAX_PAIRS
 from cigars.files import check_writable
 from cigars.progress import progress_bars
+from cigars.targets import TargetWarning
 from cigars.terminal import console, duration, errors, given, stopped
 
 if TYPE_CHECKING:
@@ -118,13 +120,23 @@ def compare(
 
 
 def _ratios(joint: Posterior, models: Mapping[str, Config], catalogue: Catalogue, exposure: float, seed: int) -> dict[str, Ratio]:
-    """Savage-Dickey ratios of the models that are nested in the first, from its posterior of this catalogue and no other."""
+    """Savage-Dickey ratios of the models that are nested in the first, from its posterior of this catalogue and no other.
+
+    Warns:
+        TargetWarning: of a model without one, which is left out.
+    """
     from cigars.savage_dickey import check_posterior, nested_values, savage_dickey
 
     first, *_ = models.values()
     check_posterior(joint, first, catalogue, exposure)
-    values = {name: nested_values(first, config) for name, config in models.items()}
-    return {name: savage_dickey(joint, at, wide=first, seed=seed) for name, at in values.items() if at}
+    found = {}
+    for name, config in models.items():
+        if at := nested_values(first, config):
+            try:
+                found[name] = savage_dickey(joint, at, wide=first, seed=seed)
+            except ValueError as error:
+                warnings.warn(f"{name}: {error}; it has no Savage-Dickey ratio here", TargetWarning, stacklevel=2)
+    return found
 
 
 def _print(found: Comparison, ratios: Mapping[str, Ratio]) -> None:

@@ -28,6 +28,7 @@ from cigars.targets import (
     Simulated,
     check_exposure,
     check_trained,
+    refuse_unlike,
     survey_of,
     target_hash,
     warn_of_others,
@@ -183,6 +184,7 @@ def compare(
     warn_of_others(catalogue)
     reads = max(models.values(), key=lambda config: config.observation.spectroscopic_fraction)  # what one model has tells models apart
     given, catalogue = catalogue, without_redshifts(catalogue, reads)
+    refuse_unlike(catalogue.observations, first)  # before the surveys, which only tell the range
     warn_of_redshifts(catalogue, reads)
     identity = _comparison_fingerprint(models, surveys, run, seed)
     checkpoints = prepare(Path(folder), identity, resume, "the models")
@@ -193,7 +195,7 @@ def compare(
     train, held, test = parts
     net, history = train_classifier(train, held, len(models), seed=seed, checkpoint=checkpoints / "classifier.pt", report=report)
     survey = survey_of(catalogue, exposure)
-    check_trained(Simulated.like(summary.standardiser, {"number_range": numbers}), survey, first)
+    check_trained(Simulated.like(summary.standardiser, {"number_range": numbers}), survey, first, complete=False)
     with torch.no_grad():
         observed = summary(pack(survey, device=device))
     rows = _rows(list(models), net, test, observed)

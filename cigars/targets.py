@@ -30,6 +30,7 @@ __all__ = [
     "inside",
     "lacking",
     "like_those_of",
+    "refuse_unlike",
     "survey_of",
     "target_hash",
     "unlike",
@@ -46,6 +47,7 @@ SLIGHT = 5e-3  # share of the objects below which a column may leave the simulat
 ENOUGH = 200_000  # simulated objects against whose range a target is checked
 SURVEYS = 64, 4096  # fewest and most surveys that give them
 NUMBER = "number of objects"
+REMEDY = "leave these objects out"
 
 
 def target_hash(catalogue: Catalogue) -> str:
@@ -155,7 +157,7 @@ def like_those_of(standardiser: Any, catalogue: Catalogue) -> Catalogue:
     return inside(Simulated.like(standardiser, {}), catalogue, None)[0]
 
 
-def check_trained(trained: Any, survey: Survey, config: Config, *, complete: bool = True, remedy: str = "leave these objects out") -> None:
+def check_trained(trained: Any, survey: Survey, config: Config, *, complete: bool = True, remedy: str = REMEDY) -> None:
     """Raise CatalogueError in one line for objects, or a number of them, outside what a run was trained on.
 
     Args:
@@ -175,10 +177,10 @@ def check_trained(trained: Any, survey: Survey, config: Config, *, complete: boo
             f"{remedy}, or train a configuration that covers them"
         )
     if complete:
-        _refuse_unlike(Observations(*(np.asarray(leaf)[0] for leaf in survey.observations)), config, remedy)
+        refuse_unlike(Observations(*(np.asarray(leaf)[0] for leaf in survey.observations)), config, remedy)
 
 
-def _refuse_unlike(observations: Observations, config: Config, remedy: str) -> None:
+def refuse_unlike(observations: Observations, config: Config, remedy: str = REMEDY) -> None:
     """Raise CatalogueError where an object lacks what all of the training had, or where the objects together are unlike its surveys."""
     if absent := lacking(observations, config):
         raise CatalogueError(
@@ -313,7 +315,7 @@ def _check_like(trained: Any, catalogue: Catalogue, config: Config) -> None:
             f"target: expected objects like those that {config.name!r} simulates, got {_said(refused)}; "
             "drop these objects, or train a configuration that covers them"
         )
-    _refuse_unlike(catalogue.observations, config, "drop these objects")
+    refuse_unlike(catalogue.observations, config, "drop these objects")
     if slight:
         warnings.warn(
             f"target: a few objects are unlike all that were simulated: {_said(slight)}; they are left out: infer with --drop-outside",

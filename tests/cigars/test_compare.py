@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cigars import compare as module
+from cigars.catalogue import CatalogueError
 from cigars.cli_compare import _print
 from cigars.compare import COMPARISON, Comparison, Row, alternative, compare, on_one_survey, write_comparison
 from cigars.config import ConfigError, load_config
@@ -189,6 +190,17 @@ def test_what_cannot_be_compared_is_one_line(workplace, catalogue, refused, tmp_
     assert "expected a preset" in refused(*base, "--against", "nothing")
     assert "--against" in refused(*base)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_catalogue_that_lacks_a_band_is_refused_before_anything_is_simulated(workplace, catalogue, tmp_path):
+    o = catalogue.observations
+    mag, mag_err = o.mag.copy(), o.mag_err.copy()
+    mag[2, 0] = mag_err[2, 0] = np.nan
+    lacking = catalogue._replace(observations=o._replace(mag=mag, mag_err=mag_err))
+    models = {"tiny": load_config(workplace.config), NO_STEP: alternative(workplace.config, NO_STEP)}
+    with pytest.raises(CatalogueError, match="got 1 without mag_u"):
+        compare(models, lacking, tmp_path / "f", surveys=SURVEYS)
+    assert not (tmp_path / "f").exists()
 
 
 def test_a_catalogue_unlike_the_simulations_is_refused(made, workplace, catalogue, tmp_path):

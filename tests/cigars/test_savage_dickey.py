@@ -214,6 +214,19 @@ def test_a_truncated_posterior_is_one_of_what_was_truncated(posterior, catalogue
         check_posterior(made(cut, "0123"), config, catalogue)
 
 
+def test_one_model_without_a_ratio_costs_no_other(monkeypatch):
+    """Steps held at two values, one far outside a posterior that is the law of normal draws: the other's ratio is that law's."""
+    monkeypatch.setattr("cigars.savage_dickey.check_posterior", lambda *_: None)
+    far, near = ({"prior.mass_step": {"fixed": value}} for value in (0.15, 0.0))
+    models = {"wide": Config(), "far": Config().updated(**far), "near": Config().updated(**near)}
+    posterior = Given()
+    posterior.attributes["weighted_by"] = "kernels alone"
+    with pytest.warns(TargetWarning, match="far: .* expected a value within 4 standard deviations .* no Savage-Dickey ratio"):
+        found = _ratios(posterior, models, None, 1.0, 0)
+    assert list(found) == ["near"]
+    assert abs(found["near"].ln_k - norm(0.02, 0.02).logpdf(0) - np.log(0.4)) < 5 * found["near"].error + 0.02
+
+
 def test_the_command_refuses_another_posterior_before_it_simulates(posterior, catalogue, workplace, refused, tmp_path):
     joint, config = load_posterior(posterior), load_config(workplace.config)
     joint.save(tmp_path / "p.nc")
