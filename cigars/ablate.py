@@ -23,6 +23,7 @@ from cigars.config import Config, ConfigError, fingerprint
 from cigars.files import FileError, write_json
 from cigars.inputs import NOTHING, Hidden, default_inputs, hidden
 from cigars.memory import gives_back
+from cigars.progress import Reporter, silent
 from cigars.schema import Survey
 from cigars.surveys import run_fingerprint, survey_source
 
@@ -34,7 +35,6 @@ __all__ = ["ABLATION", "Ablation", "Estimate", "Row", "ablate", "compared", "tab
 ABLATION = "ablation.json"
 SCORES = "joint-scores.pt"
 DENSITIES = ("Om0", "Ode0")
-Reporter = Callable[..., None]
 Source = Callable[[int, int], Survey]
 
 
@@ -110,7 +110,7 @@ def ablate(
     *,
     device: str = "cpu",
     resume: bool = False,
-    report: Reporter = lambda *_, **__: None,
+    report: Reporter = silent,
 ) -> Ablation:
     """Train the global posterior on everything and without each of `drops`, and compare them on fresh surveys.
 

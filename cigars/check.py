@@ -10,7 +10,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +20,7 @@ import numpy as np
 from cigars.catalogue import Catalogue, CatalogueError, select
 from cigars.config import Config, ConfigError
 from cigars.files import FileError, write_json
+from cigars.progress import Reporter, silent
 from cigars.runs import run_config
 from cigars.schema import Column, Survey, column
 from cigars.seen import REDSHIFT_BINS, Seen, input_names, pool, see, statistics_of
@@ -51,7 +52,6 @@ COMMON = 40_000  # others, which say how far such neighbours usually are
 NUMBERS = "value", "low", "high", "p_value", "adjusted", "single"  # of checks and of tests
 SHARE = 0.1  # of false ones among the objects that are called odd
 BATCH = 16
-Reporter = Callable[..., None]
 
 
 class Checked(NamedTuple):
@@ -87,7 +87,7 @@ def check(
     level: float = 0.01,
     seed: int = 0,
     device: str = "cpu",
-    report: Reporter = lambda *_, **__: None,
+    report: Reporter = silent,
 ) -> Checked:
     """Compare a catalogue with surveys simulated at draws of its posterior.
 
@@ -167,7 +167,7 @@ def check(
 
 
 def references(
-    trained: Any, survey: Any, config: Config, exposure: float, surveys: int, seed: int, report: Reporter = lambda *_, **__: None
+    trained: Any, survey: Any, config: Config, exposure: float, surveys: int, seed: int, report: Reporter = silent
 ) -> list[Seen]:
     """Surveys simulated at draws of the posterior of a survey, as they are seen; their number is rounded up to whole batches.
 

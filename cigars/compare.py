@@ -21,6 +21,7 @@ import numpy as np
 from cigars.catalogue import Catalogue
 from cigars.config import Config, ConfigError, fingerprint, load_config
 from cigars.files import write_json
+from cigars.progress import Reporter, silent
 from cigars.runs import run_config, stored_fingerprint
 from cigars.schema import Survey
 from cigars.surveys import run_fingerprint, survey_source
@@ -46,7 +47,6 @@ HELD, TEST = 0.25, 0.5  # surveys to stop by and to judge on, of those to learn 
 OBJECTS, HELD_SURVEYS = 100_000, 64  # of all models together: for the regressor behind the moments, and to stop it by
 FIRST = 1_000_000  # number of the first survey that is classified; those before teach the regressor
 LIKELY = 0.01  # share of simulated surveys as unusual as the catalogue below which no model is a good one
-Reporter = Callable[..., None]
 Source = Callable[[int, int], Survey]
 
 
@@ -142,7 +142,7 @@ def compare(
     seed: int = 0,
     device: str = "cpu",
     resume: bool = False,
-    report: Reporter = lambda *_, **__: None,
+    report: Reporter = silent,
 ) -> Comparison:
     """Bayes factors of models against the first of them, for a catalogue.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +25,7 @@ from cigars.config import Config, ConfigError
 from cigars.convergence import R_HAT
 from cigars.density_chains import sample_density
 from cigars.files import write_json
+from cigars.progress import Reporter, silent
 from cigars.runs import run_config
 from cigars.schema import Globals
 from cigars.surveys import survey_source
@@ -54,7 +55,6 @@ WIDER = 2.0  # times the posterior of the networks: where the density is trained
 FEWEST = 50  # effective draws, below which .3 σ would be little more than their noise
 DIVERGED = 0.01  # share of the draws above which they are not taken for the posterior
 EDGE = 3.7  # standard deviations of the prior, where float32 still tells its edge
-Reporter = Callable[..., None]
 
 
 class Crosscheck(NamedTuple):
@@ -155,7 +155,7 @@ def crosscheck(
     exposure: float = 1.0,
     seed: int = 0,
     folder: str | Path | None = None,
-    report: Reporter = lambda *_, **__: None,
+    report: Reporter = silent,
 ) -> Crosscheck:
     """Posterior of Θ of a catalogue by a density of single objects, beside that of a run.
 

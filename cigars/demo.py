@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +10,7 @@ from cigars import pipeline
 from cigars.catalogue import Truth
 from cigars.config import Config
 from cigars.files import check_writable
+from cigars.progress import Reporter
 from cigars.runs import CALIBRATION, stored_fingerprint
 from cigars.surveys import run_fingerprint
 
@@ -35,7 +35,7 @@ def run_demo(
     folder: Path,
     device: str,
     command: str,
-    report: Callable[..., None],
+    report: Reporter,
     pretrained: Path | None = None,
     overwrite: bool = False,
 ) -> Demo:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cigars.progress import Reporter
+
 if TYPE_CHECKING:
     from inference.object_likelihood import ObjectLikelihood
 
 __all__ = ["sample_density"]
-
-Reporter = Callable[..., None]
 
 
 def sample_density(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from cigars.config import Config, ConfigError, TrainingConfig
 from cigars.convergence import Convergence
 from cigars.exact import count_sample
 from cigars.exact_checks import MAX_PAIRS, SIGMAS, check_light, check_numbers, covered
+from cigars.progress import Reporter, silent
 from cigars.schema import Globals, Observations
 from cigars.targets import TargetWarning, target_hash, warn_of_others
 from cigars.validation import check_ids
@@ -38,7 +39,6 @@ __all__ = ["compare_exactly", "exact_evidence"]
 TEMPERATURES = 0.7, 0.5, 0.35  # of the target, until its weights have a variance: a smaller one lies further inside the posterior
 RESTORED_AT = 48  # draws at which what pruning took from L is put back
 COUNTED_AT = 12  # draws at which the expected number is that of all hosts
-Reporter = Callable[..., None]
 
 
 def compare_exactly(
@@ -52,7 +52,7 @@ def compare_exactly(
     seed: int = 0,
     exposure: float = 1.0,
     max_pairs: int = MAX_PAIRS,
-    report: Reporter = lambda *_, **__: None,
+    report: Reporter = silent,
 ) -> Comparison:
     """Bayes factors of models against the first of them for a small catalogue, by the exact evidence of each.
 
@@ -150,7 +150,7 @@ def exact_evidence(
     target_accept: float = 0.8,
     seed: int = 0,
     exposure: float = 1.0,
-    report: Reporter = lambda *_, **__: None,
+    report: Reporter = silent,
 ) -> Evidence:
     """ln evidence of a model up to a constant of the catalogue.
 

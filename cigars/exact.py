@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +23,7 @@ from cigars.exact_checks import MAX_PAIRS, SIGMAS, check_light, check_numbers, c
 from cigars.host_summaries import Summaries, write_summaries
 from cigars.infer import assemble, check_outputs
 from cigars.posterior_file import check_memory, save_posterior
+from cigars.progress import Reporter, silent
 from cigars.surveys import run_fingerprint
 from cigars.targets import TargetWarning, hide, target_hash, warn_of_others
 
@@ -34,8 +35,6 @@ __all__ = ["count_sample", "infer_exact"]
 COUNT_PER_OBJECT = 1 << 8  # of the sample behind the expected count: its error stays below 0.1 of the Poisson error
 COUNT = 1 << 13, 1 << 18  # least and most
 LATENTS = 1 << 16  # folded into the seed's key: small numbers would give the keys that splitting it gives the sampler
-
-Reporter = Callable[..., None]
 
 
 def infer_exact(
@@ -55,7 +54,7 @@ def infer_exact(
     hosts: str | Path | None = None,
     overwrite: bool = False,
     command: str = "",
-    report: Reporter = lambda *_, **__: None,
+    report: Reporter = silent,
 ) -> arviz.InferenceData:
     """Joint posterior of Θ and of every host and supernova of a small catalogue, by the exact likelihood.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cigars.catalogue import Catalogue, CatalogueError, select
 from cigars.config import Config, ConfigError
+from cigars.progress import Reporter
 
 __all__ = ["MAX_PAIRS", "SIGMAS", "check_light", "check_numbers", "covered"]
 
@@ -18,8 +19,6 @@ BYTES = 300  # of memory a pair, while pairs are found
 PAIRS_PER_SECOND = 5e5  # of one core, for a value of the likelihood
 BLOCK = 16  # objects at a time
 SHOWN = 5
-
-Reporter = Callable[..., None]
 
 
 def check_numbers(

@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from cigars.files import check_writable
 from cigars.host_summaries import Summaries, write_summaries
 from cigars.memory import gives_back
 from cigars.posterior_file import check_memory, check_room, read_posterior, writing
+from cigars.progress import Reporter, silent
 from cigars.runs import run_config
 from cigars.schema import LOCALS
 from cigars.tables import check_table, check_texts
@@ -87,7 +88,7 @@ def infer(
     hosts: str | Path | None = None,
     overwrite: bool = False,
     command: str = "",
-    report: Callable[..., None] = lambda *_, **__: None,
+    report: Reporter = silent,
 ) -> arviz.InferenceData:
     """Joint posterior of Θ and of every host and supernova of a catalogue.
 

@@ -22,6 +22,7 @@ from cigars.infer import hide, infer
 from cigars.ingest import ingest
 from cigars.memory import gives_back
 from cigars.posterior_file import read_posterior, save_posterior
+from cigars.progress import Reporter, silent
 from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
 from cigars.schema import COSMOLOGY, Globals, Survey
 from cigars.scores import joint_scores
@@ -56,15 +57,9 @@ __all__ = [
 CALIBRATION_DRAWS = 255
 ROUNDS = 2  # of a training for one target, where none are given
 
-Reporter = Callable[..., None]  # (stage, done, total, **metrics)
-
-
-def _silent(stage: str, done: float, total: float, **metrics: float) -> None:
-    """Progress that nobody watches."""
-
 
 def simulate(
-    config: Config, *, theta: Mapping[str, float] | None = None, from_prior: bool = False, number: int = 0, report: Reporter = _silent
+    config: Config, *, theta: Mapping[str, float] | None = None, from_prior: bool = False, number: int = 0, report: Reporter = silent
 ) -> tuple[Catalogue, Truth]:
     """One mock survey and its truth.
 
@@ -139,7 +134,7 @@ def train(
     rounds: int | None = None,
     device: str = "cpu",
     resume: bool = False,
-    report: Reporter = _silent,
+    report: Reporter = silent,
     store: str | Path | None = None,
 ) -> Calibration:
     """Train the posteriors of a configuration into the folder `run`: for any catalogue, or in rounds for the one at hand.
@@ -179,7 +174,7 @@ def train_run(
     *,
     device: str = "cpu",
     resume: bool = False,
-    report: Reporter = _silent,
+    report: Reporter = silent,
     store: str | Path | None = None,
     summary: nn.Module | None = None,
 ) -> Calibration:

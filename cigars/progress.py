@@ -9,7 +9,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
-__all__ = ["Bars", "progress_bars"]
+__all__ = ["Bars", "Reporter", "progress_bars", "silent"]
+
+Reporter = Callable[..., None]
+"""`report(stage, done, total, **metrics)` is told how far a stage is, metrics being numbers such as `loss` and `validation`."""
 
 SILENCE = 60.0  # seconds
 NAMES = {
@@ -36,6 +39,10 @@ NAMES = {
     "warm-up": "pilot chains",
     "exact": "exact chains",
 }
+
+
+def silent(*_: object, **__: object) -> None:
+    """A reporter that says nothing."""
 
 
 class _Rate(ProgressColumn):

@@ -10,13 +10,14 @@ folder is like any other, calibrated inside its own prior.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cigars.catalogue import Catalogue
 from cigars.config import Config, ConfigError
 from cigars.pipeline import train_run
+from cigars.progress import Reporter, silent
 from cigars.runs import CALIBRATION, METADATA, Calibration, read_calibration, stored_fingerprint
 from cigars.schema import Survey
 from cigars.scores import joint_scores
@@ -56,8 +57,6 @@ FEWEST_SURVEYS, FEWEST_OBJECTS = 1_000, 200_000
 NEARBY, ENOUGH = (512, 1_024), 8_000_000  # fewest and most surveys that cut a box not the last, and objects of theirs that are enough
 STEPS, WORTH = 4, 0.5  # at most so many cuts a round, while each leaves less than this share of the volume
 CHECKPOINTS = "checkpoints"
-
-Reporter = Callable[..., None]
 
 
 def train_rounds(
@@ -244,7 +243,7 @@ def _trained(config: Config, found: _Searched, run: Path, device: str, report: R
 
 
 def narrowed(
-    summary: nn.Module, config: Config, target: Catalogue, surveys: int, device: str = "cpu", report: Reporter = lambda *_, **__: None
+    summary: nn.Module, config: Config, target: Catalogue, surveys: int, device: str = "cpu", report: Reporter = silent
 ) -> Iterator[Step]:
     """Cut the prior to where the target can be, step by step, each by surveys simulated in the box of the one before.
 

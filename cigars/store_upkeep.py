@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cigars.files import FileError
 from cigars.manifest import Record, numbers
+from cigars.progress import Reporter, silent
 from cigars.store import RECORD, Store, begin_store, open_store
 
 __all__ = ["Verdict", "merge", "verify"]
 
 # shards, records, and the temporary files of both (`cigars.files.replacing`): what else lies there belongs to somebody
 OWN = re.compile(r"\d{10}\.(zarr\.zip|json)|\.\d{10}\.(zarr\.zip\.\w+\.partial\.zip|json\.\w+\.partial\.json)")
-
-Report = Callable[[str, float, float], None]
-
-
-def _silent(stage: str, done: float, total: float) -> None:
-    """Progress that nobody watches."""
 
 
 class Verdict(NamedTuple):
@@ -31,7 +26,7 @@ class Verdict(NamedTuple):
     leftovers: list[str]
 
 
-def verify(store: Store, discard: bool = False, report: Report = _silent) -> Verdict:
+def verify(store: Store, discard: bool = False, report: Reporter = silent) -> Verdict:
     """Compare the SHA-256 of every recorded shard with its record.
 
     Args:
@@ -60,7 +55,7 @@ def verify(store: Store, discard: bool = False, report: Report = _silent) -> Ver
     return Verdict(sound, faults, leftovers)
 
 
-def merge(sources: Sequence[str | Path], destination: str | Path, report: Report = _silent) -> Store:
+def merge(sources: Sequence[str | Path], destination: str | Path, report: Reporter = silent) -> Store:
     """Copy the shards of several stores of the same surveys into one, which is begun unless it is there.
 
     Args:

@@ -8,15 +8,14 @@ from collections.abc import Callable
 import numpy as np
 
 from cigars.config import Config, TrainingConfig, fingerprint
+from cigars.progress import Reporter, silent
 from cigars.schema import RANDOM_STREAM, Globals, Survey
 from cigars.truncation import draw_prior
 
 __all__ = ["run_fingerprint", "survey_source", "trimmed"]
 
 
-def survey_source(
-    config: Config, stream: str, theta: Globals | None = None, report: Callable[..., None] = lambda *_, **__: None
-) -> Callable[[int, int], Survey]:
+def survey_source(config: Config, stream: str, theta: Globals | None = None, report: Reporter = silent) -> Callable[[int, int], Survey]:
     """`source(first, count)` simulating surveys first … first + count − 1 of a named stream, arrays [survey, object, …].
 
     Θ is drawn from the prior unless `theta` is given, as scalars or as arrays with a value for each survey that is asked for.

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cigars.progress import progress_bars
+from cigars.progress import Reporter, progress_bars
 from cigars.validation import TargetWarning
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def print_redshifts(posterior: Posterior, truth: Truth) -> None:
 @contextmanager
 def round_bars(
     heading: str = "round", words: Callable[[int, int], str] = lambda number, of: f"round {number} of {of}"
-) -> Iterator[Callable[..., None]]:
+) -> Iterator[Reporter]:
     """Progress bars as `progress_bars`, anew under the `words` of its number and their number whenever the stage `heading` is reported."""
     with ExitStack() as stack:
         bars = stack.enter_context(progress_bars(errors))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cigars.check import read_judged
 from cigars.config import Config, ConfigError
 from cigars.files import FileError, write_json
+from cigars.progress import Reporter, silent
 from cigars.runs import run_config
 from cigars.schema import LOCALS
 from cigars.surveys import survey_source
@@ -47,7 +48,6 @@ DRAWS = 399  # with 1 more a round number of cells for ranks
 OBJECTS = 4  # of each survey whose own posteriors are checked
 NARROWEST = 1e-4  # of the spread of truths: least sd of a posterior that a pull is divided by
 FEWEST = 50  # surveys below which nothing would be seen
-Reporter = Callable[..., None]
 
 
 class Validation(NamedTuple):
@@ -90,7 +90,7 @@ def validate(
     level: float = 0.01,
     seed: int = 0,
     device: str = "cpu",
-    report: Reporter = lambda *_, **__: None,
+    report: Reporter = silent,
 ) -> Validation:
     """Check the posteriors of a run on fresh surveys of its prior.
 
