@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from cigars import tables
+from cigars.catalogue_checks import CatalogueError, check_columns, check_ids, check_values, column_names
 from cigars.schema import CATALOGUE, Globals, Latents, Observations, Survey, column
-from cigars.validation import CatalogueError, check_columns, check_ids, check_values, column_names
 
 __all__ = [
     "Catalogue",

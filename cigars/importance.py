@@ -218,8 +218,8 @@ def read_chain(path: str | Path, names: Sequence[str]) -> Chain:
         CatalogueError, FileError: for a file that is not one, lacks a parameter or has it twice, misses values, or has weights whose column
             is called otherwise.
     """
+    from cigars.catalogue_checks import rows
     from cigars.tables import FORMATS
-    from cigars.validation import rows
 
     wanted = _known(names)
     samples, weights = (_table if Path(path).suffix.lower() in FORMATS else _getdist)(path, wanted)
@@ -243,8 +243,8 @@ def _columns(path: str | Path, given: Sequence[str], wanted: Sequence[str]) -> l
 
 
 def _table(path: str | Path, wanted: Sequence[str]) -> tuple[Float[ndarray, "sample parameter"], Float[ndarray, "sample"]]:
+    from cigars.catalogue_checks import CatalogueError
     from cigars.tables import numbers, read_table
-    from cigars.validation import CatalogueError
 
     table = read_table(path)
     weights = [name for name in table.colnames if "weight" in name.lower()]

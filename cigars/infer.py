@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cigars.catalogue import Catalogue, CatalogueError
+from cigars.catalogue_checks import check_ids
 from cigars.config import Config
 from cigars.files import check_writable
 from cigars.host_summaries import Summaries, write_summaries
@@ -43,7 +44,6 @@ from cigars.targets import (
     without_redshifts,
 )
 from cigars.truncation import draw_prior, piled_up, read_rounds
-from cigars.validation import check_ids
 
 if TYPE_CHECKING:
     import arviz

@@ -26,8 +26,8 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from cigars.catalogue import Catalogue, CatalogueError, select, validated
+from cigars.catalogue_checks import LEAST_EIGENVALUE, correlation_floor
 from cigars.schema import Observations
-from cigars.validation import LEAST_EIGENVALUE, correlation_floor
 
 __all__ = ["DES_BANDS", "HOST_FLOOR", "RELEASES", "Cut", "ingest", "ingest_des_sn5yr", "read_snana"]
 

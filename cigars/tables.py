@@ -20,9 +20,9 @@ from astropy.table import Column as TableColumn
 from astropy.table import Table
 from astropy.units import UnitsError, UnrecognizedUnit
 
+from cigars.catalogue_checks import CatalogueError, TargetWarning, rows
 from cigars.files import check_writable, replacing
 from cigars.schema import Column
-from cigars.validation import CatalogueError, TargetWarning, rows
 
 __all__ = ["check_table", "check_texts", "numbers", "read_table", "texts", "writable", "write_table"]
 

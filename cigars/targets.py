@@ -13,10 +13,10 @@ import numpy as np
 from scipy.stats import binom
 
 from cigars.catalogue import Catalogue, CatalogueError, select
+from cigars.catalogue_checks import TargetWarning
 from cigars.config import Config, ConfigError
 from cigars.schema import Globals, Latents, Observations, Survey
 from cigars.truncation import read_rounds
-from cigars.validation import TargetWarning
 
 __all__ = [
     "Simulated",

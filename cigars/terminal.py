@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cigars.catalogue_checks import TargetWarning
 from cigars.progress import Reporter, progress_bars
-from cigars.validation import TargetWarning
 
 if TYPE_CHECKING:
     from cigars.catalogue import Truth

@@ -4,8 +4,6 @@ Surveys come from the run's own prior in a random stream of their own. Checked a
 survey, the posteriors of some of its objects: together they are the joint posterior. With a catalogue, L-C2ST asks the same at that
 very survey.
 A run passes where no test rejects at the family-wise level: Bonferroni within a test, Holm's rule over the tests.
-
-Catalogues are checked by `cigars.validation`, not here.
 """
 
 from __future__ import annotations

@@ -23,10 +23,10 @@ from cigars.catalogue import (
     write_catalogue,
     write_truth,
 )
+from cigars.catalogue_checks import column_names
 from cigars.files import FileError
 from cigars.schema import FIDUCIAL, Globals, Survey
 from cigars.tables import read_table
-from cigars.validation import column_names
 from tests.cigars.catalogues import BANDS, make_catalogue, make_latents
 
 FORMATS = ("fits", "parquet", "ecsv", "csv")

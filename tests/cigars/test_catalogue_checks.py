@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cigars.catalogue import validated
-from cigars.validation import CatalogueError, TargetWarning, check_columns, column_names, correlation_floor
+from cigars.catalogue_checks import CatalogueError, TargetWarning, check_columns, column_names, correlation_floor
 from tests.cigars.catalogues import BANDS, make_catalogue
 
 NAMES = column_names(BANDS)
