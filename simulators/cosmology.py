@@ -48,7 +48,7 @@ def expansion_squared(cosmology: Globals, z: Float[Array, "*z"]) -> Float[Array,
 
 
 def curvature_factor(x: Float[Array, "*x"]) -> Float[Array, "*x"]:
-    """S(x) = sum_n x^n / (2n+1)!, to float32 for |x| < 20 (the default prior at z <= 2 reaches |x| = 1.3)."""
+    """S(x) = sum_n x^n / (2n+1)!, to float32 for |x| < 20 (the default prior at z <= 2 reaches |x| = 1.21, where it is empty)."""
     total = jnp.ones_like(x)
     for n in range(12, 0, -1):
         total = 1.0 + total * x / (2 * n * (2 * n + 1))
