@@ -130,8 +130,8 @@ class Survey(NamedTuple):
     """One survey, or a batch of them on the leading axes.
 
     Object arrays have a static capacity: the first `number` rows are the detected objects, marked True in `observed`,
-    and the rest is padding. `host` is the row of each object's host in the bank.
-    `exposure`, area × time, is relative to the configured size.
+    and the rest is padding. `host` is the row of each object's host in `Simulator.table`, without the hosts of the bank that no
+    cosmology of the prior shows. `exposure`, area × time, is relative to the configured size.
     """
 
     theta: Globals

@@ -53,7 +53,7 @@ class Matches(NamedTuple):
     ln_fixed: Float[Array, "pair"]  # every factor of λ that does not depend on Θ
     grey: Float[Array, "pair"]  # weighted mean of mag − M_h over bands, what μ_M(z_h, Θ) is compared with
     place: Int[Array, "sn candidate"]  # index of the pair, −1 in the padding
-    row: Int[Array, "sn candidate"]  # row of the bank, any in the padding
+    row: Int[Array, "sn candidate"]  # row of `Simulator.table`, any in the padding
 
 
 class Reach(NamedTuple):
@@ -276,7 +276,7 @@ def _distances(i: int, o: Observations, bank: Any, limits: tuple[np.ndarray, np.
 def _match(
     i: int, o: Observations, bank: Any, limits: tuple[np.ndarray, np.ndarray], ln_weight: np.ndarray, sigmas: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the bank that object i can have, the ln of their fixed factors and their grey offsets."""
+    """Rows of `Simulator.table` that object i can have, the ln of their fixed factors and their grey offsets."""
     d = _distances(i, o, bank, limits)
     rows = np.nonzero(d.least <= d.least.min() + sigmas**2)[0]
     return rows, (ln_weight - 0.5 * d.chi2)[rows] + d.ln_constant, d.grey[rows]

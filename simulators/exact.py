@@ -43,7 +43,7 @@ class ExactPosterior(NamedTuple):
     r_hat: Float[np.ndarray, "parameter"]  # split R̂, 1 where the chains agree
     n_eff: Float[np.ndarray, "parameter"]
     divergences: int
-    hosts: Int[np.ndarray, "draw sn"]  # rows of the bank: `simulator.table[hosts]` holds redshifts and masses
+    hosts: Int[np.ndarray, "draw sn"]  # rows of `Simulator.table`, which holds redshifts and masses
 
 
 def sample_exact(

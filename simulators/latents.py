@@ -47,7 +47,7 @@ def draw_latents(
     simulator: Simulator,
     config: Config,
 ) -> Float[Array, "draw sn unknown"]:
-    """One draw of `schema.LOCALS`, in that order, of every object at each Θ (leaves [draw]) and with the host (row of the bank) given."""
+    """One draw of `schema.LOCALS`, in that order, of every object given each Θ (leaves [draw]) and host (row of `Simulator.table`)."""
 
     def one(args: tuple[Array, Globals, Array]) -> Array:
         key, theta, rows = args

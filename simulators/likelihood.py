@@ -81,13 +81,13 @@ def ln_rates(theta: Globals, matches: Matches, config: Config) -> Float[Array, "
 
 @jax.jit(static_argnames=("config",))
 def host_probabilities(theta: Globals, matches: Matches, config: Config) -> Float[Array, "sn candidate"]:
-    """Posterior of each object's host, a row `matches.row` of the bank, at Θ; so of its redshift, mass and metallicity."""
+    """Posterior of each object's host, a row `matches.row` of `Simulator.table`, at Θ; so of its redshift, mass and metallicity."""
     return jax.nn.softmax(ln_terms(theta, matches, config), -1)
 
 
 @jax.jit(static_argnames=("config",))
 def draw_hosts(key: Key[Array, ""], theta: Globals, matches: Matches, config: Config) -> Int[Array, "sn"]:
-    """Rows of the bank, one drawn from each object's `host_probabilities`."""
+    """Rows of `Simulator.table`, one drawn from each object's `host_probabilities`."""
     picked = jax.random.categorical(key, ln_terms(theta, matches, config), -1)
     return jnp.take_along_axis(matches.row, picked[:, None], 1)[:, 0]
 

@@ -32,9 +32,9 @@ __all__ = ["HostDistribution", "globals_model", "supernova_model"]
 
 
 class HostDistribution(dist.Distribution):
-    """Row of the host bank with probability proportional to `weights` (float32 [host]), drawn through the cumulative sum of row totals.
+    """Row of `Simulator.table` with probability proportional to exp(`ln_weights`) (float32 [host]).
 
-    The weights here depend on Θ, so the sum is made at each call: O(bank), for scoring and small surveys.
+    Drawn through the cumulative sum of row totals, made at each call, for weights that depend on Θ: O(bank), for scoring and small surveys.
     """
 
     arg_constraints = {"ln_weights": constraints.real_vector}  # noqa: RUF012
@@ -97,7 +97,7 @@ def supernova_model(simulator: Simulator, config: Config, number: int) -> None:
     """`number` supernovae of the population with their hosts, data and whether each is in the catalogue, `detected`.
 
     Conditioning on `detected = 1` and drawing the number from Poisson(expected_count) gives a survey. Sites carry the
-    schema's names; `host` is the row of the bank. Complete data with `independent` dust, constant host errors and uncorrelated
+    schema's names; `host` is the row of `Simulator.table`. Complete data with `independent` dust, constant host errors and uncorrelated
     supernova errors; raises ValueError for what it does not state.
     """
     _check_stated(config)

@@ -38,7 +38,7 @@ class SurveyState(NamedTuple):
 class Candidates(NamedTuple):
     """Supernovae and all that their detection depends on, each [sn]."""
 
-    host: Int[Array, "sn"]  # row of the bank
+    host: Int[Array, "sn"]  # row of `Simulator.table`
     age_gyr: Float[Array, "sn"]
     R_V: Float[Array, "sn"]
     A_V: Float[Array, "sn"]
