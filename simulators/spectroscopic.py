@@ -39,8 +39,8 @@ def scores(
 ) -> Float[np.ndarray, "sn parameter"]:
     """∂ ln λ/∂Θ of each object, the free parameters in the order of `config.marginals`; arguments as for `sample_spectroscopic`."""
     matches = known_hosts(observations, hosts, simulator, config)
-    theta = Globals(*(jnp.asarray(value, jnp.float32) for value in near))
-    theta = theta._replace(Ode0=1 - theta.Om0) if config.flat else theta
+    free = {name: getattr(near, name) for name in config.marginals}
+    theta = Globals(*(jnp.asarray(value, jnp.float32) for value in config.globals_of(free)))
 
     def direction(name: str) -> Globals:
         unit = {field: jnp.float32(field == name) for field in Globals._fields}
@@ -109,7 +109,7 @@ def sample_spectroscopic(
         hosts: row of `simulator.table` of each object, `Survey.host` of a mock.
         simulator: as `survey.prepare` gives it.
         config: of the same simulator; its prior is that of Θ.
-        near: a Θ near the posterior, around which the expected count is fitted.
+        near: a Θ near the posterior, around which the expected count is fitted; of it the free parameters are read.
         draws, warmup, chains, seed, exposure, pilot: as for `sample_exact`.
         surface: of the expected count, `count_surface_around` unless given.
 

@@ -44,6 +44,17 @@ def test_there_are_points_enough_for_the_terms_of_every_cosmology(cosmology, con
     assert float(ln_expected(Globals(*(jnp.float32(v) for v in FIDUCIAL)), surface)) == pytest.approx(0, abs=1e-3)
 
 
+@pytest.mark.parametrize("cosmology", ["LCDM", "flat-LCDM"])
+def test_scores_are_at_a_theta_that_the_configuration_allows(cosmology, config, monkeypatch):
+    """What is fixed, or implied by a flat cosmology, is not read from the Θ near which they are taken."""
+    monkeypatch.setattr("simulators.spectroscopic.known_hosts", lambda *_: None)
+    monkeypatch.setattr("simulators.spectroscopic._slope", lambda theta, *_: (taken.append(theta), np.zeros(1))[1])
+    chosen, taken = config.updated(**{"supernovae.cosmology": cosmology, "prior.sigma_int": {"fixed": 0.05}}), []
+    scores(None, None, None, chosen, FIDUCIAL._replace(Om0=0.25, M0=-19.4))
+    expected = FIDUCIAL._replace(Om0=0.25, Ode0=0.75 if chosen.flat else 0.7, M0=-19.4, sigma_int=0.05)
+    np.testing.assert_allclose([float(value) for value in taken[0]], expected, rtol=1e-6)
+
+
 def padded(matches: Matches, objects: int) -> Matches:
     """The same with objects that have no pair, and without repeated pairs, so that all surveys have one small shape."""
     more, real = objects - len(matches.m), {name: getattr(matches, name)[:objects] for name in ("host", "owner", "ln_fixed", "grey")}
