@@ -119,11 +119,18 @@ class _Begin(NamedTuple):
 
 def _from_pilot(key: Key[Array, ""], pilot: ExactPosterior, config: Config, chains: int) -> _Begin:
     flat = jnp.asarray(pilot.theta.reshape(-1, len(pilot.names)), jnp.float32)
-    free = {name: biject_to(distribution(config.marginals[name]).support).inv(flat[:, k]) for k, name in enumerate(pilot.names)}
+    free = {name: _unbounded(flat[:, k], config.marginals[name]) for k, name in enumerate(pilot.names)}
     columns = np.asarray(jax.vmap(lambda one: ravel_pytree(one)[0])(free), np.float64)  # as numpyro lays parameters out
     row = jax.random.choice(key, len(flat), (chains,), replace=False)
     begin = {name: values[row] if chains > 1 else values[row[0]] for name, values in free.items()}
     return _Begin(begin, jnp.asarray(np.atleast_2d(np.cov(columns.T)), jnp.float32))
+
+
+def _unbounded(values: Float[Array, "draw"], marginal: Marginal) -> Float[Array, "draw"]:
+    """Values in the coordinates of the sampler, where an edge of the prior, to which single precision rounds, would be infinitely far."""
+    edges = np.array([marginal.low, marginal.high], np.float32)
+    step = 8 * np.spacing(np.abs(edges[np.isfinite(edges)]).max(initial=0))
+    return biject_to(distribution(marginal).support).inv(jnp.clip(values, edges[0] + step, edges[1] - step))
 
 
 def _start(config: Config) -> dict[str, Array]:

@@ -8,7 +8,7 @@ import pytest
 from cigars.config import Config
 from cigars.schema import FIDUCIAL, Globals, Observations
 from simulators.candidates import candidates
-from simulators.exact import _start, sample_exact
+from simulators.exact import ExactPosterior, _from_pilot, _start, sample_exact
 from simulators.likelihood import host_probabilities, ln_likelihood
 from simulators.priors import log_prior
 from simulators.survey import draw_surveys, prepare
@@ -104,6 +104,25 @@ def test_chains_start_inside_the_prior(setting):
     start = _start(config.updated(**{"prior.M0": {"uniform": [-19.3, -19.1]}}))
     assert float(start["M0"]) == pytest.approx(-19.2)
     assert float(start["beta"]) == pytest.approx(FIDUCIAL.beta)
+
+
+def test_a_pilot_with_draws_on_the_edges_of_the_prior_gives_chains_a_begin():
+    """Single precision rounds draws to them, and to a step beyond; the sampler's coordinates are logits of a uniform prior."""
+    config = Config()
+    low, high = np.array([config.reach(name) for name in config.marginals]).T
+    edges = np.float32([low, high])
+    beyond = np.nextafter(edges, np.float32([[-np.inf], [np.inf]]))
+    share = np.random.default_rng(0).uniform(0.1, 0.9, (400, len(low)))
+    theta = np.concatenate([(low + (high - low) * share).astype(np.float32), edges, beyond])
+    pilot = ExactPosterior(theta[None], tuple(config.marginals), np.ones(len(low)), np.ones(len(low)), 0, np.zeros((0, 0), int))
+    begin = _from_pilot(jax.random.key(0), pilot, config, len(theta))
+    logit = np.sort(np.log(share / (1 - share)), 0)
+    for k, (name, marginal) in enumerate(config.marginals.items()):
+        if marginal.kind == "uniform":
+            found = np.sort(begin.parameters[name])
+            np.testing.assert_allclose(found[2:-2], logit[:, k], atol=1e-3)  # single precision of Θ
+            assert 10 < -found[0] < 18 > found[-1] > 10, name  # as near to the edges as single precision resolves
+    assert np.linalg.eigvalsh(begin.inverse_mass)[0] > 0
 
 
 def test_nothing_free_is_refused(setting):
