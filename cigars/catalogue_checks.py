@@ -28,7 +28,8 @@ __all__ = [
 
 LEAST_EIGENVALUE = 1e-6  # of the correlation matrix: a few units of float32 resolution
 MAGNITUDES = (0.0, 50.0)  # beyond are codes for "missing" (-9, 99, 999), not magnitudes
-REDSHIFTS = (0.0, 10.0)
+REDSHIFTS = (-1.0, 10.0)  # beyond are codes for "missing" too
+ERRORS = 6  # of a redshift, by which it may be below zero: with a wide error, that of a near object is
 OTHER_REDSHIFTS = {"z", "redshift", "specz", "zspectroscopic", "zcmb", "zhd", "zhel", "zhelio", "zhost"}  # without _, in lower case
 SHOWN = 5
 
@@ -127,8 +128,9 @@ def _check_band(band: str, mag: np.ndarray, err: np.ndarray) -> None:
 
 
 def _check_redshift(z: np.ndarray, err: np.ndarray) -> None:
-    _refuse("z_spec", np.isinf(z) | (z <= REDSHIFTS[0]) | (z >= REDSHIFTS[1]), "out of range", "expected 0 < z < 10, or NaN where unknown")
     _refuse("z_spec_err", np.isinf(err) | (err <= 0), "not positive and finite", "expected a standard deviation, or NaN where z_spec is")
+    far = np.isinf(z) | (z == 0) | (z <= np.fmax(REDSHIFTS[0], -ERRORS * err)) | (z >= REDSHIFTS[1])
+    _refuse("z_spec", far, "out of range", f"expected 0 < z < 10, less by {ERRORS} z_spec_err at most, or NaN where unknown")
     _refuse("z_spec", np.isnan(z) != np.isnan(err), "present in only one of redshift and error", "give both or neither")
 
 

@@ -43,6 +43,8 @@ def refusal(catalogue):
         ("mag_err", (2, 0), 0.0, ["mag_err_g: row 3", "not positive"]),
         ("cov_mx", [5], 50.0, ["row 6", "not positive definite"]),
         ("z_spec", [0], -9.0, ["z_spec: row 1", "out of range"]),
+        ("z_spec", [0], 0.0, ["z_spec: row 1", "out of range"]),
+        ("z_spec", [0], 10.0, ["z_spec: row 1", "out of range"]),
         ("z_spec", [0], np.nan, ["z_spec: row 1", "only one of redshift and error"]),
         ("z_spec_err", [0], -1.0, ["z_spec_err: row 1", "not positive"]),
     ],
@@ -50,6 +52,17 @@ def refusal(catalogue):
 def test_bad_values_are_named_with_their_rows(column, rows, value, says):
     message = refusal(changed(column, rows, value))
     assert all(part in message for part in says), message
+
+
+def test_a_redshift_may_be_below_zero_by_its_error():
+    """Objects at z = 0.02, where the simulator's begin; -1, a code for "missing", is none of any error."""
+    catalogue = make_catalogue(1000)
+    z = 0.02 + 0.03 * np.random.default_rng(0).normal(size=1000)
+    wide, precise = (catalogue.observations._replace(z_spec=z, z_spec_err=np.full(1000, error)) for error in (0.03, 0.001))
+    assert (validated(catalogue._replace(observations=wide), BANDS).observations.z_spec < 0).sum() > 100
+    assert "z_spec: " in refusal(catalogue._replace(observations=precise))
+    code = wide._replace(z_spec=np.where(z == z[0], -1.0, z), z_spec_err=np.full(1000, 0.3))
+    assert "z_spec: row 1 " in refusal(catalogue._replace(observations=code))
 
 
 def test_an_object_needs_a_band():
