@@ -8,6 +8,7 @@ and magnitudes are computed for nothing else. With weights R⁰/p the bank stand
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from collections.abc import Callable
@@ -179,11 +180,12 @@ def write_bank(path: Path, bank: HostBank) -> None:
 
 
 def read_bank(path: Path) -> HostBank:
-    """Read a bank; zip checksums are verified. Raises ValueError if the file is damaged or of another format."""
+    """Read a bank, zip checksums verified. Raises ValueError if it is damaged or of another format, OSError if it cannot be read."""
+    file = io.BytesIO(path.read_bytes())  # whole: from an open file, damage raises OSError as well
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as raw:  # numpy leaves a damaged file open
+        with np.load(file, allow_pickle=False) as raw:
             bank = HostBank(*(raw[name] for name in HostBank._fields))
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+    except (KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
         raise ValueError(
             f"host bank {path}: expected a bank written by this version, got a damaged file ({error}); delete it to rebuild"
         ) from None

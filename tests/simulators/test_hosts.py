@@ -1,6 +1,7 @@
 """The bank of hosts: what importance drawing conserves, and the cache that keeps it."""
 
 import threading
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -150,11 +151,21 @@ def _flip(path, fraction):
     path.write_bytes(bytes(raw))
 
 
+def _say(path, where, value):
+    """Change a byte of the record of the last column in the archive's directory."""
+    raw = bytearray(path.read_bytes())
+    raw[raw.rindex(b"PK\x01\x02") + where] = value
+    path.write_bytes(bytes(raw))
+
+
 DAMAGE = {
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("no bank"),
     **{f"cut at {f}": lambda path, f=f: _truncate(path, f) for f in (0.01, 0.5, 0.999)},
     **{f"bit flipped at {f}": lambda path, f=f: _flip(path, f) for f in (0.003, 0.2, 0.55, 0.97)},
+    "of a zip version to come": lambda path: _say(path, 6, 109),
+    "encrypted": lambda path: _say(path, 8, 1),
+    "offset of the directory": lambda path: path.write_bytes(path.read_bytes()[:-3] + b"\x7f\0\0"),
     "column missing": lambda path: np.savez(path, z=np.zeros(3)),
     "columns of unequal length": lambda path: np.savez(path, **{n: np.zeros(3 + (n == "z")) for n in HostBank._fields}),
 }
@@ -170,6 +181,17 @@ def test_a_damaged_cache_is_found_and_rebuilt(counted, bank, tmp_path, damage):
     assert _same(load_bank(SMALL, folder=tmp_path), bank)
     assert len(counted) == 2
     assert _same(read_bank(path), bank)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file whose reading fails")
+def test_a_cache_that_cannot_be_read_is_kept(counted, tmp_path):
+    """A bank takes minutes to an hour to build: a disk or network file system may be back at the next try."""
+    path = tmp_path / f"hosts-{bank_fingerprint(SMALL)}.npz"
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match="Input/output error"):
+        load_bank(SMALL, folder=tmp_path)
+    assert path.is_symlink()
+    assert not counted
 
 
 def test_writing_is_all_or_nothing(bank, tmp_path, monkeypatch):
