@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from cigars.schema import FIDUCIAL, HUBBLE_DISTANCE_MPC, DistanceTable, Globals
+from simulators.small_matrices import product
 
 __all__ = [
     "comoving_volume_element",
@@ -59,7 +60,7 @@ def transverse_distance(cosmology: Globals, z: Float[Array, "*z"]) -> Float[Arra
     """Transverse comoving distance d_M in Mpc by 16 Gauss-Legendre points between 0 and each z: for a few redshifts a cosmology."""
     node, weight = (jnp.asarray(a, jnp.float32) for a in _LEGENDRE)
     points = jnp.multiply.outer(0.5 * z, 1.0 + node)
-    line_of_sight = 0.5 * z * (jax.lax.rsqrt(expansion_squared(cosmology, points)) @ weight)
+    line_of_sight = 0.5 * z * product(jax.lax.rsqrt(expansion_squared(cosmology, points)), weight)
     curvature = 1.0 - cosmology.Om0 - cosmology.Ode0
     return HUBBLE_DISTANCE_MPC * line_of_sight * curvature_factor(curvature * line_of_sight**2)
 

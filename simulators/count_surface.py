@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from cigars.schema import Globals
 from simulators.counts import expected_count
 from simulators.simulator import Simulator
+from simulators.small_matrices import product
 
 if TYPE_CHECKING:
     from cigars.config import Config
@@ -43,7 +44,7 @@ class CountSurface(NamedTuple):
 def ln_expected(theta: Globals, surface: CountSurface) -> Float[Array, ""]:
     """ln Λ at one Θ (scalars)."""
     u = (jnp.stack([jnp.asarray(value, jnp.float32) for value in theta]) - surface.centre) / surface.scale
-    return _monomials(u) @ surface.weight
+    return product(_monomials(u), surface.weight)
 
 
 def fit_count_surface(points: Globals, simulator: Simulator, config: Config, sample: int) -> CountSurface:

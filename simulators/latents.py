@@ -26,7 +26,7 @@ from simulators.candidates import Matches
 from simulators.likelihood import light_model
 from simulators.rates import age_bounds_gyr, ln_bin_ages, ln_rate_per_bin
 from simulators.simulator import Hosts, Simulator, transverse_modulus, unpack
-from simulators.small_matrices import cholesky, cholesky_solve, solve_lower
+from simulators.small_matrices import cholesky, cholesky_solve, product, solve_lower
 from simulators.supernovae import A_V_MEAN, COLOUR_SD, R_V_LOW, R_V_MEAN, R_V_SD, brightness_shift, host_dust
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _light_given_host(key: Key[Array, ""], theta: Globals, h: Hosts, matches: Ma
     """Age, stretch and intrinsic colour of each object, [sn]."""
     cell_key, choice_key, dust_key, light_key = jax.random.split(key, 4)
     mixing, slopes, reddening = light_model(theta, config)
-    root = cholesky(matches.noise + (mixing @ mixing.T)[None])
+    root = cholesky(matches.noise + product(mixing, mixing.T)[None])
     cells = _cells(cell_key, theta, h)
     bright = theta.M0 + transverse_modulus(theta, h.z, config.hosts.z_max) + 5 * jnp.log10(1 + h.z) - matches.m
     shift = brightness_shift(theta, h.mass_log10_msun[:, None], h.metallicity_log10_zsun[:, None], cells.age_gyr)
@@ -127,7 +127,7 @@ def _stretch_and_colour(
 ) -> tuple[Array, Array]:
     normal_key, noise_key = jax.random.split(key)
     n = jax.random.normal(normal_key, (len(residual), mixing.shape[1]))
-    error = jnp.einsum("sij,sj->si", cholesky(noise), jax.random.normal(noise_key, residual.shape))
-    missed = (residual - n @ mixing.T - error)[..., None]
-    n = n + cholesky_solve(root, missed)[..., 0] @ mixing
+    error = product(cholesky(noise), jax.random.normal(noise_key, (*residual.shape, 1)))
+    missed = (residual - product(n, mixing.T))[..., None] - error
+    n = n + product(cholesky_solve(root, missed)[..., 0], mixing)
     return n[:, 0], theta.alpha_c * n[:, 0] + COLOUR_SD * n[:, 1]

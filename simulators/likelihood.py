@@ -38,7 +38,7 @@ from simulators.count_surface import CountSurface, ln_expected
 from simulators.counts import SAMPLE, SOFTNESS, expected_count
 from simulators.rates import age_bounds_gyr, ln_bin_ages, ln_rate_per_bin
 from simulators.simulator import Hosts, Simulator, transverse_modulus, unpack
-from simulators.small_matrices import cholesky, solve_lower
+from simulators.small_matrices import cholesky, product, solve_lower
 from simulators.supernovae import A_V_MEAN, COLOUR_SD, R_V_LOW, R_V_MEAN, R_V_SD, host_dust
 
 if TYPE_CHECKING:
@@ -94,10 +94,9 @@ def draw_hosts(key: Key[Array, ""], theta: Globals, matches: Matches, config: Co
 
 @functools.cache
 def _age_rule(nodes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which bin each node is in and where in it, from 0 to 1, both as matrices [bin, node], and its weight."""
-    rules = [np.polynomial.legendre.leggauss(number) for number in nodes]
-    in_bin = np.repeat(np.eye(len(nodes)), nodes, axis=1)
-    return in_bin, in_bin * (0.5 + 0.5 * np.concatenate([r[0] for r in rules])), 0.5 * np.concatenate([r[1] for r in rules])
+    """Which bin each node is in, where in it, from 0 to 1, and its weight."""
+    place, weight = np.concatenate([np.polynomial.legendre.leggauss(number) for number in nodes], axis=1)
+    return np.repeat(np.arange(len(nodes)), nodes), 0.5 + 0.5 * place, 0.5 * weight
 
 
 @functools.cache
@@ -144,7 +143,7 @@ def light_model(theta: Globals, config: Config) -> tuple[Float[Array, "v 3"], Fl
 def _quadratic(theta: Globals, matches: Matches, config: Config) -> _Quadratic:
     mixing, h, e = light_model(theta, config)
     size = len(h)
-    root = cholesky(matches.noise + (mixing @ mixing.T)[None])
+    root = cholesky(matches.noise + product(mixing, mixing.T)[None])
     right = jnp.stack(jnp.broadcast_arrays(matches.light, h[None], e[None]), -1)
     white = solve_lower(root, right)
     u, h, e = (white[..., k] for k in range(3))
@@ -182,10 +181,10 @@ def _ages(theta: Globals, modulus: Array, h: Hosts, peak: Array) -> tuple[Float[
     """κ less its `peak`, and ln of the rate times the weight of the rule, at each age that a supernova of a host can have."""
     step = theta.mass_step * ndtr((h.mass_log10_msun - theta.mass_step_loc) / SOFTNESS)
     mean = theta.M0 + theta.gamma_Z * h.metallicity_log10_zsun + step + modulus + 5 * jnp.log10(1 + h.z) - peak
-    in_bin, place, weight = (jnp.asarray(v, jnp.float32) for v in _age_rule(AGE_NODES))
+    in_bin, place, weight = _age_rule(AGE_NODES)
     young, old = age_bounds_gyr(h.z)
-    offset = mean + theta.gamma_age * (young @ in_bin + (old - young) @ place)
-    return offset, ln_rate_per_bin(h.ln_mass, ln_bin_ages(h.z), theta.dtd_slope) @ in_bin + jnp.log(weight)
+    offset = mean + theta.gamma_age * (young[in_bin] + (old - young)[in_bin] * jnp.asarray(place, jnp.float32))
+    return offset, ln_rate_per_bin(h.ln_mass, ln_bin_ages(h.z), theta.dtd_slope)[in_bin] + jnp.asarray(np.log(weight), jnp.float32)
 
 
 def _ln_enters(h: Hosts, modulus: Array, config: Config) -> Float[Array, ""]:
@@ -226,7 +225,7 @@ def _ln_over_dust(forms: _Quadratic, offset: Float[Array, "offset"]) -> Float[Ar
     largest = jax.lax.stop_gradient(jnp.max(above, -1, keepdims=True))
     tail = jnp.exp(-largest) * _mills_ratio(jnp.abs(t))
     dusty = jnp.where(t > 0, math.sqrt(2 * math.pi) * jnp.exp(above - largest) - tail, tail)
-    return forms.ln_norm - 0.5 * forms.hh * offset**2 + largest[:, 0] + jnp.log(dusty @ (weight * root / A_V_MEAN))
+    return forms.ln_norm - 0.5 * forms.hh * offset**2 + largest[:, 0] + jnp.log(product(dusty, weight * root / A_V_MEAN))
 
 
 def _tabulated(matches: Matches, config: Config) -> bool:

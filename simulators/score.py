@@ -27,7 +27,7 @@ from cigars.schema import Globals, Latents, Observations
 from simulators.constants import LN10
 from simulators.cosmology import distance_modulus, transverse_distance
 from simulators.rates import age_bounds_gyr, ln_bin_ages
-from simulators.small_matrices import cholesky, cholesky_solve
+from simulators.small_matrices import cholesky, cholesky_solve, product
 from simulators.supernovae import COLOUR_SD, brightness_shift, mean_absolute_magnitude
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _given_stretch_and_colour(o: Observations, noise: Float[Array, "2"]) -> tupl
     covariance = jnp.array([[o.var_x, o.cov_xc], [o.cov_xc, o.var_c]])
     shared = jnp.array([o.cov_mx, o.cov_mc])
     weight = cholesky_solve(cholesky(covariance), shared[:, None])[:, 0]
-    return weight @ noise, o.var_m - weight @ shared
+    return product(weight, noise), o.var_m - product(weight, shared)
 
 
 def _ln_normal(residual: Array, variance: Array | float) -> Array:

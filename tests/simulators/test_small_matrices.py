@@ -6,6 +6,12 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+from cigars.schema import FIDUCIAL, Globals, Latents, Observations
+from simulators.candidates import Matches
+from simulators.count_surface import CountSurface, _monomials
+from simulators.latents import draw_latents
+from simulators.likelihood import ln_likelihood
+from simulators.score import joint_score
 from simulators.small_matrices import cholesky, cholesky_solve, solve_lower
 
 
@@ -69,3 +75,27 @@ def test_nothing_in_the_likelihood_waits_for_lapack(config, bank, key):
     joint = jax.jit(lambda *data: joint_score(*data, config))
     assert "lapack" not in joint.lower(theta, *objects).as_text()
     assert "lapack" in jax.jit(jnp.linalg.cholesky).lower(jnp.eye(3)[None]).as_text()
+
+
+def test_no_product_is_left_to_the_precision_of_the_device(yearly, config):
+    """A GPU's would be 10 bits. To ask for them is an error on a CPU, for every product that does not state its own."""
+    zeros, whole = (lambda *shape, dtype=dtype: jnp.zeros(shape, dtype) for dtype in (jnp.float32, jnp.int32))
+    light = {"m": zeros(3), "light": zeros(3, 4), "noise": zeros(3, 4, 4), "precision": zeros(3), "hosts": yearly.table[:3]}
+    pairs = {"host": whole(3), "owner": whole(3), "ln_fixed": zeros(3), "grey": zeros(3), "place": whole(3, 1), "row": whole(3, 1)}
+    matches = Matches(**light, **pairs)
+    surface = CountSurface(zeros(15), zeros(15), zeros(len(_monomials(zeros(15)))), 0.0)
+    theta, thetas = (Globals(*(jnp.full(shape, value, jnp.float32) for value in FIDUCIAL)) for shape in ((), (2,)))
+    mag, column = zeros(3, len(config.hosts.bands)), zeros(3)
+    observations = Observations(**dict.fromkeys(Observations._fields, column) | {"mag": mag, "mag_err": mag})
+    latents = Latents(*[column] * len(Latents._fields))
+    with jax.default_matmul_precision("TF32_TF32_F32"):
+        traced = [
+            ln_likelihood.trace(theta, matches, yearly, config, 1.0, 1 << 9, surface),
+            draw_latents.trace(jax.random.key(0), thetas, whole(2, 3), matches, yearly, config),
+            jax.jit(joint_score, static_argnums=3).trace(zeros(3, len(config.marginals)), observations, latents, config),
+        ]
+        plain = jax.jit(jnp.matmul).trace(zeros(2, 2), zeros(2, 2))
+    for trace in traced:
+        trace.lower(lowering_platforms=("cpu",))
+    with pytest.raises(ValueError, match="TF32_TF32_F32"):
+        plain.lower(lowering_platforms=("cpu",))
