@@ -93,6 +93,7 @@ def _detected(
     x, c, scatter, ln_variance, noise = jax.random.normal(normal_key, (5, *relative.shape))
     c = theta.alpha_c * x + COLOUR_SD * c
     step = theta.mass_step * ndtr((h.mass_log10_msun - theta.mass_step_loc) / SOFTNESS)
+    # not `brightness_shift`, which sums in another order: exposures, and with them the surveys of a seed, would be rounded otherwise
     delta_m = (theta.gamma_Z * h.metallicity_log10_zsun + step)[:, None] + theta.gamma_age * age
     extinction = (dust[1] * (1 + 1 / dust[0]) + modulus + 5 * jnp.log10(1 + h.z))[:, None]
     m = mean_absolute_magnitude(theta, delta_m, x, c) + theta.sigma_int * scatter + extinction

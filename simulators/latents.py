@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import log_ndtr, ndtr, ndtri
+from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float, Int, Key
 
 from cigars.schema import LOCALS, Globals
@@ -27,7 +27,7 @@ from simulators.likelihood import light_model
 from simulators.rates import age_bounds_gyr, ln_bin_ages, ln_rate_per_bin
 from simulators.simulator import Hosts, Simulator, transverse_modulus, unpack
 from simulators.small_matrices import cholesky, cholesky_solve, product, solve_lower
-from simulators.supernovae import A_V_MEAN, COLOUR_SD, R_V_LOW, R_V_MEAN, R_V_SD, brightness_shift, host_dust
+from simulators.supernovae import A_V_MEAN, COLOUR_SD, R_V_LOW, R_V_MEAN, R_V_SD, brightness_shift, host_dust, truncated_normal
 
 if TYPE_CHECKING:
     from cigars.config import Config
@@ -102,8 +102,7 @@ def _cells(key: Key[Array, ""], theta: Globals, h: Hosts) -> _Cells:
     u = jax.random.uniform(key, (2, size, bins, AGES, R_VS))
     young, old = (edge[..., None, None] for edge in age_bounds_gyr(h.z))
     age = young + (old - young) * (jnp.arange(AGES, dtype=u.dtype)[None, None, :, None] + u[0]) / AGES
-    above = ndtr(jnp.asarray((R_V_MEAN - R_V_LOW) / R_V_SD, u.dtype))
-    r_v = R_V_MEAN - R_V_SD * ndtri(above * (1 - (jnp.arange(R_VS, dtype=u.dtype)[None, None, None] + u[1]) / R_VS))
+    r_v = truncated_normal((jnp.arange(R_VS, dtype=u.dtype)[None, None, None] + u[1]) / R_VS, R_V_MEAN, R_V_SD, R_V_LOW)
     ln_rate = ln_rate_per_bin(h.ln_mass, ln_bin_ages(h.z), theta.dtd_slope)
     ln_rate = jnp.broadcast_to(ln_rate[..., None, None], age.shape)
     return _Cells(*(leaf.reshape(size, -1) for leaf in (age, r_v, ln_rate)))
@@ -116,10 +115,9 @@ def _chosen(key: Key[Array, ""], ln_weight: Float[Array, "sn cell"]):
 
 
 def _positive(u: Float[Array, "sn"], mean: Float[Array, "sn"]) -> Float[Array, "sn"]:
-    """Normal(mean, 1) above zero, at the uniform u: by its inverse survival function, and far below zero by an exponential of its mean."""
-    near = jnp.maximum(mean, -FAR)
+    """Normal(mean, 1) above zero, at the uniform u; with a mean far below zero an exponential of the same mean."""
     far = jnp.maximum(-mean, FAR)
-    return jnp.where(mean > -FAR, jnp.maximum(near - ndtri(ndtr(near) * (1 - u)), 0.0), -jnp.log1p(-u) / (far + 2 / far))
+    return jnp.where(mean > -FAR, truncated_normal(u, jnp.maximum(mean, -FAR), 1.0, 0.0), -jnp.log1p(-u) / (far + 2 / far))
 
 
 def _stretch_and_colour(

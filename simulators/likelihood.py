@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import log_ndtr, ndtr
+from jax.scipy.special import log_ndtr
 from jaxtyping import Array, Float, Int, Key
 from scipy.special import erfcx
 
@@ -39,7 +39,7 @@ from simulators.counts import SAMPLE, SOFTNESS, expected_count
 from simulators.rates import age_bounds_gyr, ln_bin_ages, ln_rate_per_bin
 from simulators.simulator import Hosts, Simulator, transverse_modulus, unpack
 from simulators.small_matrices import cholesky, product, solve_lower
-from simulators.supernovae import A_V_MEAN, COLOUR_SD, R_V_LOW, R_V_MEAN, R_V_SD, host_dust
+from simulators.supernovae import A_V_MEAN, COLOUR_SD, R_V_LOW, R_V_MEAN, R_V_SD, brightness_shift, host_dust
 
 if TYPE_CHECKING:
     from cigars.config import Config
@@ -179,12 +179,12 @@ def ln_terms(theta: Globals, matches: Matches, config: Config) -> Float[Array, "
 
 def _ages(theta: Globals, modulus: Array, h: Hosts, peak: Array) -> tuple[Float[Array, "age"], Float[Array, "age"]]:
     """κ less its `peak`, and ln of the rate times the weight of the rule, at each age that a supernova of a host can have."""
-    step = theta.mass_step * ndtr((h.mass_log10_msun - theta.mass_step_loc) / SOFTNESS)
-    mean = theta.M0 + theta.gamma_Z * h.metallicity_log10_zsun + step + modulus + 5 * jnp.log10(1 + h.z) - peak
     in_bin, place, weight = _age_rule(AGE_NODES)
     young, old = age_bounds_gyr(h.z)
-    offset = mean + theta.gamma_age * (young[in_bin] + (old - young)[in_bin] * jnp.asarray(place, jnp.float32))
-    return offset, ln_rate_per_bin(h.ln_mass, ln_bin_ages(h.z), theta.dtd_slope)[in_bin] + jnp.asarray(np.log(weight), jnp.float32)
+    age = young[in_bin] + (old - young)[in_bin] * jnp.asarray(place, jnp.float32)
+    shift = brightness_shift(theta, h.mass_log10_msun, h.metallicity_log10_zsun, age, SOFTNESS)
+    ln_rate = ln_rate_per_bin(h.ln_mass, ln_bin_ages(h.z), theta.dtd_slope)[in_bin] + jnp.asarray(np.log(weight), jnp.float32)
+    return theta.M0 + modulus + 5 * jnp.log10(1 + h.z) - peak + shift, ln_rate
 
 
 def _ln_enters(h: Hosts, modulus: Array, config: Config) -> Float[Array, ""]:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 
 from cigars.schema import Globals, Latents, Observations
@@ -88,10 +87,8 @@ def _ln_density(free: Float[Array, "parameter"], data: tuple[Observations, Laten
     rate = LN10 * theta.dtd_logA + theta.dtd_slope * ln_bin_ages(latent.z)[age_bin]
     colour = _ln_normal(latent.c_int - theta.alpha_c * latent.x_int, COLOUR_SD**2)
 
-    sharp = brightness_shift(theta, latent.mass_log10_msun, latent.metallicity_log10_zsun, latent.age_gyr)
-    soft = theta.mass_step * ndtr((latent.mass_log10_msun - theta.mass_step_loc) / MASS_STEP_WIDTH)
-    step = jnp.where(latent.mass_log10_msun > theta.mass_step_loc, theta.mass_step, 0.0)
-    smooth = sharp - step + soft
+    host = latent.mass_log10_msun, latent.metallicity_log10_zsun, latent.age_gyr
+    sharp, smooth = (brightness_shift(theta, *host, width) for width in (None, MASS_STEP_WIDTH))
     delta_m = smooth + jax.lax.stop_gradient(sharp - smooth)  # the value of the sharp step, the slope of the smooth one
     dust = latent.A_V * (1 + 1 / latent.R_V)
     mean = mean_absolute_magnitude(theta, delta_m, latent.x_int, latent.c_int) + dust + _modulus(theta, latent.z)

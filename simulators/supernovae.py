@@ -19,7 +19,17 @@ from jaxtyping import Array, Float, Key
 
 from cigars.schema import Globals
 
-__all__ = ["Light", "brightness_shift", "draw_dust", "draw_light", "dust_column", "host_dust", "mean_absolute_magnitude", "sersic_scale"]
+__all__ = [
+    "Light",
+    "brightness_shift",
+    "draw_dust",
+    "draw_light",
+    "dust_column",
+    "host_dust",
+    "mean_absolute_magnitude",
+    "sersic_scale",
+    "truncated_normal",
+]
 
 R_V_MEAN, R_V_SD, R_V_LOW, A_V_MEAN = 3.0, 0.5, 1.2, 0.1
 COLOUR_SD = 0.1
@@ -42,9 +52,12 @@ class Light(NamedTuple):
     absolute_magnitude: Float[Array, "sn"]
 
 
-def brightness_shift(theta: Globals, mass_log10_msun: Array, metallicity_log10_zsun: Array, age_gyr: Array) -> Array:
-    """δM in mag from host mass, progenitor metallicity and age (Gyr); Θ broadcasts against the objects."""
-    step = jnp.where(mass_log10_msun > theta.mass_step_loc, theta.mass_step, 0.0)
+def brightness_shift(
+    theta: Globals, mass_log10_msun: Array, metallicity_log10_zsun: Array, age_gyr: Array, width: float | None = None
+) -> Array:
+    """δM in mag from host mass, progenitor metallicity and age (Gyr), the step smoothed by `width` dex; Θ broadcasts against objects."""
+    sharp = jnp.where(mass_log10_msun > theta.mass_step_loc, theta.mass_step, 0.0)
+    step = sharp if width is None else theta.mass_step * ndtr((mass_log10_msun - theta.mass_step_loc) / width)
     return theta.gamma_Z * metallicity_log10_zsun + theta.gamma_age * age_gyr + step
 
 
@@ -68,12 +81,12 @@ def draw_dust(
     """R_V and A_V (mag) before each supernova, by the variant `independent`, `host` or `local` of forward model §6."""
     if variant == "independent":
         for_r_v, for_a_v = jax.random.uniform(key, (2, *tau2.shape))
-        return _truncated_normal(for_r_v, R_V_MEAN, R_V_SD, R_V_LOW), -A_V_MEAN * jnp.log1p(-for_a_v)
+        return truncated_normal(for_r_v, R_V_MEAN, R_V_SD, R_V_LOW), -A_V_MEAN * jnp.log1p(-for_a_v)
     r_v, a_v = host_dust(tau2, index)
     return r_v, (a_v if variant == "host" else a_v * dust_column(key, mass_log10_msun))
 
 
-def _truncated_normal(u: Array, mean: Array | float, sd: Array | float, low: float) -> Array:
+def truncated_normal(u: Array, mean: Array | float, sd: Array | float, low: float) -> Array:
     """Normal(mean, sd) above `low` by inverse survival function at the uniform u: the far upper tail keeps its resolution."""
     above = ndtr((mean - low) / jnp.asarray(sd, u.dtype))
     return jnp.maximum(mean - sd * ndtri(above * (1 - u)), low)
@@ -120,7 +133,7 @@ def _draw_sersic_index(key: Key[Array, ""], mass_log10_msun: Float[Array, "sn"])
     nodes = jnp.linspace(*SERSIC_MASS, len(SERSIC_WEIGHT))
     first = choose < jnp.interp(mass_log10_msun, nodes, jnp.asarray(SERSIC_WEIGHT, jnp.float32))
     mean, sd = (_of_component(table, first, mass_log10_msun, nodes) for table in (SERSIC_MEAN, SERSIC_SD))
-    return _truncated_normal(value, mean, sd, SERSIC_LOW)
+    return truncated_normal(value, mean, sd, SERSIC_LOW)
 
 
 def _of_component(table: tuple, first: Array, mass_log10_msun: Array, nodes: Array) -> Array:

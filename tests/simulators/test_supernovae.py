@@ -33,10 +33,11 @@ def _full(value) -> jax.Array:
 def test_brightness_shift_is_linear_with_a_step_above_the_threshold():
     theta = FIDUCIAL._replace(gamma_Z=-0.7, gamma_age=0.06, mass_step=-0.11, mass_step_loc=10.2)
     mass, metallicity, age = (jnp.array(v, jnp.float32) for v in ([10.1, 10.2, 10.3, 12], [0.1, -0.5, 0, -1.9], [1, 5, 0.1, 13]))
+    linear = -0.7 * np.asarray(metallicity) + 0.06 * np.asarray(age)
     step = np.array([0, 0, -0.11, -0.11])  # log M = M_step itself is below
-    np.testing.assert_allclose(
-        brightness_shift(theta, mass, metallicity, age), -0.7 * np.asarray(metallicity) + 0.06 * np.asarray(age) + step, atol=1e-6
-    )
+    np.testing.assert_allclose(brightness_shift(theta, mass, metallicity, age), linear + step, atol=1e-6)
+    smooth = -0.11 * stats.norm(10.2, 0.15).cdf(mass)
+    np.testing.assert_allclose(brightness_shift(theta, mass, metallicity, age, 0.15), linear + smooth, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
