@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Key
 
 from cigars.schema import FIDUCIAL, Globals
 from simulators.categorical import draw_index
-from simulators.mass_function import MASS_RANGE_LOG10, REDSHIFT_RANGE, galaxies_per_deg2
+from simulators.mass_function import MASS_RANGE_LOG10, REDSHIFT_RANGE, galaxies_per_deg2, mass_share, redshift_share
 from simulators.observation import draw_variance
 from simulators.rates import age_bounds_gyr, ln_bin_ages, ln_rate_per_bin
 from simulators.selection import detection_probability, host_efficiency
@@ -37,7 +37,8 @@ __all__ = ["ALL_HOSTS_ERROR", "expected_count", "expected_count_of_all_hosts", "
 
 SAMPLE = 1 << 17
 ALL_HOSTS, ALL_HOSTS_ERROR = 1 << 20, 3e-4  # draws at least, and the relative error then, by the scatter over seeds
-SHORT = 0.5  # dex of mass, and share of the redshifts, that a few hosts drawn from the population can lack
+SHORT = 0.1  # of the galaxies, in redshift and mass: what a table of others may lack, or a small one by chance
+MASSIVE = 11.0  # log M: above are 2 % of the galaxies, but 30 % of the supernovae
 SOFTNESS = 0.02  # mag for thresholds, dex for the mass step
 
 
@@ -113,31 +114,45 @@ def with_exposure(simulator: Simulator, config: Config, bank: HostBank) -> Simul
     """
     size = config.size
     if size.area_deg2 is not None and size.duration_yr is not None:
-        if config.hosts.backend == "table":
-            _check_whole(bank, config.hosts.z_max)
-        years = size.area_deg2 * galaxies_per_deg2(config.hosts.z_max) / float(bank.population) * size.duration_yr
+        years = size.area_deg2 * galaxies_per_deg2(config.hosts.z_max) / _population(config, bank) * size.duration_yr
     elif size.expected_supernovae is not None:
         default = config.of_default_prior()
         years = size.expected_supernovae / (_yearly(simulator, config) if config == default else _yearly_count(config, bank))
     return simulator._replace(ln_total=simulator.ln_total + math.log(years))
 
 
-def _check_whole(bank: HostBank, z_max: float) -> None:
+def _population(config: Config, bank: HostBank) -> float:
+    """Galaxies that the bank stands for, of those that `galaxies_per_deg2` counts."""
+    if config.hosts.backend != "table":
+        return float(bank.population)
+    (least, most), (first, _) = MASS_RANGE_LOG10, REDSHIFT_RANGE
+    counted = (bank.mass_log10_msun >= least) & (bank.mass_log10_msun <= most) & (bank.z >= first)
+    weight = counted / bank.keep_probability.astype(np.float64)
+    _check_whole(bank, weight, config.hosts.z_max)
+    return float(weight.sum())
+
+
+def _check_whole(bank: HostBank, weight: np.ndarray, z_max: float) -> None:
     """Refuse a table that is visibly less than the population whose galaxies a square degree has: it would be taken for all of them."""
-    (least, most), first = MASS_RANGE_LOG10, REDSHIFT_RANGE[0]
-    low, high, near, far = (float(f(v)) for v in (bank.mass_log10_msun, bank.z) for f in (np.min, np.max))
-    if low > least + SHORT or high < most - 3 * SHORT or near > first + SHORT * (z_max - first) or far < z_max - SHORT * (z_max - first):
+    got = [] if np.max(bank.mass_log10_msun, where=weight > 0, initial=0) >= MASSIVE else [f"none above log M = {MASSIVE:g}"]
+    for name, values, share in (("log M", bank.mass_log10_msun, mass_share), ("z", bank.z, redshift_share)):
+        order = np.argsort(values)
+        own, right = np.cumsum(weight[order]) / max(weight.sum(), 1.0), share(values[order], z_max)
+        worst = np.argmax(np.abs(own - right))
+        if abs(own[worst] - right[worst]) > SHORT:
+            got.append(f"{100 * own[worst]:.0f} % in place of {100 * right[worst]:.0f} % of them below {name} = {values[order][worst]:.3g}")
+    if got:
+        (least, most), first = MASS_RANGE_LOG10, REDSHIFT_RANGE[0]
         raise ValueError(
-            f"size.area_deg2: expected a host table of the whole population, log M from {least:g} to {most:g} and z from {first:g} to "
-            f"{z_max:g}, got {low:.3g} to {high:.3g} and {near:.3g} to {far:.3g}; give size.expected_supernovae in place of an area"
+            f"size.area_deg2: expected a host table of the whole population, all galaxies with log M from {least:g} to {most:g} and z from "
+            f"{first:g} to {z_max:g}, got {' and '.join(got)}; give size.expected_supernovae in place of an area"
         )
 
 
 def sky_rate(config: Config, bank: HostBank) -> float:
     """Expected catalogued supernovae per square degree and year at the fiducial Θ; raises ValueError as by area in `with_exposure`."""
-    if config.hosts.backend == "table":
-        _check_whole(bank, config.hosts.z_max)
-    return _yearly_count(config, bank) * galaxies_per_deg2(config.hosts.z_max) / float(bank.population)
+    skies = galaxies_per_deg2(config.hosts.z_max) / _population(config, bank)  # first: what is refused costs no count
+    return _yearly_count(config, bank) * skies
 
 
 def _yearly_count(config: Config, bank: HostBank) -> float:

@@ -29,7 +29,9 @@ __all__ = [
     "fraction_below",
     "galaxies_per_deg2",
     "mass_quantile",
+    "mass_share",
     "redshift_quantile",
+    "redshift_share",
     "schechter_sum",
 ]
 
@@ -94,6 +96,19 @@ def fraction_below(z_max: float, density: str = "tabulated") -> float:
     if not low < z_max <= high:
         raise ValueError(f"z_max: expected {low} < z_max <= {high}, got {z_max}; set hosts.z_max")
     return float(np.interp(z_max, *_redshift_cumulative(density)))
+
+
+def redshift_share(z: np.ndarray, z_max: float) -> np.ndarray:
+    """Share, below each z, of the galaxies that `galaxies_per_deg2` counts (numpy)."""
+    return np.interp(z, *_redshift_cumulative("volume")) / fraction_below(z_max, "volume")
+
+
+def mass_share(mass_log10_msun: np.ndarray, z_max: float) -> np.ndarray:
+    """Share, below each log10 M/Msun, of the galaxies that `galaxies_per_deg2` counts (numpy): that at 0.7 z_max, good to 1e-3."""
+    nodes = np.linspace(*MASS_RANGE_LOG10, 1001)
+    density = schechter_sum(nodes, np.array(0.7 * z_max))
+    below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return np.interp(mass_log10_msun, nodes, below / below[-1])
 
 
 def galaxies_per_deg2(z_max: float = REDSHIFT_RANGE[1]) -> float:

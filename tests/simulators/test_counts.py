@@ -10,6 +10,7 @@ from cigars.schema import FIDUCIAL, Globals
 from simulators.counts import SAMPLE as SAMPLE_OF_EXPOSURE
 from simulators.counts import expected_count, expected_count_of_all_hosts, sky_rate, with_exposure
 from simulators.mass_function import galaxies_per_deg2
+from simulators.population import draw_galaxies
 from simulators.simulator import build_simulator
 from simulators.survey import prepare
 from tests.simulators.conftest import EXPECTED, SURVEYS
@@ -128,20 +129,70 @@ def test_surveys_of_one_size_are_exposed_for_the_same_time_in_every_prior(bank, 
     assert own != pytest.approx(ln_years(config), abs=5e-4)
 
 
+BY_AREA = {"size.expected_supernovae": "none", "size.area_deg2": 10.0, "size.duration_yr": 1.0}
+TABLE = Config().updated(**BY_AREA, **{"hosts.backend": "table", "hosts.table_file": "hosts.fits"})
+
+
+@pytest.fixture(scope="module")
+def whole(bank):
+    """Redshifts and masses of the population; a size by area reads nothing else of its hosts."""
+    galaxies = jax.device_get(draw_galaxies(jax.random.key(0), 20_000, TABLE.hosts.z_max, "volume"))
+    return bank._replace(
+        z=galaxies.z, mass_log10_msun=galaxies.mass_log10_msun, keep_probability=np.ones_like(galaxies.z), population=np.asarray(2e4)
+    )
+
+
+def _chosen(table, rows):
+    """Some hosts of a table, which stand for as many galaxies as their probabilities say."""
+    keep = table.keep_probability[rows]
+    columns = {"z": table.z[rows], "mass_log10_msun": table.mass_log10_msun[rows], "keep_probability": keep}
+    return table._replace(**columns, population=(1 / keep.astype(float)).sum())
+
+
 @pytest.mark.parametrize(
-    ("name", "cut", "value"),
-    [("mass_log10_msun", np.maximum, 10.0), ("mass_log10_msun", np.minimum, 10.5), ("z", np.maximum, 0.75), ("z", np.minimum, 0.5)],
+    ("name", "low", "high", "says"),
+    [
+        ("mass_log10_msun", 10.0, 13.0, "0 % in place of 8"),
+        ("mass_log10_msun", 8.0, 10.5, "none above log M = 11"),
+        ("mass_log10_msun", 8.0, 11.0, "none above log M = 11"),
+        ("mass_log10_msun", 8.95, 13.0, "0 % in place of 40 % of them below log M = 8.95"),
+        ("z", 0.75, 1.2, "of them below z = 0.75"),
+        ("z", 0.5, 1.2, "of them below z = 0.5"),
+        ("z", 0.0, 0.5, "100 % in place of 1"),
+        ("z", 0.0, 0.7, "100 % in place of 3"),
+        ("z", 0.0, 1.1, "100 % in place of 8"),
+    ],
 )
-def test_a_table_that_lacks_a_part_of_the_population_has_no_size_by_area(yearly, bank, name, cut, value):
+def test_a_table_that_lacks_a_part_of_the_population_has_no_size_by_area(yearly, whole, name, low, high, says):
     """Its galaxies would be taken for all that a square degree has."""
-    area = {"size.expected_supernovae": "none", "size.area_deg2": 10.0, "size.duration_yr": 1.0, "hosts.redshift_density": "volume"}
-    config = Config().updated(**area, **{"hosts.backend": "table", "hosts.table_file": "hosts.fits"})
-    assert np.isfinite(float(with_exposure(yearly, config, bank).ln_total))
-    short = bank._replace(**{name: cut(getattr(bank, name), value)})
-    with pytest.raises(ValueError, match=r"size\.area_deg2: expected a host table of the whole population"):
-        with_exposure(yearly, config, short)
-    with pytest.raises(ValueError, match=r"size\.area_deg2: expected a host table of the whole population"):
-        sky_rate(config, short)
+    values = getattr(whole, name)
+    short = _chosen(whole, (values > low) & (values < high))
+    others = short._replace(mass_log10_msun=short.mass_log10_msun - 5)  # none that is counted
+    with pytest.raises(ValueError, match="got none above log M = 11 and 0 % in place of"):
+        sky_rate(TABLE, others)
+    for refused in (lambda: with_exposure(yearly, TABLE, short), lambda: sky_rate(TABLE, short)):
+        with pytest.raises(ValueError, match=r"size\.area_deg2: expected a host table of the whole population") as caught:
+            refused()
+        assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [400, 20_000])
+def test_a_table_of_the_population_has_the_exposure_of_its_area_however_its_hosts_were_kept(yearly, whole, number):
+    """Galaxies that a square degree has, by those that the table stands for; fainter and nearer ones, which none counts, change nothing."""
+    rng = np.random.default_rng(0)
+    some = _chosen(whole, rng.permutation(20_000)[:number])
+    expected = float(yearly.ln_total) + np.log(10 * galaxies_per_deg2(TABLE.hosts.z_max) / number)
+    assert float(with_exposure(yearly, TABLE, some).ln_total) == pytest.approx(expected, abs=1e-5)
+
+    extra = [np.concatenate([getattr(some, name), more]) for name, more in (("z", [0.5, 0.01]), ("mass_log10_msun", [7.0, 9.0]))]
+    keep = np.ones(number + 2)
+    more = some._replace(z=extra[0], mass_log10_msun=extra[1], keep_probability=keep, population=keep.sum())
+    assert float(with_exposure(yearly, TABLE, more).ln_total) == pytest.approx(expected, abs=1e-5)
+
+    probability = (10 ** (0.3 * (some.mass_log10_msun - 10))).clip(0.1, 1)
+    kept = _chosen(some._replace(keep_probability=probability), rng.uniform(size=number) < probability)
+    error = 5 * float(np.sqrt((1 / probability - 1).sum())) / number
+    assert float(with_exposure(yearly, TABLE, kept).ln_total) == pytest.approx(expected, abs=error)
 
 
 def test_area_and_duration_scale_the_population(yearly, bank):

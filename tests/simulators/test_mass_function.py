@@ -10,7 +10,7 @@ import pytest
 from astropy.cosmology import FlatLambdaCDM
 from scipy import stats
 
-from simulators.mass_function import comoving_density, fraction_below, galaxies_per_deg2, mass_quantile
+from simulators.mass_function import comoving_density, fraction_below, galaxies_per_deg2, mass_quantile, mass_share, redshift_share
 from simulators.population import draw_galaxies
 from tests.simulators.population_reference import NUMBER, SIGNIFICANT, p_value
 
@@ -106,3 +106,20 @@ def test_volume_density_and_number_follow_astropy(key):
         exact = np.interp(z_max, z, cumulative) * square_degree
         assert galaxies_per_deg2(z_max) == pytest.approx(exact, rel=1e-3)  # 1e-5 from d_M, the rest from the quadrature in z
     np.testing.assert_allclose(comoving_density(np.array([0.1, 0.9])), [0.0338, 0.0214], rtol=0.02)
+
+
+@pytest.mark.parametrize("z_max", [0.3, 1.5])
+def test_shares_of_redshift_and_mass_are_those_of_the_counts(z_max):
+    """By astropy and the Schechter sum on a grid of both."""
+    z, mass = np.linspace(0.02, z_max, 401), np.linspace(8.5, 12.5, 801)
+    counts = _schechter(mass[:, None], z) * FlatLambdaCDM(H0=70, Om0=0.3, Tcmb0=0).differential_comoving_volume(z).value
+
+    def shares(density):
+        cumulative = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
+        return cumulative / cumulative[-1]
+
+    np.testing.assert_allclose(redshift_share(z, z_max), shares(counts.sum(0)), atol=1e-3)
+    np.testing.assert_allclose(mass_share(mass, z_max), shares(counts.sum(1)), atol=1e-3)
+    assert np.abs(redshift_share(z, z_max) - shares(counts.sum(0) / (1 + z))).max() > 1e-2
+    assert np.abs(mass_share(mass, z_max) - shares(counts.sum(1) * 10 ** (0.05 * mass))).max() > 1e-2
+    np.testing.assert_array_equal(mass_share(np.array([8.0, 13.0]), z_max), [0, 1])
