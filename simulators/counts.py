@@ -151,7 +151,8 @@ def _check_whole(bank: HostBank, weight: np.ndarray, z_max: float) -> None:
 
 def sky_rate(config: Config, bank: HostBank) -> float:
     """Expected catalogued supernovae per square degree and year at the fiducial Θ; raises ValueError as by area in `with_exposure`."""
-    skies = galaxies_per_deg2(config.hosts.z_max) / _population(config, bank)  # first: what is refused costs no count
+    density = "volume" if config.hosts.backend == "table" else config.hosts.redshift_density
+    skies = galaxies_per_deg2(config.hosts.z_max, density) / _population(config, bank)  # first: what is refused costs no count
     return _yearly_count(config, bank) * skies
 
 

@@ -111,10 +111,13 @@ def mass_share(mass_log10_msun: np.ndarray, z_max: float) -> np.ndarray:
     return np.interp(mass_log10_msun, nodes, below / below[-1])
 
 
-def galaxies_per_deg2(z_max: float = REDSHIFT_RANGE[1]) -> float:
-    """Galaxies of the population per square degree, 0.02 <= z <= z_max and 8.5 <= log M <= 12.5, at the fiducial cosmology."""
+def galaxies_per_deg2(z_max: float = REDSHIFT_RANGE[1], density: str = "volume") -> float:
+    """Galaxies of the population per square degree, 0.02 <= z <= z_max and 8.5 <= log M <= 12.5, at the fiducial cosmology.
+
+    By another density than "volume" there are as many in all, z <= 1.5, at other redshifts.
+    """
     z, counts = _volume_counts()
-    per_steradian = np.trapezoid(counts, z) * fraction_below(z_max, "volume")
+    per_steradian = np.trapezoid(counts, z) * fraction_below(z_max, density)
     return float(per_steradian * 4.0 * math.pi / AREA_OF_SKY_DEG2)
 
 

@@ -12,6 +12,7 @@ from simulators.counts import expected_count, expected_count_of_all_hosts, sky_r
 from simulators.mass_function import galaxies_per_deg2
 from simulators.population import draw_galaxies
 from simulators.simulator import build_simulator
+from simulators.star_formation import prior_table
 from simulators.survey import prepare
 from tests.simulators.conftest import EXPECTED, SURVEYS
 
@@ -193,6 +194,19 @@ def test_a_table_of_the_population_has_the_exposure_of_its_area_however_its_host
     kept = _chosen(some._replace(keep_probability=probability), rng.uniform(size=number) < probability)
     error = 5 * float(np.sqrt((1 / probability - 1).sum())) / number
     assert float(with_exposure(yearly, TABLE, kept).ln_total) == pytest.approx(expected, abs=error)
+
+
+def test_the_sky_has_as_many_supernovae_wherever_the_hosts_end(bank, monkeypatch):
+    """The same hosts where supernovae are seen: the bank that ends farther out is drawn from more galaxies, by the density of redshifts."""
+    monkeypatch.setattr("simulators.counts._yearly_count", lambda *_: 1.0)
+    z = np.linspace(0.02, 1.5, 3001)
+    density = np.interp(z, prior_table("redshift_z"), prior_table("redshift_density"))
+
+    def rate(end):
+        drawn = bank._replace(population=1e6 * np.trapezoid(density[z <= end], z[z <= end]))
+        return sky_rate(Config().updated(**{"selection.z_max": 0.8, "hosts.z_max": end}), drawn)
+
+    assert rate(1.2) == pytest.approx(rate(0.8), rel=1e-3)
 
 
 def test_area_and_duration_scale_the_population(yearly, bank):
