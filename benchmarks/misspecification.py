@@ -42,7 +42,8 @@ from cigars.pretrained import path
 from cigars.runs import run_config
 from cigars.schema import FIDUCIAL, Globals, Observations, Survey
 from cigars.seen import Seen, see
-from cigars.targets import as_survey, inside
+from cigars.targets import as_survey
+from cigars.training_range import inside
 from inference.checks import judge_among
 from inference.model import load_run
 from inference.posterior import GlobalPosterior

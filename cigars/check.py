@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cigars.catalogue import Catalogue, CatalogueError, select
+from cigars.catalogue_checks import TargetWarning
 from cigars.config import Config, ConfigError
 from cigars.files import FileError, write_json
 from cigars.progress import Reporter, silent
@@ -26,20 +27,8 @@ from cigars.schema import Column, Survey, column
 from cigars.seen import REDSHIFT_BINS, Seen, input_names, pool, see, statistics_of
 from cigars.surveys import survey_source
 from cigars.tables import write_table
-from cigars.targets import (
-    TargetWarning,
-    check_exposure,
-    in_words,
-    inside,
-    lacking,
-    survey_of,
-    target_hash,
-    unlike,
-    warn_of_other_target,
-    warn_of_others,
-    warn_of_redshifts,
-    without_redshifts,
-)
+from cigars.targets import survey_of, target_hash, without_redshifts
+from cigars.training_range import check_exposure, in_words, inside, lacking, unlike, warn_of_other_target, warn_of_others, warn_of_redshifts
 
 if TYPE_CHECKING:
     from inference.checks import Check, Family, Judged

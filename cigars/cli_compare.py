@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from cigars.catalogue_checks import TargetWarning
 from cigars.cli_infer import Method
 from cigars.compare import COMPARISON, LIKELY
 from cigars.config import ConfigError
@@ -20,7 +21,6 @@ from cigars.devices import Device, use_device
 from cigars.exact_checks import MAX_PAIRS
 from cigars.files import check_writable
 from cigars.progress import progress_bars
-from cigars.targets import TargetWarning
 from cigars.terminal import console, duration, errors, given, stopped
 
 if TYPE_CHECKING:

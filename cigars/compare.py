@@ -25,17 +25,8 @@ from cigars.progress import Reporter, silent
 from cigars.runs import run_config, stored_fingerprint
 from cigars.schema import Survey
 from cigars.surveys import run_fingerprint, survey_source
-from cigars.targets import (
-    Simulated,
-    check_exposure,
-    check_trained,
-    refuse_unlike,
-    survey_of,
-    target_hash,
-    warn_of_others,
-    warn_of_redshifts,
-    without_redshifts,
-)
+from cigars.targets import survey_of, target_hash, without_redshifts
+from cigars.training_range import Simulated, check_exposure, check_trained, refuse_unlike, warn_of_others, warn_of_redshifts
 
 if TYPE_CHECKING:
     from inference.classify import Calibration, Labelled, ModelClassifier

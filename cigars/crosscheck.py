@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cigars.catalogue import Catalogue, CatalogueError
+from cigars.catalogue_checks import TargetWarning
 from cigars.config import Config, ConfigError
 from cigars.convergence import R_HAT
 from cigars.density_chains import sample_density
@@ -29,17 +30,8 @@ from cigars.progress import Reporter, silent
 from cigars.runs import run_config
 from cigars.schema import Globals
 from cigars.surveys import survey_source
-from cigars.targets import (
-    TargetWarning,
-    check_exposure,
-    check_trained,
-    hide,
-    inside,
-    survey_of,
-    target_hash,
-    warn_of_other_target,
-    warn_of_others,
-)
+from cigars.targets import hide, survey_of, target_hash
+from cigars.training_range import check_exposure, check_trained, inside, warn_of_other_target, warn_of_others
 
 if TYPE_CHECKING:
     from inference.object_likelihood import ObjectLikelihood

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cigars.catalogue import Catalogue, select
-from cigars.catalogue_checks import check_ids
+from cigars.catalogue_checks import TargetWarning, check_ids
 from cigars.compare import Comparison, Row, on_one_survey
 from cigars.config import Config, ConfigError, TrainingConfig
 from cigars.convergence import Convergence
@@ -29,7 +29,8 @@ from cigars.exact import count_sample
 from cigars.exact_checks import MAX_PAIRS, SIGMAS, check_light, check_numbers, covered
 from cigars.progress import Reporter, silent
 from cigars.schema import Globals, Observations
-from cigars.targets import TargetWarning, target_hash, warn_of_others
+from cigars.targets import target_hash
+from cigars.training_range import warn_of_others
 
 if TYPE_CHECKING:
     from inference.harmonic import Evidence

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cigars.catalogue import Catalogue, select
+from cigars.catalogue_checks import TargetWarning
 from cigars.config import Config, TrainingConfig
 from cigars.convergence import Convergence
 from cigars.exact_checks import MAX_PAIRS, SIGMAS, check_light, check_numbers, covered
@@ -25,7 +26,8 @@ from cigars.infer import assemble, check_outputs
 from cigars.posterior_file import check_memory, save_posterior
 from cigars.progress import Reporter, silent
 from cigars.surveys import run_fingerprint
-from cigars.targets import TargetWarning, hide, target_hash, warn_of_others
+from cigars.targets import hide, target_hash
+from cigars.training_range import warn_of_others
 
 if TYPE_CHECKING:
     import arviz

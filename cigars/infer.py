@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cigars.catalogue import Catalogue, CatalogueError
-from cigars.catalogue_checks import check_ids
+from cigars.catalogue_checks import TargetWarning, check_ids
 from cigars.config import Config
 from cigars.files import check_writable
 from cigars.host_summaries import Summaries, write_summaries
@@ -28,21 +28,8 @@ from cigars.progress import Reporter, silent
 from cigars.runs import run_config
 from cigars.schema import LOCALS
 from cigars.tables import check_table, check_texts
-from cigars.targets import (
-    FEW,
-    TargetWarning,
-    as_survey,
-    check_exposure,
-    check_trained,
-    hide,
-    inside,
-    survey_of,
-    target_hash,
-    warn_of_other_target,
-    warn_of_others,
-    warn_of_redshifts,
-    without_redshifts,
-)
+from cigars.targets import as_survey, hide, survey_of, target_hash, without_redshifts
+from cigars.training_range import FEW, check_exposure, check_trained, inside, warn_of_other_target, warn_of_others, warn_of_redshifts
 from cigars.truncation import draw_prior, piled_up, read_rounds
 
 if TYPE_CHECKING:

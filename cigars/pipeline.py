@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cigars.catalogue import Catalogue, Truth, catalogue_from_survey, truth_from_survey, write_catalogue, write_truth
+from cigars.catalogue_checks import TargetWarning
 from cigars.check import read_check
 from cigars.config import Config, ConfigError, load_config
 from cigars.exact import infer_exact
@@ -27,7 +28,7 @@ from cigars.runs import Calibration, read_calibration, read_curves, run_config, 
 from cigars.schema import COSMOLOGY, Globals, Survey
 from cigars.scores import joint_scores
 from cigars.surveys import run_fingerprint, survey_source
-from cigars.targets import TargetWarning, target_hash
+from cigars.targets import target_hash
 from cigars.truncation import read_rounds
 from cigars.truths import matched
 from cigars.validate import VALIDATION, read_validation

@@ -22,16 +22,8 @@ from cigars.runs import CALIBRATION, METADATA, Calibration, read_calibration, st
 from cigars.schema import Survey
 from cigars.scores import joint_scores
 from cigars.surveys import run_fingerprint, survey_source
-from cigars.targets import (
-    check_exposure,
-    check_target,
-    like_those_of,
-    survey_of,
-    target_hash,
-    warn_of_others,
-    warn_of_redshifts,
-    without_redshifts,
-)
+from cigars.targets import survey_of, target_hash, without_redshifts
+from cigars.training_range import check_exposure, check_target, like_those_of, warn_of_others, warn_of_redshifts
 from cigars.truncation import (
     RECORD,
     Round,

@@ -22,16 +22,8 @@ from cigars.progress import Reporter, silent
 from cigars.runs import run_config
 from cigars.schema import LOCALS
 from cigars.surveys import survey_source
-from cigars.targets import (
-    check_exposure,
-    check_trained,
-    survey_of,
-    target_hash,
-    warn_of_other_target,
-    warn_of_others,
-    warn_of_redshifts,
-    without_redshifts,
-)
+from cigars.targets import survey_of, target_hash, without_redshifts
+from cigars.training_range import check_exposure, check_trained, warn_of_other_target, warn_of_others, warn_of_redshifts
 
 if TYPE_CHECKING:
     from torch import Tensor

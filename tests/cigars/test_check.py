@@ -8,12 +8,13 @@ import pytest
 from astropy.table import Table
 
 from cigars.catalogue import CatalogueError, read_catalogue, select, write_catalogue
+from cigars.catalogue_checks import TargetWarning
 from cigars.check import _fewest, check, compared, read_check, references, write_check
 from cigars.config import Config, ConfigError
 from cigars.pipeline import survey_source
 from cigars.runs import run_config
 from cigars.seen import REDSHIFT_BINS, Seen, input_names, pool, see, statistics_of
-from cigars.targets import TargetWarning, as_survey, target_hash
+from cigars.targets import as_survey, target_hash
 from inference.checks import judge_among
 from inference.misspecification import column_statistics, comparable, predictive_checks
 from inference.model import load_run

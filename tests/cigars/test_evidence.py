@@ -11,11 +11,11 @@ from scipy.interpolate import RegularGridInterpolator
 from scipy.special import logsumexp
 
 from cigars.catalogue import Catalogue, write_catalogue
+from cigars.catalogue_checks import TargetWarning
 from cigars.config import Config, to_toml
 from cigars.evidence import RESTORED_AT, TEMPERATURES, _counted, compare_exactly, exact_evidence
 from cigars.exact import count_sample
 from cigars.schema import FIDUCIAL, Globals, Observations
-from cigars.targets import TargetWarning
 from inference.harmonic import Evidence, HeavyTail
 from simulators.candidates import candidates
 from simulators.counts import ALL_HOSTS_ERROR, expected_count

@@ -11,13 +11,14 @@ from astropy.table import Table
 from scipy import stats
 
 from cigars.catalogue import Catalogue, CatalogueError, select, write_catalogue
+from cigars.catalogue_checks import TargetWarning
 from cigars.config import Config, ConfigError, to_toml
 from cigars.convergence import Convergence, convergence
 from cigars.exact import infer_exact
 from cigars.pipeline import report
 from cigars.posterior import load_posterior
 from cigars.schema import FIDUCIAL, LOCALS, Observations
-from cigars.targets import TargetWarning, target_hash
+from cigars.targets import target_hash
 from simulators.exact import ExactPosterior
 from simulators.staged import Staged
 from tests.simulators import banks

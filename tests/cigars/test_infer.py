@@ -8,6 +8,7 @@ from astropy.table import Table
 from scipy import stats
 
 from cigars.catalogue import CatalogueError, select
+from cigars.catalogue_checks import TargetWarning
 from cigars.config import ConfigError, load_config
 from cigars.files import FileError
 from cigars.infer import draw_hosts, gathered, hide, infer
@@ -15,7 +16,6 @@ from cigars.posterior import Posterior
 from cigars.posterior_file import read_posterior, save_posterior
 from cigars.runs import run_config
 from cigars.schema import LOCALS, Observations
-from cigars.targets import TargetWarning
 from inference.model import load_run
 
 BANDS = tuple("ugrizy")

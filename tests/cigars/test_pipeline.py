@@ -12,12 +12,13 @@ import pytest
 import cigars
 from cigars import pipeline, surveys
 from cigars.catalogue import read_catalogue, read_truth, select
+from cigars.catalogue_checks import TargetWarning
 from cigars.config import Prior, load_config
 from cigars.infer import infer
 from cigars.posterior import Posterior
 from cigars.schema import FIDUCIAL
 from cigars.store import plan
-from cigars.targets import TargetWarning, target_hash
+from cigars.targets import target_hash
 from cigars.truncation import Rounds, write_rounds
 from cigars.truths import matched
 

@@ -18,13 +18,14 @@ import torch
 import cigars as package
 from cigars import pipeline, rounds, surveys
 from cigars.catalogue import Catalogue, CatalogueError, select, write_catalogue
+from cigars.catalogue_checks import TargetWarning
 from cigars.cli import main
 from cigars.cli_infer import _config_and_catalogue
 from cigars.config import ConfigError, Prior, load_config
 from cigars.files import FileError
 from cigars.runs import read_calibration, run_config, stored_fingerprint
 from cigars.schema import FIDUCIAL
-from cigars.targets import TargetWarning, target_hash
+from cigars.targets import target_hash
 from cigars.truncation import RECORD, STEPS, TAIL, Rounds, prior_mass, read_rounds, truncated, untruncated, volume, write_rounds
 from inference.batches import to_torch
 from inference.standardise import Standardiser
@@ -105,7 +106,7 @@ def test_without_networks_a_run_is_asked_under_the_prior_before_its_rounds(made,
     assert _config_and_catalogue(made, workplace.mock, None, ())[0] == load_config(workplace.config)
 
 
-@pytest.mark.filterwarnings("ignore::cigars.targets.TargetWarning")
+@pytest.mark.filterwarnings("ignore::cigars.catalogue_checks.TargetWarning")
 def test_inference_stays_in_the_box_and_names_the_target(made, catalogue):
     posterior = package.infer(made, catalogue, draws=200)["posterior"]
     for name, (low, high) in read_rounds(made).history[-1].box.items():

@@ -7,11 +7,12 @@ import pytest
 from scipy.stats import multivariate_normal, norm
 
 from cigars.catalogue import Catalogue, select, write_catalogue
+from cigars.catalogue_checks import TargetWarning
 from cigars.cli_compare import _ratios
 from cigars.config import Config, load_config
 from cigars.posterior import load_posterior
 from cigars.savage_dickey import check_posterior, kernel_ln_density, nested_values, savage_dickey
-from cigars.targets import TargetWarning, target_hash
+from cigars.targets import target_hash
 from cigars.truncation import truncated
 
 from .catalogues import make_catalogue

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from cigars.targets import TargetWarning
+from cigars.catalogue_checks import TargetWarning
 from cigars.terminal import complain, duration, one_line_warnings, round_bars, stopped
 
 

@@ -6,12 +6,12 @@ import torch
 
 from cigars import pipeline, surveys
 from cigars.catalogue import CatalogueError
+from cigars.catalogue_checks import TargetWarning
 from cigars.cli_validate import validate as command
 from cigars.config import ConfigError
 from cigars.files import FileError
 from cigars.runs import run_config, stored_fingerprint
 from cigars.schema import LOCALS
-from cigars.targets import TargetWarning
 from cigars.validate import _objects, read_validation, validate, write_validation
 from inference.batches import pack
 from inference.model import load_run
