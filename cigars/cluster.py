@@ -23,6 +23,7 @@ from cigars.config import Config
 from cigars.devices import cores
 from cigars.files import FileError
 from cigars.manifest import Record, numbers
+from cigars.progress import Reporter
 from cigars.schema import Survey
 from cigars.store import Store, open_store
 from cigars.surveys import survey_source, trimmed
@@ -35,8 +36,6 @@ __all__ = ["Cluster", "ClusterError", "connect", "farm", "fill", "simulate_shard
 RETRIES = 2  # of a shard whose file system refuses; one whose worker dies is tried by Dask on another
 PACKAGES = ("cigars-sn", "jax", "jaxlib", "numpy", "numpyro", "zarr")  # that a shard can depend on
 ENDED_BY_US = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # a terminal sends Ctrl-C to workers, too
-
-Reporter = Callable[[str, float, float], None]
 
 
 class Cluster(enum.StrEnum):
