@@ -34,8 +34,8 @@ HELD_OUT = 0.1  # share of the pilot surveys and of their objects on which train
 BATCH = (64, 2048)  # fewest and most objects a batch: a 64th of them in between
 EPOCHS = 3.0  # of the score network, in units of `local_epochs`: what it regresses on is nearly all noise
 RATE = 6e-3  # a third of it leaves the score network short of what the objects tell, however long it trains
-# objects of a survey at most that lead to an estimate of Θ, whose error is by then that of networks and not of their number; beside an anchor,
-# which has all of them, a quarter will do
+# objects of a survey at most that lead to an estimate of Θ, whose error is by then that of networks and not of their number; beside an
+# anchor, which has all of them, a quarter will do
 FEW, FEW_ANCHORED = 16_384, 4_096
 MARGIN = 0.02  # share of the prior's width by which a pilot stays inside
 
@@ -96,7 +96,7 @@ def train_centring(run: Stages, one: OneStep, table: Tensor, y: Tensor, objects:
     single = one.of_objects(some, at) * torch.exp(-score.moments_of_score(at)[1]).repeat_interleave(some.lengths, 0)
     held = max(int(HELD_OUT * len(y)), 1)
     net = run.seeded(5, lambda: MeanScore(y.shape[1], CENTRE_MEMBERS)).to(run.device)
-    net.start(y[held:], means[held:], weight[held:], torch.cov(single.detach().T))
+    net.start(y[held:], means[held:], weight[held:], torch.atleast_2d(torch.cov(single.detach().T)))
     batch_size = min(CENTRE_BATCH, len(y) - held)
     rows, every = shuffled(len(y) - held, batch_size, run.seed + 47), max((len(y) - held) // batch_size, 1)
     steps = min(CENTRE_EPOCHS * every, CENTRE_STEPS)

@@ -16,7 +16,7 @@ from inference.centring import MeanScore
 from inference.distances import distance_modulus
 from inference.fit import fit
 from inference.model import load_run, save_run
-from inference.one_step import CENTRE, FEW, train_centring
+from inference.one_step import CENTRE, FEW, FEW_ANCHORED, train_centring
 from inference.posterior import GlobalPosterior
 from inference.priors import Prior
 from inference.score import OneStep, Pilot, ScoreNetwork
@@ -294,7 +294,9 @@ def test_an_anchored_training_refines_by_its_anchor_and_survives_the_disk(traine
     assert net.summary(packed).shape[1] == plain(packed).shape[1] + size
     moments, refined = (pilot.whitening.mean.shape[0] for pilot in net.summary.pilots)
     assert (moments, refined) == (plain.pilots[0].whitening.mean.shape[0], net.summary(packed).shape[1])
-    torch.testing.assert_close(load_run(tmp_path).summary(packed), net.summary(packed))
+    again = load_run(tmp_path).summary
+    torch.testing.assert_close(again(packed), net.summary(packed))
+    assert again.few == net.summary.few == FEW_ANCHORED < plain.few  # all count in the anchor
 
 
 def test_without_joint_scores_the_training_says_what_to_do(distance, tmp_path):
