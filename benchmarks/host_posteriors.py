@@ -1,8 +1,8 @@
 r"""How well does a run recover redshifts and hosts, and how much does the light of the supernova help?
 
 On fresh mocks at the fiducial Θ, each inferred as a catalogue would be: NMAD, outliers (> 0.15) and bias of Δz/(1+z), rms of the posterior
-means and that over the widths stated, pulls, and those of a draw in place of the truth (they scatter by more than 1
-where right posteriors have long tails), and a Kolmogorov-Smirnov test of the probability integral transforms of every unknown, all objects together.
+means and that over the widths stated, pulls, and those of a draw in place of the truth (they scatter by more than 1 where right posteriors
+have long tails), and a Kolmogorov-Smirnov test of the probability integral transforms of every unknown, all objects together.
 The objects of a mock share the errors of Θ, so that their transforms depend on each other, and at one Θ alone no posterior owes uniform
 ones. So the test is made at the true Θ too, and on one object of each of many surveys from the prior, each with draws of its own survey's
 posterior of Θ: these transforms are independent, and uniform if the joint posterior is right.
@@ -97,18 +97,15 @@ def judged(draws: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """rms of the posterior mean, over the widths stated, the pulls, and the KS test of the PIT, with its distance from uniform."""
     from scipy import stats
 
-    from cigars.report.statistics import error_ratio
+    from cigars.report.statistics import error_ratio, pulls
 
-    def pulls(value: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        return (value - draws.mean(0)) / draws.std(0, ddof=1)
-
-    mean, pull = draws.mean(0), pulls(truth, draws)
+    mean, pull = draws.mean(0), -pulls(draws, truth)
     rank = (draws < truth).sum(0) + np.random.default_rng(0).uniform(size=len(truth))  # ranks made continuous
     test = stats.kstest(rank / (len(draws) + 1), "uniform")
     return {
         "rms": float(np.sqrt(np.mean((mean - truth) ** 2))), "error_ratio": error_ratio(draws, truth),
         "pull_mean": float(pull.mean()), "pull_sd": float(pull.std()),
-        "pull_sd_of_draws": float(pulls(draws[0], draws[1:]).std()),
+        "pull_sd_of_draws": float(pulls(draws[1:], draws[0]).std()),
         "ks_distance": float(test.statistic), "ks_p": float(test.pvalue),
     }  # fmt: skip
 
