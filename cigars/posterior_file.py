@@ -122,6 +122,8 @@ def read_posterior(path: str | Path) -> arviz.InferenceData:
             file.attrs.get("_nc3_strict")
         data = arviz.from_netcdf(str(path))
         Config.model_validate_json(data.posterior.attrs["config"])
+    except FileNotFoundError:
+        raise FileError(f"{path}: expected a posterior that `cigars infer` wrote, found no such file; see its name and folder") from None
     except Exception as error:  # HDF5 raises whatever a damaged file makes of it
         raise FileError(f"{path}: expected a posterior that `cigars infer` wrote, got something else ({type(error).__name__})") from None
     return data

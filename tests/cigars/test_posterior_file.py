@@ -88,3 +88,8 @@ def test_a_file_without_a_root_is_refused_in_silence(tmp_path, monkeypatch):
         read_posterior(path)
     gc.collect()
     assert not said
+
+
+def test_a_file_that_is_not_there_is_not_taken_for_a_damaged_one(tmp_path):
+    with pytest.raises(FileError, match="found no such file"):
+        read_posterior(tmp_path / "p.nc")
