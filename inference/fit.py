@@ -1,8 +1,8 @@
 """From simulations to a trained model in five stages, each kept on disk and resumable.
 
 1. local regressor on single objects; 2. summaries of many surveys, streamed, of which only the moments and a few objects each
-are kept; 3. the global head, and with a learned encoder its training on live simulations; 4. the density of
-summaries; 5. the local flow, on a CPU beside 3 and 4.
+are kept; 3. the global head, and with a learned encoder its training on live simulations; 4. the local flow; 5. the density of
+summaries. On a CPU 4 and 5 are trained beside 3.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def fit(
         fingerprint, configuration: stored with the run, and a resumed training must carry the same fingerprint.
         device: where networks are trained.
         report: progress callback of stages "regressor", "pilot", "estimate", "score", "centre", "centring", "refine-0", ...,
-            "summaries", "encoder", "global", "density", "local".
+            "summaries", "encoder", "global", "local", "density".
         resume: continue from the checkpoints in the folder.
         joint_score: of simulated objects, which encoder = "score" learns from.
         summary: of `learn_summary`, with the same split and perhaps in a wider prior; by default learned here.
@@ -105,10 +105,10 @@ def fit(
     held_table = run.held_summary(summary, held)
     small = config.training.encoder in ("score", "moments")  # every network here is then too small for more than one core
     apart = small and run.device.type == "cpu" and torch.get_num_threads() > 1 and processes() == 1
-    with beside(run.local(objects, held), apart) as local_result:
+    train_local, train_density = run.local(objects, held), run.density(table, held_table)
+    with beside(lambda go_on: (train_local(go_on), train_density(go_on)), apart) as others:
         members, curves = run.members(summary, table, theta, held, held_table)
-        density, density_curve = run.density(members[0].whitening, table, held_table)
-        local, local_curve = local_result()
+        (local, local_curve), (density, density_curve) = others()
     meta = {
         "format": FORMAT, "fingerprint": fingerprint, "configuration": dict(configuration or {}), "versions": versions(),
         "marginals": {k: list(m) for k, m in prior.marginals.items()},

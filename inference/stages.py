@@ -5,7 +5,6 @@ Numbers of held-out surveys come first, so that they stay the same when the trai
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +46,8 @@ LOCAL_RATE = 4e-3
 DENSITY_RATE, DENSITY_BATCH, DENSITY_EPOCHS = 1e-2, 128, 30
 HIDDEN_BANDS = 0.1  # share of training objects that lose bands, each with probability a third
 Built = TypeVar("Built", bound=nn.Module)
+Beside = Callable[[Callable[[], None]], tuple[Built, dict[str, Any]]]
+"""A training that may go on beside another (`threads.beside`), and gives the network and its curve."""
 
 
 class Split(NamedTuple):
@@ -267,22 +268,10 @@ class Stages:
                 self.folder / f"encoder-{k}.pt", self.report, "encoder",
             )  # fmt: skip
 
-    def density(self, whitening: Whitening, table: Tensor, held_table: Tensor) -> tuple[SummaryDensity, dict[str, Any]]:
-        """Stage 4: the density of the summary itself, by which a survey is told from simulated ones."""
-        net = self.seeded(6, lambda: SummaryDensity(copy.deepcopy(whitening))).to(self.device)
-        batch = min(DENSITY_BATCH, len(table))
-        rows, every = shuffled(len(table), batch, self.seed + 53), max(len(table) // batch, 1)
-        settings = Settings(DENSITY_EPOCHS * every, every, DENSITY_RATE, patience=DENSITY_EPOCHS, seed=self.seed + 53)
-        history = optimise(
-            net, net.loss, lambda step: (table[rows(step)],), lambda: float(net.loss(held_table).mean()), settings,
-            self.folder / "density.pt", self.report, "density",
-        )  # fmt: skip
-        return net, _curve(history)
+    def local(self, objects: Packed, held: Packed) -> Beside[LocalEstimator]:
+        """Stage 4: the training of the flow of each object's unknowns given its data and Θ, which needs nothing of stage 3.
 
-    def local(self, objects: Packed, held: Packed) -> Callable[[Callable[[], None]], tuple[LocalEstimator, dict[str, Any]]]:
-        """Stage 5: the training of the flow of each object's unknowns given its data and Θ, which needs nothing of stages 3 and 4.
-
-        Nothing of it touches torch's random state once it has begun, so that it may go on beside them. It calls what it is given at
+        Nothing of it touches torch's random state once it has begun, so that it may go on beside that. It calls what it is given at
         every step, to be stopped by an error there.
         """
         t = self.training
@@ -314,6 +303,26 @@ class Stages:
             history = optimise(
                 net, net.loss, arguments, lambda: float(net.loss(held_values, held_data, held_theta).mean()), settings,
                 self.folder / "local.pt", self.report, "local",
+            )  # fmt: skip
+            return net, _curve(history)
+
+        return trained
+
+    def density(self, table: Tensor, held_table: Tensor) -> Beside[SummaryDensity]:
+        """Stage 5: the training of the density of the summary itself, by which a survey is told from simulated ones; as `local`."""
+        net = self.seeded(6, lambda: SummaryDensity(Whitening.fit(table))).to(self.device)
+        batch = min(DENSITY_BATCH, len(table))
+        rows, every = shuffled(len(table), batch, self.seed + 53), max(len(table) // batch, 1)
+        settings = Settings(DENSITY_EPOCHS * every, every, DENSITY_RATE, patience=DENSITY_EPOCHS, seed=None)
+
+        def trained(go_on: Callable[[], None]) -> tuple[SummaryDensity, dict[str, Any]]:
+            def arguments(step: int) -> tuple[Tensor]:
+                go_on()
+                return (table[rows(step)],)
+
+            history = optimise(
+                net, net.loss, arguments, lambda: float(net.loss(held_table).mean()), settings,
+                self.folder / "density.pt", self.report, "density",
             )  # fmt: skip
             return net, _curve(history)
 

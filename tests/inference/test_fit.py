@@ -83,12 +83,12 @@ def two_threads():
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_the_local_flow_is_the_same_beside_the_others_as_after_them(source, distance, tmp_path, monkeypatch):
+def test_local_flow_and_density_are_the_same_beside_the_heads_as_after_them(source, distance, tmp_path, monkeypatch):
     seen = {}
 
     def fitted(name, chosen):
         def report(stage, done, total, **metrics):
-            if stage in ("global", "local") and done:
+            if stage in ("global", "local", "density") and done:
                 seen.setdefault(name, {}).setdefault(stage, threading.get_ident())
 
         monkeypatch.setattr(module, "beside", chosen)
@@ -97,7 +97,7 @@ def test_the_local_flow_is_the_same_beside_the_others_as_after_them(source, dist
     beside = module.beside
     apart, after = fitted("beside", beside), fitted("after", lambda work, apart: beside(work, False))
     assert all(torch.equal(a, b) for a, b in zip(apart.values(), after.values(), strict=True))
-    assert len(set(seen["beside"].values())) == 2
+    assert seen["beside"]["density"] == seen["beside"]["local"] != seen["beside"]["global"] == threading.get_ident()
     assert set(seen["after"].values()) == {threading.get_ident()}
 
 
