@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from cigars.schema import Observations
+from simulators.small_matrices import product
 
 if TYPE_CHECKING:
     from cigars.config import ErrorModel, ObservationConfig
@@ -91,7 +92,7 @@ def observe_supernovae(
     models = (config.sn_m, config.sn_x, config.sn_c)
     variance = jnp.stack([draw_variance(model, m, normal) for model, normal in zip(models, ln_variance, strict=True)])
     correlation, cholesky = config.sn_correlation, _cholesky(config.sn_correlation)
-    noise = jnp.einsum("ij,j...->i...", jnp.asarray(cholesky, m.dtype), error)
+    noise = product(jnp.asarray(cholesky, m.dtype), error.reshape(3, -1)).reshape(error.shape)
     sd = jnp.sqrt(variance)
     observed = jnp.stack([m, x, c]) + sd * noise
     covariance = {f"cov_{a}": correlation[i] * sd[j] * sd[k] for i, (a, j, k) in enumerate((("mx", 0, 1), ("mc", 0, 2), ("xc", 1, 2)))}

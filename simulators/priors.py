@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Key
 from numpyro.distributions.util import validate_sample
 
 from cigars.schema import Globals, Marginal
+from simulators.small_matrices import product
 
 if TYPE_CHECKING:
     from cigars.config import Region
@@ -96,7 +97,7 @@ def sample_globals(
 def inside(theta: Globals, region: Region) -> Bool[Array, ""]:
     """Whether one Θ (scalars) is in a region."""
     centre, directions, limits = (jnp.asarray(v, jnp.float32) for v in (region.centre, region.directions, region.limits))
-    place = directions @ (jnp.stack([getattr(theta, name) for name in region.names]) - centre)
+    place = product(directions, jnp.stack([getattr(theta, name) for name in region.names]) - centre)
     return jnp.all((place > limits[:, 0]) & (place < limits[:, 1]))
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+from jax.sharding import Mesh
 
 from cigars.schema import FIDUCIAL, Globals, Latents, Observations
 from simulators.candidates import Matches
@@ -13,6 +14,7 @@ from simulators.latents import draw_latents
 from simulators.likelihood import ln_likelihood
 from simulators.score import joint_score
 from simulators.small_matrices import cholesky, cholesky_solve, solve_lower
+from simulators.survey import _sharded
 
 
 def matrices(size, count=50):
@@ -88,11 +90,14 @@ def test_no_product_is_left_to_the_precision_of_the_device(yearly, config):
     mag, column = zeros(3, len(config.hosts.bands)), zeros(3)
     observations = Observations(**dict.fromkeys(Observations._fields, column) | {"mag": mag, "mag_err": mag})
     latents = Latents(*[column] * len(Latents._fields))
+    region = {"names": ["Om0", "Ode0"], "centre": [0.3, 0.7], "directions": [[1, 0], [-1, 1]], "limits": [[-0.1, 0.1], [-0.1, 0.1]]}
+    inside, mesh = config.updated(**{"prior.region": region}), Mesh(np.array(jax.local_devices()[:1]), ("survey",))
     with jax.default_matmul_precision("TF32_TF32_F32"):
         traced = [
             ln_likelihood.trace(theta, matches, yearly, config, 1.0, 1 << 9, surface),
             draw_latents.trace(jax.random.key(0), thetas, whole(2, 3), matches, yearly, config),
             jax.jit(joint_score, static_argnums=3).trace(zeros(3, len(config.marginals)), observations, latents, config),
+            _sharded.trace(jax.random.key(0), whole(2), yearly, None, inside, 64, mesh, True),
         ]
         plain = jax.jit(jnp.matmul).trace(zeros(2, 2), zeros(2, 2))
     for trace in traced:
