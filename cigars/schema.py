@@ -192,8 +192,8 @@ GLOBALS = (
     Column("alpha_c", "mag", "slope of mean intrinsic colour with stretch", r"$\alpha_c$"),
     Column("mass_step", "mag", "magnitude step above the mass threshold", r"$\Delta M$"),
     Column("mass_step_loc", "", "log10 M/Msun of the mass step", r"$\log M_{\rm step}$"),
-    Column("gamma_Z", "mag / dex", "brightness per dex of progenitor metallicity", r"$\gamma_Z$"),
-    Column("gamma_age", "mag / Gyr", "brightness per Gyr of progenitor age", r"$\gamma_{\rm age}$"),
+    Column("gamma_Z", "mag / dex", "magnitude per dex of progenitor metallicity", r"$\gamma_Z$"),
+    Column("gamma_age", "mag / Gyr", "magnitude per Gyr of progenitor age", r"$\gamma_{\rm age}$"),
 )
 
 LATENTS = (

@@ -14,10 +14,11 @@ from typer.exceptions import TyperException
 
 from cigars.cli import app
 from cigars.config import load_config
+from cigars.schema import FIDUCIAL, column
 from inference.stages import surveys_used
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "docs/cluster.md")
+PAGES = ("README.md", "docs/cluster.md", "docs/model.md")
 DASK = {"scheduler": dask_scheduler, "worker": dask_worker}
 
 
@@ -76,3 +77,22 @@ def test_the_cluster_page_is_linked_and_its_links_lead_somewhere():
     named = re.findall(r"`((?:benchmarks|tests)/[\w/.]+)`", (ROOT / "docs/cluster.md").read_text())
     assert len(named) >= 3
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_parameters_of_the_page_are_those_of_the_model():
+    lines, config = (ROOT / "docs/model.md").read_text().splitlines(), load_config("lsst")
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
+    assert [name for name, *_ in rows] == list(config.marginals)
+    for name, _, unit, law, fiducial in rows:
+        prior, numbers = getattr(config.prior, name), tuple(map(float, law[2:-1].split(",")))
+        assert {"U": prior.uniform, "N": prior.normal}[law[0]] == numbers
+        assert (unit, float(fiducial)) == (column(name).unit, getattr(FIDUCIAL, name))
+
+
+def test_the_survey_of_the_page_can_be_simulated(tmp_path):
+    """Its settings are taken, and what it copies of the defaults is what they are."""
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/model.md").read_text(), re.DOTALL)
+    (tmp_path / "mine.toml").write_text(text)
+    config, lsst = load_config(str(tmp_path / "mine.toml")), load_config("lsst")
+    assert (config.size.area_deg2, config.size.expected_supernovae) == (20, None)
+    assert (config.selection.m50, config.selection.ln_width) == (lsst.selection.m50, lsst.selection.ln_width)

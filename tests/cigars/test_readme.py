@@ -41,7 +41,7 @@ def test_every_command_and_preset_that_it_names_exists():
     assert {p for p in presets() if f"`{p}`" not in README} == set()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md", "docs/model.md"])
 def test_links_and_names_of_files_lead_somewhere(page):
     text, folders = (ROOT / page).read_text(), [ROOT / name for name in (".", "benchmarks", "cigars", "simulators", "inference")]
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
