@@ -258,6 +258,8 @@ def gathered(kind: str, work: Path) -> dict[str, Any]:
 def table(work: Path, output: Path) -> None:
     """Rates with binomial errors, and how often a wrong mock has a lower p than a right one, from the p-values that are there."""
     raw = {kind: gathered(kind, work) for kind in [PRIOR, *KINDS] if list(work.glob(f"{kind}*.json"))}
+    if "right" not in raw:
+        raise SystemExit(f"{work}: expected p-values of the right model, got none; run `power --kinds right` first")
     right, out = raw["right"]["p_values"], {}
     for kind, found in raw.items():
         p, rows_ = found.pop("p_values"), {}
