@@ -100,7 +100,10 @@ def direct_sample(bank: HostBank, config: Config, theta: Globals, years: float, 
         (np.polyval(config.selection.m50[::-1], z) - m_observed) / np.exp(np.polyval(config.selection.ln_width[::-1], z))
     )
     bright = (template < np.array(config.selection.host_thresholds)).all(1)
-    keep = bright & (rng.random(number) < smooth * (z < config.selection.z_max))
+    spectra = 1.0
+    if efficiency := config.selection.host_efficiency:
+        spectra = stats.norm.cdf((efficiency[1] - template[:, config.band_names.index(efficiency[0])]) / efficiency[2])
+    keep = bright & (rng.random(number) < smooth * spectra * (z < config.selection.z_max))
     columns = {
         "mag": rng.normal(template, config.observation.host_sigma),
         "m": m_observed,

@@ -66,6 +66,18 @@ def _rows(mass: np.ndarray, bank) -> np.ndarray:
     return order[np.searchsorted(bank.mass_log10_msun[order], mass.astype(np.float32))]
 
 
+def test_hosts_are_lost_by_the_efficiency_of_their_band(key, simulator, bank, config, years):
+    """The number and the columns against direct sampling, and against one that loses no host."""
+    lossy, few = config.updated(**{"selection.host_efficiency": ("r", 21.0, 0.9)}), SURVEYS // 4
+    ours = banks.columns_of(jax.device_get(draw_surveys(key, jnp.arange(few), simulator, lossy, FIDUCIAL)))
+    right, wrong = (_direct(bank, c, FIDUCIAL, years, 2, few) for c in (lossy, config))
+    assert min(stats.ks_2samp(ours[name], right[name]).pvalue for name in ("mag_0", "mag_2", "mag_5", "m", "z")) > P_MIN
+    assert stats.ks_2samp(ours["mag_2"], wrong["mag_2"]).pvalue < P_MIN
+    number, others = len(ours["z"]), np.array([len(right["z"]), len(wrong["z"])])
+    pull = abs(others - number) / (np.sqrt(others + number) + 0.001 * number)  # the exposure is itself a sample's
+    assert pull[0] < 5 < pull[1]
+
+
 def test_counts_are_poisson(draw_at, prior_surveys):
     numbers = np.concatenate([draw_at(FIDUCIAL, batch).number for batch in range(4, 12)]).astype(float)
     error = 5 * np.sqrt(2 / len(numbers))  # of a sample variance over the mean
