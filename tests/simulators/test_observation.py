@@ -160,3 +160,13 @@ def test_spectroscopic_redshifts_are_given_to_the_stated_fraction(key, fraction)
         pull = (spec - np.asarray(z, float))[have] / error[have]
         assert _p(pull) > 1e-3
         assert _p(pull + 0.05) < 1e-3
+
+
+def test_errors_of_redshifts_are_log_normal_and_redshifts_scatter_by_them(key):
+    z = jnp.full(NUMBER, 0.5)
+    config = ObservationConfig(spectroscopic_fraction=1, z_spec_err=1e-2, z_spec_err_scatter=0.4)
+    spec, error = (np.asarray(v, float) for v in observe_redshifts(key, z, config))
+    residual, pull = np.log(error / 1e-2) / 0.4, (spec - 0.5) / error
+    assert min(_p(residual), _p(pull)) > 1e-3
+    assert max(_p(1.1 * residual), _p(1.1 * pull), _p((spec - 0.5) / 1e-2)) < 1e-3
+    assert abs(np.corrcoef(residual, pull)[0, 1]) < 5 / np.sqrt(NUMBER)
