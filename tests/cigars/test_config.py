@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import stats
 
-from cigars.config import Config, ConfigError, fingerprint, load_config, presets, to_toml
-from cigars.schema import GLOBALS, Globals
+from cigars.config import Config, ConfigError, Prior, fingerprint, load_config, presets, to_toml
+from cigars.schema import FIDUCIAL, GLOBALS, Globals
 from inference.priors import Prior as TorchPrior
 from simulators.model import globals_model
 from simulators.priors import log_prior
@@ -24,6 +24,44 @@ FILES = {"hosts.emulator_file": "e.npz", "hosts.bands_file": "b.npz", "selection
 
 def preset(name):
     return load_config(name, **(FILES if name == "cigars1" else {}))
+
+
+DEFAULTS = {  # forward model §1: prior and fiducial value
+    "Om0": ("uniform", 0, 1, 0.3),
+    "Ode0": ("uniform", 0, 1, 0.7),
+    "w0": ("uniform", -2, 0, -1),
+    "wa": ("uniform", -3, 2, 0),
+    "dtd_logA": ("normal", -12.15, 0.1, -12.15),
+    "dtd_slope": ("normal", -1.34, 0.2, -1.34),
+    "M0": ("uniform", -20, -19, -19.5),
+    "sigma_int": ("uniform", 0.01, 0.2, 0.1),
+    "alpha": ("uniform", -0.55, 0.25, -0.14),
+    "beta": ("uniform", 0, 4, 2.2),
+    "alpha_c": ("uniform", -0.03, 0.03, 0),
+    "mass_step": ("uniform", -0.2, 0.2, -0.05),
+    "mass_step_loc": ("uniform", 9, 11, 10),
+    "gamma_Z": ("uniform", -2, 2, -0.1),
+    "gamma_age": ("uniform", -0.1, 0.1, -0.03),
+}
+
+
+@pytest.mark.parametrize("config", [Config(), load_config("lsst")], ids=["plain", "lsst"])
+def test_defaults_are_the_numbers_of_the_specification(config):
+    """§1, and of §§7 and 8 the thresholds of hosts, the forms of detection and of errors: typed again, to the last digit."""
+    assert list(DEFAULTS) == list(Globals._fields)
+    for name, (kind, first, second, fiducial) in DEFAULTS.items():
+        assert getattr(config.prior, name) == Prior(**{kind: (first, second)})
+        assert getattr(FIDUCIAL, name) == fiducial
+    assert config.prior.region is None
+    s, o = config.selection, config.observation
+    assert config.band_names == tuple("ugrizy")
+    assert s.host_thresholds == o.host_depths == (25.73, 26.86, 26.88, 26.34, 25.63, 25.87)
+    assert (s.host_efficiency, s.detection, s.z_max) == (None, "smooth", 1.2)
+    assert s.m50[::-1] == (-4.822, 11.504, -10.370, 2.249, 24.138)
+    assert s.ln_width[::-1] == (-0.247, 0.164, -0.947)
+    assert (o.host_errors, o.host_sigma, o.host_sigma_sys, o.host_gamma) == ("constant", 0.01, 0.005, (0.038, *(0.039,) * 5))
+    assert [(e.offset, e.slope, e.scatter, e.floor) for e in (o.sn_m, o.sn_x, o.sn_c)] == [(0, 0.2, 1.2, 0), (-3, 0, 1, 0), (-7, 0, 0.6, 0)]
+    assert o.sn_m.pivot == 56
 
 
 def written(tmp_path, text):
