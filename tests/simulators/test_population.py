@@ -32,6 +32,26 @@ def _truncated(x, mean, sd, low, high):
     return stats.truncnorm.cdf(x, (low - mean) / sd, (high - mean) / sd, loc=mean, scale=sd)
 
 
+def test_numbers_are_those_of_the_specification(galaxies):
+    """§3 typed again, which draws cannot tell to some per cent; 1e-6: float32."""
+    assert (population.RATIO_SCALE, population.RATIO_LIMIT) == (0.3, 5)
+    assert (population.METALLICITY_RANGE, population.GAS_RANGE) == ((-1.98, 0.19), (-2, 0.5))
+    assert (population.TAU2_SD, population.TAU2_RANGE) == (0.2, (0, 4))
+    assert (population.INDEX_SD, population.INDEX_RANGE) == (0.4, (-1, 0.4))
+    assert (population.DUST_RATIO, population.DUST_RATIO_RANGE) == ((1, 0.3), (0, 2))
+    np.testing.assert_allclose(population.AGN_FRACTION_LN_RANGE, np.log([1e-5, 3]), rtol=1e-12)
+    np.testing.assert_allclose(population.AGN_TAU_LN_RANGE, np.log([5, 150]), rtol=1e-12)
+    x = np.linspace(8.5, 12.5, 41)
+    mean, sd = -0.65 + 0.8 / (1 + np.exp(-(x - 10.1) / 0.3)), 0.52 - 0.36 / (1 + np.exp(-(x - 10.4) / 0.2))
+    np.testing.assert_allclose(population.metallicity_moments(jnp.asarray(x)), (mean, sd), atol=5e-6)  # float32 masses over 0.2
+    np.testing.assert_allclose(population.dust_tau2_mean(jnp.asarray(x - 10)), 0.2 + 0.5 * np.maximum(x - 10, 0), atol=1e-6)
+    tau = np.linspace(0, 4, 41)
+    index, scatter = population.dust_index_moments(jnp.asarray(tau))
+    np.testing.assert_allclose(index, -0.095 + 0.111 * tau - 0.0066 * tau**2, atol=1e-6)
+    assert scatter == 0.4
+    assert np.abs(galaxies.sfr_ratios_log10).max() == 5  # 0.36 % of the draws of Student's t are beyond
+
+
 def test_redshifts_are_distributed_as_by_prospector(galaxies, prospector):
     """Prospector's cumulative sum counts each node of its table, 0.04 apart, whole: its draws are low by half a cell, 0.02."""
     theirs = prospector["z"] + 0.02
