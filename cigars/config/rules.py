@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from cigars.config.sections import Prior
 from cigars.schema import FIDUCIAL
 
@@ -78,7 +80,7 @@ def check_read(config: Config) -> None:
 
 
 def check_possible(config: Config) -> None:
-    """Nothing negative where that means nothing, and no universe that was not there when the light of a host left it."""
+    """Nothing negative where that means nothing, and no universe in which a host has no distance."""
     for name in ("Om0", "sigma_int"):
         if (least := config.reach(name)[0]) < 0:
             raise ValueError(
@@ -86,11 +88,20 @@ def check_possible(config: Config) -> None:
             )
     if not config.flat:
         matter, dark = config.reach("Om0")[0], config.reach("Ode0")[1]
-        scales = (1 + config.hosts.z_max * k / 256 for k in range(257))
-        if min(matter * a**3 + (1 - matter - dark) * a**2 + dark for a in scales) < LEAST_EXPANSION:
+        if lack := _lacks(matter, dark, config.hosts.z_max):
             raise ValueError(
-                f"prior.Ode0: expected universes that go back to all hosts, got one without a Big Bang at Om0 = {matter:g} and "
+                f"prior.Ode0: expected universes in which all hosts have a distance, got one {lack} at Om0 = {matter:g} and "
                 f"Ode0 = {dark:g}; lower the upper limit of Ode0, or raise the lower one of Om0"
             )
     elif (most := config.reach("Om0")[1]) > 1:
         raise ValueError(f"prior.Om0: expected nothing above 1 in a flat cosmology, where Ode0 is 1 - Om0, got up to {most:g}; cut it")
+
+
+def _lacks(matter: float, dark: float, z_max: float) -> str:
+    """Why a host up to z_max has no distance, or nothing: if none lacks one here, none does with more matter or less dark energy."""
+    a = np.linspace(1, 1 + z_max, 257)
+    expansion = matter * a**3 + (1 - matter - dark) * a**2 + dark
+    if expansion.min() < LEAST_EXPANSION:
+        return "without a Big Bang"
+    angle = max(matter + dark - 1, 0) ** 0.5 * np.trapezoid(expansion**-0.5, a)  # to the last host, on a sphere
+    return "with hosts beyond the antipode" if angle >= np.pi else ""

@@ -8,6 +8,7 @@ import numpy as np
 import numpyro
 import pytest
 import torch
+from astropy.cosmology import LambdaCDM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -186,6 +187,33 @@ def test_no_key_of_another_table_is_suggested_within_a_list_or_a_region():
 )
 def test_a_bad_value_is_named_in_one_line(setting, says):
     assert says in refused("demo", [setting])
+
+
+@pytest.mark.parametrize(("dark", "z_max", "least"), [(2.0, 1.5, 0.53), (2.5, 1.5, 0.98), (2.5, 1.2, 0.95), (10.0, 0.3, 10.5)])
+def test_no_prior_has_hosts_beyond_the_antipode(dark, z_max, least):
+    """Refused exactly where astropy's distance of the last host is negative at the least matter beside most dark energy."""
+
+    def distance(matter, energy=dark):
+        return LambdaCDM(70, matter, energy, Tcmb0=0).comoving_transverse_distance(z_max).value
+
+    def says(matter):
+        prior = {"prior.Om0": {"uniform": (matter, 30)}, "prior.Ode0": {"uniform": (0, dark)}}
+        try:
+            load_config("demo", **{"hosts.z_max": z_max, "selection.z_max": min(z_max, 1.2)}, **prior)
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    matters = least + 0.01 * np.arange(12)
+    said, there = [says(m) for m in matters], [distance(m) > 0 for m in matters]
+    assert [text == "" for text in said] == there
+    assert not there[0]
+    assert (
+        f"prior.Ode0: expected universes in which all hosts have a distance, got one with hosts beyond the antipode at Om0 = {least:g}"
+        in said[0]
+    )
+    first = matters[there.index(True)]  # then all of the prior has distances
+    assert min(distance(m, energy) for m in np.geomspace(first, 30, 10) for energy in np.linspace(0, dark, 5)) > 0
 
 
 def test_settings_that_only_their_variant_reads_are_taken_with_it():
