@@ -1,8 +1,9 @@
 """How narrow is the posterior of Θ at 1,600 supernovae whose hosts are known, and with it redshift, mass, metallicity and ages?
 
 One mock at the fiducial Θ under the prior of `lsst`, from a bank of 1e5 effective hosts: widths from the information of light and hosts
-(`simulators.spectroscopic`) at the fiducial Θ, with the place of the mass step known. Expected: a floor, so that the published widths from
-photometry alone (also one mock) are at or above these, but for the scatter of single mocks. spectroscopic_networks.py has draws.
+(`simulators.spectroscopic`) at the fiducial Θ, with the place of the mass step known. Expected: the published widths from photometry alone
+(also one mock) are at or above these, but for the scatter of single mocks. It is no floor for them, only the limit of the supernova light
+with its hosts known: host magnitudes, which measure distance where hosts are recognised, are not in it. Draws: spectroscopic_networks.py.
 
 usage: python benchmarks/spectroscopic_limit.py [--number 0]
 """

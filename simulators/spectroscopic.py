@@ -1,8 +1,8 @@
 r"""The spectroscopic limit: posterior of Θ where the host of every supernova is known, and with it redshift, mass, metallicity and ages.
 
 $\ln L(\Theta) = \sum_i \ln \lambda(m_i, x_i, c_i, h_i \mid \Theta) - \Lambda(\Theta)$: the rate of the known host in the place of the sum
-over hosts of `simulators.likelihood`, and Λ, the expected count, integrates over selection. Host magnitudes are not used. No
-posterior from photometry alone can be narrower, which makes this a floor for any of them.
+over hosts of `simulators.likelihood`, and Λ, the expected count, integrates over selection. It is the limit of the supernova light
+with its hosts known, not of photometry: host magnitudes, which measure distance where hosts are recognised, are not in it.
 
 The information of a Poisson process is $\int \lambda\, s s^T$ with the score $s = \nabla \ln\lambda$: the sum of $s s^T$ over the objects
 of a survey estimates it, and so the widths, without the expected count (Streit 10, chapter 4). It does not contain the thresholds of host
