@@ -107,7 +107,7 @@ def youngest_sfr_log10(z: Float[Array, "*g"], mass_log10_msun: Float[Array, "*g"
 
 
 def expected_sfr_ratios(z: Float[Array, "*g"], mass_log10_msun: Float[Array, "*g"]) -> Float[Array, "*g 6"]:
-    """Expected log10(SFR_i / SFR_{i+1}) of Prospector-beta, to 1e-4 of `prospect.models.priors_beta.expe_logsfr_ratios`."""
+    """Expected log10(SFR_i / SFR_{i+1}) of Prospector-beta, to 2e-4 of `prospect.models.priors_beta.expe_logsfr_ratios`."""
     ages = prior_table("ratio_age_log10_gyr")
     table = jnp.asarray(prior_table("ratio_log10"))
     shift = -0.2 + (jnp.clip(mass_log10_msun, 9.0, 12.0) - 9.0) / 3.0

@@ -63,5 +63,5 @@ def test_expected_ratios_equal_prospector():
     prospector = prospector_draws()
     z, mass = (jnp.asarray(prospector[name], jnp.float32) for name in ("grid_z", "grid_mass"))
     exact = prospector["grid_expected"]
-    assert np.abs(expected_sfr_ratios(z, mass) - exact).max() < 1e-3  # 0.01 asked; the table is good to 3e-5
+    assert np.abs(expected_sfr_ratios(z, mass) - exact).max() < 1e-3  # 0.01 asked; the table is good to 3e-5, at its kink to 2e-4
     assert np.abs(expected_sfr_ratios(z, jnp.full_like(mass, 10.5)) - exact).max() > 0.01  # without its dependence on mass
