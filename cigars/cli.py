@@ -166,7 +166,9 @@ app.command()(infer)
 def report(
     posterior: Annotated[Path, typer.Argument(help="Posterior that `cigars infer` wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML page to write.")],
-    run: Annotated[Path | None, typer.Option(help="Run folder, for training curves and calibration.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Run folder, for training curves and calibration; the one that made it unless given.")
+    ] = None,
     truth: Annotated[Path | None, typer.Option(help="Truth of a mock.")] = None,
     check: Annotated[Path | None, typer.Option(help="JSON that `cigars check` wrote of the same catalogue.")] = None,
     validation: Annotated[

@@ -23,6 +23,7 @@ from cigars.infer import hide, infer
 from cigars.ingest import ingest
 from cigars.memory import gives_back
 from cigars.posterior_file import read_posterior, save_posterior
+from cigars.pretrained import recorded
 from cigars.progress import Reporter, silent
 from cigars.runs import Calibration, read_calibration, read_curves, run_config, stored_fingerprint, write_calibration
 from cigars.schema import COSMOLOGY, Globals, Survey
@@ -263,7 +264,8 @@ def report(
     Args:
         path: HTML file to write.
         posterior: from `infer`.
-        run: run folder, for training curves, calibration and what `cigars validate` left there.
+        run: run folder, for training curves, calibration and what `cigars validate` left there; by default the one that the posterior
+            records, if it is there.
         truth: of a mock, matched to the posterior by id.
         check: JSON that `cigars check` wrote of the same catalogue and run.
         validation: JSON that `cigars validate` wrote of the same run, if not the one in its folder.
@@ -287,6 +289,7 @@ def report(
         raise ValueError(f"run folder {run}: expected the one that made the posterior, {made}, got {found}; name that folder or none")
     if (run or validation) and attributes.get("method") == "exact":
         raise ValueError("report: expected no run folder and no validation of an exact posterior, which no network made; leave them out")
+    run = run or recorded(attributes)
     calibration, seconds = read_calibration(run) if run else (None, {})
     rounds = read_rounds(run) if run else None
     whole = {n: p.marginal for n, p in rounds.configured.items()} if rounds else {}

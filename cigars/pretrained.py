@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from cigars.config import ConfigError
-from cigars.runs import CALIBRATION, METADATA
+from cigars.files import FileError
+from cigars.runs import CALIBRATION, METADATA, stored_fingerprint
 from cigars.schema import Observations
 from cigars.targets import as_survey
 from cigars.truncation import RECORD
 
-__all__ = ["available", "chosen", "path", "root", "ship"]
+__all__ = ["available", "chosen", "path", "recorded", "root", "ship"]
 
 WEIGHTS = "weights.pt"
 WHOLE = (METADATA, WEIGHTS, CALIBRATION)
@@ -58,6 +60,22 @@ def chosen(run: Path | None, name: str | None, exposure: float | None) -> tuple[
     if run is None and name is not None:
         return path(name), SIZES[name][1] if exposure is None and name in SIZES else exposure
     raise ConfigError("expected a run folder or --pretrained NAME, got " + ("neither" if run is None else "both") + "; give one of them")
+
+
+def recorded(attributes: Mapping[str, Any]) -> Path | None:
+    """Run folder that a posterior says it is of, where it still holds that training; one that comes along is found in this package too.
+
+    Not by fingerprint alone, which is that of a configuration: another training by the same one has other networks.
+    """
+    if not (said := attributes.get("run")):
+        return None
+    run = Path(said)
+    if run.parent.name == root().name and not run.exists():  # inferred on another machine, or by another installation
+        run = root() / run.name
+    try:
+        return run if stored_fingerprint(run) == attributes["fingerprint"] else None
+    except FileError:
+        return None
 
 
 def ship(run: str | Path, name: str) -> Path:

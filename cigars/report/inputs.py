@@ -11,7 +11,15 @@ import numpy as np
 from cigars.posterior import Posterior
 from cigars.schema import LOCALS, Latents, Marginal
 
-__all__ = ["FEWEST_RANKS", "ReportInputs", "calibration_gap", "local_parameters", "reference_redshift", "spread_parameters"]
+__all__ = [
+    "FEWEST_RANKS",
+    "ReportInputs",
+    "calibration_gap",
+    "local_parameters",
+    "reference_redshift",
+    "spread_parameters",
+    "training_gap",
+]
 
 FEWEST_RANKS = 20
 """Ranks below which a histogram says nothing."""
@@ -57,10 +65,17 @@ def local_parameters(inputs: ReportInputs) -> tuple[str, ...]:
     return tuple(name for name in LOCALS if name in inputs.posterior)
 
 
+def training_gap(inputs: ReportInputs) -> str:
+    """Why there is nothing to say about the training; "" where it is at hand."""
+    if inputs.posterior.attributes.get("method") == "exact":
+        return "no network made this posterior"
+    return "" if inputs.curves else "the run that made this posterior was not found; name its folder with --run"
+
+
 def calibration_gap(inputs: ReportInputs) -> str:
     """Why there is nothing to say about calibration; "" when there are ranks enough."""
     if inputs.sbc_ranks is None:
-        return "simulation-based calibration was not run for this posterior"
+        return training_gap(inputs) or "simulation-based calibration was not run for this posterior"
     surveys = len(inputs.sbc_ranks)
     return f"{surveys} surveys are too few for rank histograms, which need {FEWEST_RANKS}" if surveys < FEWEST_RANKS else ""
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from cigars.report import figures, hubble, likeness, objects, products
-from cigars.report.inputs import ReportInputs, calibration_gap, local_parameters, spread_parameters
+from cigars.report.inputs import ReportInputs, calibration_gap, local_parameters, spread_parameters, training_gap
 from cigars.report.statistics import rank_p_values
 from cigars.report.tables import Listing, label_html, label_text
 from cigars.report.words import calibration_verdict, redshift_quality, validation_verdict
@@ -235,8 +235,8 @@ def _derived(inputs: ReportInputs) -> Section:
 
 
 def _training(inputs: ReportInputs) -> Section:
-    if not inputs.curves:
-        return Section("training", "Training", [Markup("Absent: the run folder holds no training history.")], [])
+    if gap := training_gap(inputs):
+        return Section("training", "Training", [Markup("Absent: {}.").format(gap)], [])
     caption = Markup(
         "Mean loss (−log density of the truth; in “density” of the summary) of the training and the held-out simulations; "
         "the first epochs may leave the panel at the top."

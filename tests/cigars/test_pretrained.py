@@ -15,6 +15,7 @@ import torch
 import cigars as package
 from cigars import pretrained
 from cigars.config import ConfigError
+from cigars.runs import stored_fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,6 +52,31 @@ def test_a_shipped_run_infers_as_the_run_itself(cigars, workplace, shelf, tmp_pa
     one, other = (package.pipeline.read_posterior(tmp_path / name)["posterior"] for name in ("a.nc", "b.nc"))
     for name in one.data_vars:
         np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_a_report_takes_the_run_that_its_posterior_records(cigars, workplace, shelf, tmp_path):
+    """What comes along has been calibrated, and the report says so unasked."""
+    pretrained.ship(workplace.run, "tiny")
+    assert cigars("infer", "--pretrained", "tiny", workplace.mock, "--draws", 20, "-o", tmp_path / "p.nc").code == 0
+    assert cigars("report", tmp_path / "p.nc", "-o", tmp_path / "r.html").code == 0
+    page = (tmp_path / "r.html").read_text()
+    assert "Simulation-based calibration on 20 fresh surveys" in page
+    assert 'id="figure-training"' in page
+
+
+def test_a_recorded_run_is_the_one_that_made_the_posterior(workplace, shelf, tmp_path):
+    """Of what comes along wherever the package is; a training by the same configuration has the fingerprint and other networks."""
+    ours = pretrained.ship(workplace.run, "tiny")
+    of = {"fingerprint": stored_fingerprint(workplace.run)}
+    damaged = shutil.copytree(workplace.run, tmp_path / "damaged")
+    (damaged / "run.json").write_text("{")
+    for run, found in (
+        (workplace.run, workplace.run), (ours, ours), ("/elsewhere/pretrained_runs/tiny", ours), ("/elsewhere/tiny", None),
+        ("/elsewhere/pretrained_runs/large", None), (damaged, None),
+    ):  # fmt: skip
+        assert pretrained.recorded({**of, "run": str(run)}) == found
+    assert pretrained.recorded(of) is None
+    assert pretrained.recorded({"fingerprint": "other", "run": str(workplace.run)}) is None
 
 
 def test_the_size_that_a_name_stands_for_is_inferred_and_checked(cigars, workplace, shelf, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from cigars.report import likeness, sections
 from cigars.report.figures import corner_figure
 from cigars.report.page import ReportInputs, parameter_table, render_report, write_report
 from cigars.report.tables import format_value
-from cigars.report.words import headline, summary
+from cigars.report.words import calibration_verdict, headline, summary
 from cigars.schema import GLOBALS
 from inference.checks import Check, judge
 from tests.cigars.report.fake import changed, fake_check, fake_inputs, fake_validation
@@ -180,7 +180,22 @@ def test_missing_material_is_explained():
     assert page.text.count("Absent:") == 7  # Hubble diagram, redshifts, hosts, brightness, training, calibration, likeness
     assert "pull" not in page.text
     assert "Whether the catalogue looks like the simulations was not tested" in page.text
-    assert "Calibration was not tested: simulation-based calibration was not run" in page.text
+    lost = "the run that made this posterior was not found; name its folder with --run."
+    assert page.text.count(f"Absent: {lost}") == 2  # training, calibration
+    assert f"Calibration was not tested: {lost}" in page.text
+
+
+@pytest.mark.parametrize(
+    ("attributes", "changes", "said"),
+    [
+        ({}, {"sbc_ranks": None}, "Calibration was not tested: simulation-based calibration was not run for this posterior."),
+        ({"method": "exact"}, {"sbc_ranks": None, "curves": {}}, "Calibration was not tested: no network made this posterior."),
+    ],
+)
+def test_why_calibration_was_not_tested_is_said(attributes, changes, said):
+    """Where the run is at hand, and where there is none."""
+    inputs = changed(few_parameters(fake_inputs(objects=25, draws=50, local=False, **changes)), **attributes)
+    assert str(calibration_verdict(inputs)) == said
 
 
 def test_objects_without_a_light_curve_are_left_out_of_the_hubble_diagram():
