@@ -1,7 +1,7 @@
 r"""What a joint posterior says beyond its parameters, as tables: Hubble diagram, brightness against hosts, DTD, mass function, N(z).
 
 Every number is computed draw by draw, with the hosts of draw k at Θ_k, and then summarised: bands hold the uncertainty of redshifts,
-hosts and parameters together, and covariances are those of the joint posterior.
+hosts and parameters together, and covariances are those of the joint posterior. Columns have units and descriptions, in ASCII for FITS.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ __all__ = ["HOST_AXES", "brightness", "dtd", "hubble_curve", "hubble_diagram", "
 
 HOST_AXES = ("mass_log10_msun", "metallicity_log10_zsun", "age_gyr")
 QUANTILES = {"q025": 0.025, "q16": 0.16, "q50": 0.5, "q84": 0.84, "q975": 0.975}
+MODEL = "distance modulus that the model has at the redshift of each draw, for the cosmology of that draw, not data"
+DATA = "standardised magnitude, from the data: m - M0 - alpha x_int - beta c_int - delta_M of each draw, without dust taken off"
+Columns = dict[str, tuple[Any, str, str]]
+"""Values, unit and description by name."""
 
 
 def hubble_diagram(posterior: Posterior) -> Table:
@@ -42,12 +46,13 @@ def hubble_diagram(posterior: Posterior) -> Table:
     mu = _moduli(z, theta)
     light = sum(theta[a][:, None] * posterior[b] for a, b in (("alpha", "x_int"), ("beta", "c_int")))
     standard = posterior.observations.m - theta["M0"][:, None] - light - sum(_shifts(posterior).values())
-    columns = {"id": np.asarray(posterior.ids)}
-    for name, values in (("z", z), ("mu", mu), ("mu_sn", standard)):
-        columns |= {f"{name}_mean": values.mean(0), f"{name}_sd": values.std(0, ddof=1)}
-    columns["cov_z_mu"] = ((z - z.mean(0)) * (mu - mu.mean(0))).sum(0) / (len(z) - 1)
-    units = {name: "mag" for name in columns if name.startswith("mu") or name == "cov_z_mu"}
-    return Table(columns, units=units)
+    columns: Columns = {"id": (np.asarray(posterior.ids), "", column("id").meaning)}
+    for name, values, unit, what in (("z", z, "", "redshift"), ("mu", mu, "mag", MODEL), ("mu_sn", standard, "mag", DATA)):
+        columns[f"{name}_mean"] = values.mean(0), unit, f"mean over the draws: {what}"
+        columns[f"{name}_sd"] = values.std(0, ddof=1), unit, f"standard deviation over the draws: {what}"
+    covariance = ((z - z.mean(0)) * (mu - mu.mean(0))).sum(0) / (len(z) - 1)
+    columns["cov_z_mu"] = covariance, "mag", f"covariance over the draws: redshift and mu, the {MODEL}"
+    return _table(columns)
 
 
 def hubble_curve(posterior: Posterior, nodes: int = 120) -> Table:
@@ -56,7 +61,7 @@ def hubble_curve(posterior: Posterior, nodes: int = 120) -> Table:
     grid = np.linspace(max(0.01, float(np.quantile(z, 0.001))), float(np.quantile(z, 0.999)), nodes)
     theta = posterior.parameters()
     mu = np.stack([_modulus(grid, theta, k) for k in range(posterior.draws)])
-    return Table({"z": grid, **_band(mu)}, units=dict.fromkeys(_band(mu), "mag"))
+    return _table({"z": (grid, "", "redshift"), **_band(mu, "mag", "distance modulus of the cosmology of each draw")})
 
 
 def brightness(posterior: Posterior, axis: str, bins: int = 12) -> Table:
@@ -82,30 +87,32 @@ def brightness(posterior: Posterior, axis: str, bins: int = 12) -> Table:
     parts = {name: value - value.mean(1, keepdims=True) for name, value in _shifts(posterior).items()}
     parts = {"delta_M": sum(parts.values()), **parts}
     means = {name: _binned(value, where, bins) for name, value in parts.items()}
-    table = {"low": edges[:-1], "high": edges[1:], "centre": np.nanmean(_binned(x, where, bins), 0)}
-    table |= {f"delta_M_{k}": v for k, v in _band(means["delta_M"]).items()}
+    entry, unlike = column(axis), "mean in the bin less that of the sample"
+    table = _edges(edges, entry.unit, entry.meaning)
+    table["centre"] = np.nanmean(_binned(x, where, bins), 0), entry.unit, f"mean in the bin over objects and draws: {entry.meaning}"
+    table |= {f"delta_M_{k}": v for k, v in _band(means["delta_M"], "mag", f"{column('delta_M').meaning}, {unlike}").items()}
     for name in list(parts)[1:]:
-        table |= {f"{name}_{k}": v for k, v in _band(means[name]).items() if k in ("mean", "q16", "q84")}
-    units = {k: "mag" for k in table if k not in ("low", "high", "centre")} | dict.fromkeys(("low", "high", "centre"), column(axis).unit)
-    return Table(table, units=units, meta={"axis": axis})
+        band = _band(means[name], "mag", f"part of delta_M by the {name} term alone, {unlike}")
+        table |= {f"{name}_{k}": v for k, v in band.items() if k in ("mean", "q16", "q84")}
+    return _table(table, {"axis": axis})
 
 
 def dtd(posterior: Posterior, nodes: int = 100) -> Table:
     r"""Delay-time distribution $A\,(t / 1\,{\rm Gyr})^s$ in SNe / yr / Msun formed, from 0.1 Gyr, where it begins, to 13.5 Gyr."""
     t, theta = np.geomspace(0.1, 13.5, nodes), posterior.parameters()
     rate = 10 ** (theta["dtd_logA"][:, None] + theta["dtd_slope"][:, None] * np.log10(t))
-    return Table({"delay_gyr": t, **_band(rate)}, units={"delay_gyr": "Gyr", **dict.fromkeys(_band(rate), "1 / (yr Msun)")})
+    delay = {"delay_gyr": (t, "Gyr", "time since the stars formed")}
+    return _table(delay | _band(rate, "1 / (yr Msun)", "rate of supernovae of type Ia per stellar mass formed"))
 
 
 def mass_function(posterior: Posterior, width: float = 0.25) -> Table:
     """Number of hosts in bins of stellar mass formed [dex], with its covariance between bins (one row of it a bin)."""
-    return _counts(posterior["mass_log10_msun"], np.arange(8.0, 12.5 + width / 2, width), "dex(Msun)")
+    return _counts(posterior, "mass_log10_msun", np.arange(8.0, 12.5 + width / 2, width))
 
 
 def redshift_distribution(posterior: Posterior, width: float = 0.05) -> Table:
     """N(z) of the sample in bins of redshift, with its covariance between bins: that of the joint posterior, without Poisson noise."""
-    z = posterior["z"]
-    return _counts(z, np.arange(0, float(z.max()) + width, width), "")
+    return _counts(posterior, "z", np.arange(0, float(posterior["z"].max()) + width, width))
 
 
 def products(posterior: Posterior, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
@@ -142,8 +149,13 @@ def products(posterior: Posterior, folder: str | Path, *, overwrite: bool = Fals
     return paths
 
 
+def _table(columns: Columns, meta: dict[str, Any] | None = None) -> Table:
+    values, units, descriptions = ({name: entry[k] for name, entry in columns.items()} for k in range(3))
+    return Table(values, units={name: unit for name, unit in units.items() if unit}, descriptions=descriptions, meta=meta)
+
+
 def _described(table: Table) -> dict[str, tuple[Any, Column]]:
-    return {n: (np.asarray(table[n]), Column(n, str(table[n].unit or ""), n.replace("_", " "), n)) for n in table.colnames}
+    return {n: (np.asarray(table[n]), Column(n, str(table[n].unit or ""), table[n].description, n)) for n in table.colnames}
 
 
 def _shifts(posterior: Posterior) -> dict[str, Float[ndarray, "draw object"]]:
@@ -184,14 +196,22 @@ def _binned(values: Float[ndarray, "draw object"], where: ndarray, bins: int) ->
     return out
 
 
-def _band(values: Float[ndarray, "draw node"]) -> dict[str, ndarray]:
+def _band(values: Float[ndarray, "draw node"], unit: str, what: str) -> Columns:
     """Mean and quantiles over the draws."""
-    return {"mean": np.nanmean(values, 0), **{k: np.nanquantile(values, q, axis=0) for k, q in QUANTILES.items()}}
+    band: Columns = {"mean": (np.nanmean(values, 0), unit, f"mean over the draws: {what}")}
+    return band | {
+        k: (np.nanquantile(values, q, axis=0), unit, f"{100 * q:g} % quantile over the draws: {what}") for k, q in QUANTILES.items()
+    }
 
 
-def _counts(values: Float[ndarray, "draw object"], edges: ndarray, unit: str) -> Table:
+def _edges(edges: ndarray, unit: str, what: str) -> Columns:
+    return {name: (at, unit, f"{name} edge of the bin: {what}") for name, at in (("low", edges[:-1]), ("high", edges[1:]))}
+
+
+def _counts(posterior: Posterior, name: str, edges: ndarray) -> Table:
     """Numbers in bins, draw by draw: mean, quantiles and covariance."""
-    counts = np.stack([np.histogram(row, edges)[0] for row in values]).astype(np.float64)
+    counts = np.stack([np.histogram(row, edges)[0] for row in posterior[name]]).astype(np.float64)
     covariance = np.atleast_2d(np.cov(counts.T)) if len(counts) > 1 else np.full((len(edges) - 1,) * 2, np.nan)
-    table = {"low": edges[:-1], "high": edges[1:], **_band(counts), "covariance": covariance}
-    return Table(table, units={"low": unit, "high": unit})
+    rows = {"covariance": (covariance, "", "row of the covariance over the draws, of this number with that in each bin")}
+    band = _band(counts, "", "number of objects in the bin")
+    return _table(_edges(edges, column(name).unit, column(name).meaning) | band | rows)

@@ -211,12 +211,14 @@ def _write_fits(path: Path, table: Table, meta: Mapping[str, Any]) -> None:
             column.unit = units.mag if column.unit.function_unit == units.mag else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # names beyond eight characters become HIERARCH cards
-        hdu = fits.table_to_hdu(table)
-        for index, column in enumerate(table.columns.values(), 1):
-            hdu.header[f"TCOMM{index}"] = column.description
-        for key, value in meta.items():
-            _set_card(hdu.header, key, _plain(value))
-        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
+        written = io.BytesIO()
+        table.write(written, format="fits")  # astropy reads descriptions from comments of its own, others from the cards added here
+        with fits.open(io.BytesIO(written.getvalue())) as hdus:
+            for index, column in enumerate(table.columns.values(), 1):
+                hdus[1].header[f"TCOMM{index}"] = column.description
+            for key, value in meta.items():
+                _set_card(hdus[1].header, key, _plain(value))
+            hdus.writeto(path, overwrite=True)
 
 
 def _set_card(header: fits.Header, key: str, value: Any) -> None:

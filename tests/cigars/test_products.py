@@ -1,12 +1,16 @@
 """Derived products against closed forms and astropy: distances, bands of power laws, binned steps, numbers and their covariances."""
 
+import re
+
 import numpy as np
 import pytest
 from astropy.cosmology import LambdaCDM
+from astropy.io import fits
 from astropy.table import Table
 
 from cigars.files import FileError
 from cigars.products import brightness, dtd, hubble_curve, hubble_diagram, mass_function, products, redshift_distribution
+from cigars.report import products as figures
 from cigars.report import style
 from cigars.report.products import FIGURES
 
@@ -122,6 +126,24 @@ def test_everything_is_written_and_nothing_is_overwritten(tmp_path):
     assert {p.suffix for p in paths} == {".fits", ".pdf", ".png"}
     with pytest.raises(FileError, match=r"hubble.fits: exists already"):
         products(post, tmp_path / "out")
+
+
+def test_every_column_says_what_it_is_in_files_too(tmp_path, monkeypatch):
+    """In FITS as the standard has it, and in the ECSV that astropy makes of a table; above all which moduli are the model's own."""
+    monkeypatch.setattr(figures, "FIGURES", {})
+    for path in products(synthetic(60, objects=40), tmp_path / "out"):
+        with fits.open(path) as file:
+            said = [file[1].header[f"TCOMM{k + 1}"] for k in range(len(file[1].columns))]
+        assert len(set(said)) == len(said)
+        Table.read(path).write(tmp_path / "again.ecsv", overwrite=True)
+        for read in (Table.read(path), Table.read(tmp_path / "again.ecsv")):
+            assert [c.description for c in read.columns.values()] == said
+    hubble = hubble_diagram(synthetic(60, objects=40))
+    for name in ("mu_mean", "mu_sd", "cov_z_mu"):
+        assert {"the model has", "not data"} <= set(re.findall("the model has|not data", hubble[name].description))
+    assert all("from the data: m - M0" in hubble[name].description for name in ("mu_sn_mean", "mu_sn_sd"))
+    assert hubble["mu_sn_mean"].unit == hubble["mu_sd"].unit == "mag"
+    assert mass_function(synthetic(60, objects=40))["low"].unit.to_string() == "dex(solMass)"
 
 
 def test_an_interrupted_figure_leaves_the_former_one(tmp_path, monkeypatch):
