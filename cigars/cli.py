@@ -268,6 +268,18 @@ def config_show(config: ConfigArgument, settings: Settings = None) -> None:
     console.print(to_toml(pipeline.configured(config, settings or ())), highlight=False, soft_wrap=True)
 
 
+@config_app.command("exposure")
+def config_exposure(config: ConfigArgument, settings: Settings = None) -> None:
+    """Area × time of a survey of exposure 1, in deg² yr; that of a catalogue over it is its --exposure."""
+    from cigars import pipeline
+    from cigars.surveys import area_time
+
+    chosen = pipeline.configured(config, settings or ())
+    with console.status("hosts"):
+        found = area_time(chosen)
+    console.print(f"exposure 1 of {chosen.name}: {found:.4g} deg² yr", highlight=False, markup=False)
+
+
 def _values(assignments: Sequence[str]) -> dict[str, float]:
     values = {}
     for assignment in assignments:

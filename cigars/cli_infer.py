@@ -46,7 +46,10 @@ def infer(
         list[str] | None, typer.Option(metavar="z_spec|sn", help="Leave out spectroscopic redshifts or supernova light.")
     ] = None,
     exposure: Annotated[
-        float | None, typer.Option(min=0, help="Area × time of the survey relative to the size that the run was configured for.")
+        float | None,
+        typer.Option(
+            min=0, help="Area × time of the survey relative to the size that the run was configured for, see `cigars config exposure`."
+        ),
     ] = None,
     drop_outside: Annotated[
         bool,

@@ -24,7 +24,7 @@ from cigars.files import write_json
 from cigars.progress import Reporter, silent
 from cigars.runs import run_config, stored_fingerprint
 from cigars.schema import Survey
-from cigars.surveys import run_fingerprint, survey_source
+from cigars.surveys import run_fingerprint, sky_rate, survey_source
 from cigars.targets import survey_of, target_hash, without_redshifts
 from cigars.training_range import Simulated, check_exposure, check_trained, refuse_unlike, warn_of_others, warn_of_redshifts
 
@@ -94,8 +94,8 @@ def on_one_survey(models: Mapping[str, Config]) -> dict[str, Config]:
             raise ConfigError(f"{name}: expected the bands {list(first.hosts.bands)} of the first model, got {list(config.hosts.bands)}")
         sized = config.model_copy(update={"size": first.size})
         if first.size.expected_supernovae is not None and _counted(config) != _counted(first):
-            rate = rate or _sky_rate(first)
-            number = first.size.expected_supernovae * _sky_rate(sized) / rate
+            rate = rate or sky_rate(first)
+            number = first.size.expected_supernovae * sky_rate(sized) / rate
             sized = sized.updated(**{"size.expected_supernovae": number})
         same = seen.setdefault(_identity(sized), name)
         if same != name:
@@ -113,13 +113,6 @@ def _identity(config: Config) -> str:
 def _counted(config: Config) -> tuple[Any, ...]:
     """All that the expected number at the fiducial Θ depends on."""
     return config.hosts, config.supernovae.dust, config.selection, config.observation.sn_m
-
-
-def _sky_rate(config: Config) -> float:
-    from simulators.counts import sky_rate
-    from simulators.hosts import load_bank
-
-    return sky_rate(config, load_bank(config.hosts))
 
 
 def compare(

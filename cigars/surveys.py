@@ -12,7 +12,7 @@ from cigars.progress import Reporter, silent
 from cigars.schema import RANDOM_STREAM, Globals, Survey
 from cigars.truncation import draw_prior
 
-__all__ = ["run_fingerprint", "survey_source", "trimmed"]
+__all__ = ["area_time", "run_fingerprint", "sky_rate", "survey_source", "trimmed"]
 
 
 def survey_source(config: Config, stream: str, theta: Globals | None = None, report: Reporter = silent) -> Callable[[int, int], Survey]:
@@ -42,6 +42,22 @@ def survey_source(config: Config, stream: str, theta: Globals | None = None, rep
         return trimmed(survey)
 
     return source
+
+
+def area_time(config: Config) -> float:
+    """Area × duration of a survey of exposure 1 [deg² yr]: configured, or that in which its number is expected at the fiducial Θ."""
+    size = config.size
+    if size.expected_supernovae is not None:
+        return size.expected_supernovae / sky_rate(config)
+    return float(size.area_deg2 * size.duration_yr)  # type: ignore[operator]
+
+
+def sky_rate(config: Config) -> float:
+    """Supernovae per square degree and year that a catalogue is expected to have at the fiducial Θ; raises ValueError as that of counts."""
+    from simulators import counts
+    from simulators.hosts import load_bank
+
+    return counts.sky_rate(config, load_bank(config.hosts))
 
 
 def trimmed(survey: Survey) -> Survey:

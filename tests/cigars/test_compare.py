@@ -133,7 +133,7 @@ def test_an_interrupted_comparison_goes_on(made, workplace, catalogue, tmp_path,
 def test_every_model_has_the_same_area_and_duration(workplace, monkeypatch):
     """The number that a model expects follows what it makes of one square degree and year."""
     config = load_config(workplace.config)
-    monkeypatch.setattr(module, "_sky_rate", lambda c: 0.7 if c.supernovae.dust == "host" else 1.0)
+    monkeypatch.setattr(module, "sky_rate", lambda c: 0.7 if c.supernovae.dust == "host" else 1.0)
     models = on_one_survey({"a": config, HOST: alternative(workplace.config, HOST), NO_STEP: alternative(workplace.config, NO_STEP)})
     expected = config.size.expected_supernovae
     assert models["a"].size.expected_supernovae == expected == models[NO_STEP].size.expected_supernovae
