@@ -21,7 +21,7 @@ def products(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for tables (FITS) and figures (PDF, PNG).")],
     overwrite: Overwrite = False,
 ) -> None:
-    """Hubble diagram, brightness against hosts, delay-time distribution, host masses and N(z), with their covariances."""
+    """Hubble diagram, brightness against hosts, delay-time distribution, host masses and N(z), each with its uncertainty."""
     from cigars.posterior import load_posterior
     from cigars.products import products as write
 

@@ -25,6 +25,7 @@ __all__ = ["HOST_AXES", "brightness", "dtd", "hubble_curve", "hubble_diagram", "
 HOST_AXES = ("mass_log10_msun", "metallicity_log10_zsun", "age_gyr")
 QUANTILES = {"q025": 0.025, "q16": 0.16, "q50": 0.5, "q84": 0.84, "q975": 0.975}
 MODEL = "distance modulus that the model has at the redshift of each draw, for the cosmology of that draw, not data"
+ERROR = "error of mu_sn_mean but for dust: spread of the draws, errors of m, intrinsic scatter; not of what all objects share, such as M0"
 DATA = "standardised magnitude, from the data: m - M0 - alpha x_int - beta c_int - delta_M of each draw, without dust taken off"
 Columns = dict[str, tuple[Any, str, str]]
 """Values, unit and description by name."""
@@ -34,8 +35,9 @@ def hubble_diagram(posterior: Posterior) -> Table:
     r"""A row an object: posterior of its redshift, of the distance modulus there, and of its standardised magnitude.
 
     `mu` is $\mu(z_{ik}; \Theta_k)$, the model; `mu_sn` is $m_i - M_0 - \alpha x_{ik} - \beta c_{ik} - \delta M_{ik}$ of the same draw, from
-    which the dust before the supernova is not removed; NaN where its light was hidden. `cov_z_mu` is what a Hubble diagram with redshift
-    errors alone leaves out.
+    which the dust before the supernova is not removed; NaN where its light was hidden. `mu_sn_sd` is the spread of its draws, at the
+    observed m; `mu_sn_error` has the error of m and the intrinsic scatter as well, by which objects scatter about the true modulus.
+    `cov_z_mu` is what a Hubble diagram with redshift errors alone leaves out.
 
     Raises:
         ValueError: for a posterior of one draw, which has no widths.
@@ -50,6 +52,8 @@ def hubble_diagram(posterior: Posterior) -> Table:
     for name, values, unit, what in (("z", z, "", "redshift"), ("mu", mu, "mag", MODEL), ("mu_sn", standard, "mag", DATA)):
         columns[f"{name}_mean"] = values.mean(0), unit, f"mean over the draws: {what}"
         columns[f"{name}_sd"] = values.std(0, ddof=1), unit, f"standard deviation over the draws: {what}"
+    noise = posterior.observations.var_m + np.mean(theta["sigma_int"] ** 2)
+    columns["mu_sn_error"] = np.sqrt(standard.var(0, ddof=1) + noise), "mag", ERROR
     covariance = ((z - z.mean(0)) * (mu - mu.mean(0))).sum(0) / (len(z) - 1)
     columns["cov_z_mu"] = covariance, "mag", f"covariance over the draws: redshift and mu, the {MODEL}"
     return _table(columns)

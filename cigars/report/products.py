@@ -79,8 +79,8 @@ def hubble_figure(posterior: Posterior) -> Figure:
     seen = data[np.isfinite(data["mu_sn_mean"])]  # an object has no standardised magnitude where its light was hidden
     offset = float(np.median(seen["mu_sn_mean"] - seen["mu_mean"])) if len(seen) else 0.0
     if len(seen):
-        z, z_sd, mu, mu_sd = (np.asarray(seen[name]) for name in ("z_mean", "z_sd", "mu_sn_mean", "mu_sn_sd"))
-        draw_points(axes, z, mu - offset, xerr=z_sd, yerr=mu_sd)
+        z, z_sd, mu, error = (np.asarray(seen[name]) for name in ("z_mean", "z_sd", "mu_sn_mean", "mu_sn_error"))
+        draw_points(axes, z, mu - offset, xerr=z_sd, yerr=error)
     said = f"median dust of {offset:+.2f} mag taken off".replace("-", "−") if len(seen) else "no supernova light"
     _bands(axes, np.asarray(curve["z"]), curve)
     axes.set(xlabel="redshift $z$ (posterior mean, bar: sd)", ylabel=r"$\mu$  [mag]")

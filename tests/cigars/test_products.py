@@ -46,6 +46,20 @@ def test_standardised_magnitudes_take_off_what_the_model_puts_on():
     np.testing.assert_allclose(hubble_diagram(post)["mu_sn_mean"], expected.mean(0), atol=1e-4)
 
 
+def test_objects_scatter_about_the_true_modulus_by_the_error_that_is_stated():
+    """Stretch and colour as fits with errors have them, whose scatter about the truth is that of the draws, which alone is too little."""
+    rng, objects, sigma = np.random.default_rng(4), 3000, 0.12
+    var_m, x, c = rng.uniform(0.001, 0.03, objects), 0.3 * rng.normal(size=objects), 0.05 * rng.normal(size=objects)
+    draws = {"x_int": x + 0.3 * rng.normal(size=(400, objects)), "c_int": c + 0.05 * rng.normal(size=(400, objects))}
+    post = synthetic(400, objects=objects, sigma_int=(sigma, 0.0), local=draws, **SHARP, **STILL)
+    post._data.observed_data["var_m"][:] = var_m
+    post._data.observed_data["m"][:] = rng.normal(0, np.sqrt(var_m + sigma**2))  # at x = c = 0, modulus 19.5
+    table = hubble_diagram(post)
+    pull = (table["mu_sn_mean"] - 19.5) / table["mu_sn_error"]
+    assert abs(np.std(pull) - 1) < 5 / np.sqrt(2 * objects)
+    assert np.std((table["mu_sn_mean"] - 19.5) / table["mu_sn_sd"]) > 1.2
+
+
 def test_objects_whose_light_was_hidden_are_not_drawn():
     for hidden, said in ((5, "median dust of"), (20, "no supernova light")):
         post = synthetic(50, objects=20, **SHARP)
@@ -142,7 +156,7 @@ def test_every_column_says_what_it_is_in_files_too(tmp_path, monkeypatch):
     for name in ("mu_mean", "mu_sd", "cov_z_mu"):
         assert {"the model has", "not data"} <= set(re.findall("the model has|not data", hubble[name].description))
     assert all("from the data: m - M0" in hubble[name].description for name in ("mu_sn_mean", "mu_sn_sd"))
-    assert hubble["mu_sn_mean"].unit == hubble["mu_sd"].unit == "mag"
+    assert hubble["mu_sn_mean"].unit == hubble["mu_sn_error"].unit == hubble["mu_sd"].unit == "mag"
     assert mass_function(synthetic(60, objects=40))["low"].unit.to_string() == "dex(solMass)"
 
 
