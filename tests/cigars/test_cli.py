@@ -299,6 +299,33 @@ def program(*arguments):
     return [sys.executable, "-m", "cigars", *map(str, arguments)]
 
 
+ENDED = """
+import time
+from cigars import cli
+from cigars.__main__ import main
+from cigars.files import replacing
+
+def command(**_):
+    with replacing("p.nc") as partial:
+        partial.write_text("half")
+        print("writing", flush=True)
+        time.sleep(60)
+
+cli.app = command
+main()
+"""
+
+
+def test_what_ends_a_job_leaves_no_partial_file(tmp_path):
+    """`timeout`, and Slurm at a time limit, send SIGTERM."""
+    process = subprocess.Popen([sys.executable, "-c", ENDED], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "writing\n"
+    process.terminate()
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (143, "error: interrupted\n")
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.slow
 def test_interrupted_training_continues_to_the_same_weights(workplace, tmp_path):
     """A real Ctrl-C during the local flow, the last stage."""
