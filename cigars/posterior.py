@@ -20,7 +20,18 @@ from scipy.special import logsumexp
 from cigars.catalogue import Catalogue
 from cigars.config import Config, Prior
 from cigars.files import FileError
-from cigars.importance import FEWEST, Chain, Constraint, Gaussian, effective_number, ln_prior_ratio, old_priors, proposals, resample
+from cigars.importance import (
+    FEWEST,
+    Chain,
+    Constraint,
+    Gaussian,
+    effective_number,
+    ln_prior_ratio,
+    old_priors,
+    proposals,
+    resample,
+    smoothed,
+)
 from cigars.posterior_file import check_memory, read_posterior, save_posterior
 from cigars.priors import prior_text
 from cigars.schema import GLOBALS, LOCALS, Marginal, Observations, column
@@ -213,14 +224,15 @@ class Posterior:
         r"""The posterior at given values of some parameters, such as `conditional(Om0=0.3, Ode0=0.7)`: the others and the objects at these.
 
         The rest of Θ is drawn from a Student-t around the regression of the posterior draws on the fixed parameters, then weighted
-        by q(Θ | D): exact but for the finite number of draws, whose effective number is kept as `effective_draws`.
+        by q(Θ | D), the largest weights smoothed: exact but for the finite number of draws, whose effective number is kept as
+        `effective_draws`.
 
         Raises:
             ValueError: for a parameter that is not free, values that the prior excludes, or where fewer than 50 draws are effective.
         """
         theta, ln_weight = self._at_fixed("conditional", fixed, seed)
         said = ", ".join(f"{k}={v:g}" for k, v in fixed.items())
-        return self._weighted(theta, ln_weight, f"conditional on {said}", draws or self.draws, seed)
+        return self._weighted(theta, smoothed(ln_weight), f"conditional on {said}", draws or self.draws, seed)
 
     def ln_marginal(self, fixed: Mapping[str, float], seed: int = 0) -> tuple[float, float]:
         """ln of the marginal density q(fixed | D) of some parameters, and its standard error, each scaled to a standard normal prior.

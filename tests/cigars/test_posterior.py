@@ -179,14 +179,49 @@ def test_conditioning_gives_the_conditional_gaussian(posterior):
     at = asked.conditional(Om0=float(value[0]), Ode0=float(value[1]), draws=4000)
     np.testing.assert_allclose(at["Om0"], float(value[0]), rtol=1e-5)
     found = transform.inv(torch.as_tensor(at.marginal(), dtype=torch.float32)).double().numpy()[:, 2:]
-    gain = np.linalg.solve(covariance[:2, :2], covariance[:2, 2:]).T
-    centre = mean[2:] + gain @ (np.array([0.15, -0.3]) - mean[:2])
-    sd = np.sqrt(np.diag(covariance[2:, 2:] - gain @ covariance[:2, 2:]))
+    centre, sd = _given(mean, covariance, np.array([0.15, -0.3]))
     assert 3000 < at.attributes["effective_draws"] <= 4000
     assert np.all(np.abs(found.mean(0) - centre) < 5 * sd / 4000**0.5)
     assert np.all(np.abs(found.mean(0) - mean[2:]) > 5 * sd / 4000**0.5)  # as without conditioning
     assert np.all(np.abs(found.std(0) / sd - 1) < 5 / 8000**0.5)  # 5.6 %
     assert at["z"].shape == (4000, len(asked.ids))
+
+
+class Remote(Correlated):
+    """As that, with .003 of its mass 6 sd away in the third parameter, whatever the first two are."""
+
+    def _fresh(self, draws, seed):
+        eta = self._trained.prior.transform.inv(torch.as_tensor(super()._fresh(draws, seed))).numpy()
+        eta[np.random.default_rng(seed).uniform(size=draws) < 0.003, 2] += self._shift()
+        return self._trained.prior.transform(torch.as_tensor(eta)).numpy()
+
+    def _shift(self):
+        return 6 * _given(*self._law(), np.zeros(2))[1][0]
+
+    def log_prob(self, theta):
+        eta = self._trained.prior.transform.inv(torch.as_tensor(theta, dtype=torch.float32)).double().numpy()
+        mean, covariance = self._law()
+        moved = mean + np.eye(len(mean))[2] * self._shift()
+        ln_ratio = multivariate_normal(moved, covariance).logpdf(eta) - multivariate_normal(mean, covariance).logpdf(eta)
+        return super().log_prob(theta) + np.logaddexp(np.log(0.997), np.log(0.003) + ln_ratio)
+
+
+def _given(mean, covariance, values):
+    """Mean and sd of the others of a Gaussian at values of the first two."""
+    gain = np.linalg.solve(covariance[:2, :2], covariance[:2, 2:]).T
+    return mean[2:] + gain @ (values - mean[:2]), np.sqrt(np.diag(covariance[2:, 2:] - gain @ covariance[:2, 2:]))
+
+
+def test_no_single_draw_decides_a_width(posterior):
+    """Of what is that far out hardly any is proposed, and one that was could have a tenth of all weight: widths were doubled."""
+    asked = Remote(posterior)
+    transform, (mean, covariance) = asked._trained.prior.transform, asked._law()
+    value = transform(torch.tensor(mean, dtype=torch.float32))
+    exact = _given(mean, covariance, mean[:2])[1][0] * (1 + 0.003 * 0.997 * 6**2) ** 0.5
+    for seed in (5, 6, 7):
+        at = asked.conditional(4000, seed, Om0=float(value[0]), Ode0=float(value[1]))
+        sd = float(transform.inv(torch.as_tensor(at.marginal(), dtype=torch.float32))[:, 2].double().std())
+        assert abs(sd / exact - 1) < 0.052 + 5 / 8000**0.5, seed  # all of the remote part, and the scatter of 4,000 draws
 
 
 def test_conditioning_on_what_cannot_be_is_refused(asked):
