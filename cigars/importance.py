@@ -18,6 +18,7 @@ from numpy import ndarray
 from scipy.special import logsumexp
 from scipy.stats import gaussian_kde, multivariate_normal, multivariate_t
 
+from cigars.catalogue_checks import LEAST_EIGENVALUE
 from cigars.config import Config, Prior
 from cigars.files import FileError
 from cigars.priors import prior_distribution
@@ -190,7 +191,9 @@ def read_gaussian(path: str | Path) -> Gaussian:
             covariance = correlation * sd[:, None] * sd
         if mean.shape != (len(names),) or covariance.shape != (len(names),) * 2:
             raise ValueError(f"{len(names)} parameters with mean {mean.shape} and covariance {covariance.shape}")
-        if not np.allclose(covariance, covariance.T) or np.linalg.eigvalsh(covariance).min() <= 0:
+        if not np.isfinite(mean).all():
+            raise ValueError("a mean that is not finite")
+        if not np.allclose(covariance, covariance.T) or _degenerate(covariance):
             raise ValueError("a covariance that is not positive definite")
     except (KeyError, ValueError, TypeError, np.linalg.LinAlgError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
@@ -226,8 +229,8 @@ def read_chain(path: str | Path, names: Sequence[str]) -> Chain:
         names: of the schema; columns may use them or the usual names of other codes, such as `omegam`.
 
     Raises:
-        CatalogueError, FileError: for a file that is not one, lacks a parameter or has it twice, misses values, or has weights whose column
-            is called otherwise.
+        CatalogueError, FileError: for a file that is not one, lacks a parameter or has it twice, misses values, has weights whose column
+            is called otherwise, or samples in fewer dimensions than parameters.
     """
     from cigars.catalogue_checks import rows
     from cigars.tables import FORMATS
@@ -239,7 +242,21 @@ def read_chain(path: str | Path, names: Sequence[str]) -> Chain:
         raise FileError(f"{path}: expected finite samples with weights of at least zero, but {rows(bad)} not; remove what has no value")
     if kept.sum() < FEWEST:
         raise FileError(f"{path}: expected at least {FEWEST:.0f} samples, got {kept.sum()}")
+    constant = bool((np.ptp(samples[kept], 0) == 0).any())  # rounding gives its mean, and so itself, a variance
+    if constant or _degenerate(np.atleast_2d(np.cov(samples[kept].T, aweights=weights[kept]))):
+        raise FileError(
+            f"{path}: expected samples that vary in {', '.join(wanted)} independently, got fewer dimensions, as in a flat cosmology; "
+            f"give fewer parameters, as by --parameters {wanted[0]}"
+        )
     return Chain(wanted, samples[kept], weights[kept])
+
+
+def _degenerate(covariance: Float[ndarray, "parameter parameter"]) -> bool:
+    """Whether a matrix is no covariance of finite width in all directions, but for rounding."""
+    variance = np.diag(covariance)
+    if not (np.isfinite(covariance).all() and (variance > 0).all()):
+        return True
+    return bool(np.linalg.eigvalsh(covariance / np.sqrt(np.outer(variance, variance))).min() <= LEAST_EIGENVALUE)
 
 
 def _columns(path: str | Path, given: Sequence[str], wanted: Sequence[str]) -> list[int]:

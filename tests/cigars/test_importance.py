@@ -108,6 +108,9 @@ def test_gaussians_are_read_from_toml(tmp_path, spread):
         ('parameters = ["H0"]\nmean = [70]\nsd = [1]', "the parameters H0, which are none of Om0"),
         ('parameters = ["Om0"]\nmean = [0.3, 0.7]\nsd = [1]', "1 parameters with mean"),
         ('parameters = ["Om0", "w0"]\nmean = [0.3, -1]\ncovariance = [[1, 2], [2, 1]]', "not positive definite"),
+        ('parameters = ["Om0", "w0"]\nmean = [nan, -1]\nsd = [1, 1]', "a mean that is not finite"),
+        ('parameters = ["Om0", "w0"]\nmean = [0.3, -1]\ncovariance = [[inf, 0], [0, 1]]', "not positive definite"),
+        ('parameters = ["Om0", "w0"]\nmean = [0.3, -1]\nsd = [0.1, 0.3]\ncorrelation = [[1, 1], [1, 1]]', "not positive definite"),
         ('parameters = ["Om0"]\nsd = [1]', "no 'mean'"),
         ("parameters = [", "not valid TOML"),
         ('parameters = ["Om0", "w0"]\nmean = [0.3, -1]\nsd = [1, 1]\ncorr = [[1, 0.9], [0.9, 1]]', "got the unknown corr$"),
@@ -167,6 +170,15 @@ def test_chains_that_could_be_misread_are_refused(tmp_path, columns, said):
     Table(columns).write(tmp_path / "chain.ecsv")
     with pytest.raises(FileError, match=f"chain.ecsv: .*{said}"):
         read_chain(tmp_path / "chain.ecsv", ["Om0"])
+
+
+@pytest.mark.parametrize("other", [1 - OM0, np.round(1 - OM0 + 1e-6 * np.sin(1e3 * OM0), 6), np.full(100, 0.7)])
+def test_chains_of_fewer_dimensions_than_parameters_are_refused(tmp_path, other):
+    """As of a flat cosmology, also to the digits of a text file."""
+    Table({"Om0": OM0, "Ode0": other}).write(tmp_path / "flat.ecsv")
+    with pytest.raises(FileError, match=r"flat\.ecsv: expected samples that vary in Om0, Ode0 independently, .* --parameters Om0$"):
+        read_chain(tmp_path / "flat.ecsv", ["Om0", "Ode0"])
+    assert len(read_chain(tmp_path / "flat.ecsv", ["Om0"]).samples) == 100
 
 
 def test_a_getdist_root_needs_no_folder(tmp_path, monkeypatch):
