@@ -85,6 +85,11 @@ def simulate(
         raise ConfigError(f"theta: expected finite numbers, got {wrong}")
     if config.flat and "Ode0" in given:
         raise ConfigError(f"theta: expected no Ode0 in {config.supernovae.cosmology}, where it is 1 - Om0; leave it out")
+    if not config.size.exposure[0] <= 1 <= config.size.exposure[1]:
+        said = (
+            f"mock: of the configured size, exposure 1, outside size.exposure = {list(config.size.exposure)}, which is of training surveys"
+        )
+        warnings.warn(f"{said}; change size.expected_supernovae, or the area", TargetWarning, stacklevel=2)
     if not from_prior:
         _check_shown(config.globals_of(given), config)
     survey = survey_source(config.of_exposure(1.0), "mock", None if from_prior else config.globals_of(given), report)(number, 1)

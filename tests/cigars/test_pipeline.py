@@ -99,6 +99,14 @@ def one_size(config):
     return config.model_copy(update={"size": config.size.model_copy(update={"exposure": (1.0, 1.0)})})
 
 
+def test_a_mock_is_of_the_configured_size_which_is_said_where_no_training_survey_is(workplace):
+    config = load_config(workplace.config, **{"size.exposure": (0.2, 0.2)})
+    with pytest.warns(TargetWarning, match=r"exposure 1, outside size\.exposure = \[0\.2, 0\.2\], .* change size\.expected_supernovae"):
+        mock, _ = pipeline.simulate(config)
+    same, _ = pipeline.simulate(load_config(workplace.config))
+    np.testing.assert_array_equal(mock.observations.m, same.observations.m)
+
+
 def test_a_mock_outside_the_prior_is_said_to_be(workplace):
     config = load_config(workplace.config, **{"prior.M0": {"uniform": [-19.6, -19.4]}})
     with pytest.warns(TargetWarning, match=r"mock: M0 = -19\.3 outside the prior, .* give another value with --theta, or widen"):
