@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cigars.cli_infer import assumed
 from cigars.cli_validate import print_tests
 from cigars.devices import Device, use_device
 from cigars.files import check_writable
@@ -54,7 +55,7 @@ def check(
     table = read_catalogue(catalogue, config.band_names)
     if objects is not None:
         check_texts(objects, table.id)
-    exposed, torch_device = 1.0 if exposure is None else exposure, use_device(device)
+    exposed, torch_device = assumed(folder, exposure), use_device(device)
     with progress_bars(errors) as bars:
         found = check(folder, table, surveys=surveys, exposure=exposed, level=level, seed=seed, device=torch_device, report=bars)
     write_check(output, found, overwrite)

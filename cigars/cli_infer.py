@@ -18,7 +18,7 @@ from cigars.progress import progress_bars
 from cigars.runs import METADATA
 from cigars.terminal import console, duration, errors, given, print_parameters
 
-__all__ = ["Method", "infer", "run_catalogue_exposure"]
+__all__ = ["Method", "assumed", "infer", "run_catalogue_exposure"]
 
 
 class Method(enum.StrEnum):
@@ -122,7 +122,21 @@ def run_catalogue_exposure(first: Path, second: Path | None, pretrained: str | N
     if second is None and pretrained is None:
         raise ConfigError("expected a run folder and a catalogue, got one name; give RUN CATALOGUE, or --pretrained NAME CATALOGUE")
     run, exposed = chosen(first if second else None, pretrained, exposure)
-    return run, second or first, 1.0 if exposed is None else exposed
+    return run, second or first, assumed(run, exposed)
+
+
+def assumed(run: Path, exposure: float | None) -> float:
+    """The exposure of a catalogue that was given, else 1, which is said where the run knows others."""
+    from cigars.runs import run_config
+    from cigars.training_range import size_in_words
+
+    if exposure is not None:
+        return exposure
+    config = run_config(run)
+    if config.size.exposure[0] < config.size.exposure[1]:
+        said = f"exposure 1 is assumed, {size_in_words(config, 1.0)}; give --exposure for another"
+        errors.print(said, style="yellow", soft_wrap=True, highlight=False)
+    return 1.0
 
 
 def _config_and_catalogue(first: Path, second: Path | None, pretrained: str | None, settings: list[str] | tuple) -> tuple[Config, Path]:

@@ -27,7 +27,7 @@ from cigars.posterior_file import check_memory, save_posterior
 from cigars.progress import Reporter, silent
 from cigars.surveys import run_fingerprint
 from cigars.targets import hide, target_hash
-from cigars.training_range import warn_of_others
+from cigars.training_range import warn_of_exposure, warn_of_others
 
 if TYPE_CHECKING:
     import arviz
@@ -85,8 +85,8 @@ def infer_exact(
         FileError: where the draws do not fit into memory or on the disk, or a file exists.
 
     Warns:
-        TargetWarning: where the chains have not converged, the bank is too sparse for the photometry, objects are left out, or some are
-            expected to be of other types.
+        TargetWarning: where the chains have not converged, the bank is too sparse for the photometry, objects are left out, some are
+            expected to be of other types, or the rate is so far from its prior that the exposure may be wrong.
     """
     check_numbers(config, draws, chains, warmup, target_accept, exposure, hidden)
     each = -(-draws // chains)
@@ -112,11 +112,13 @@ def infer_exact(
     }
     _warn(chainwise, found.staged.pruning_error, dropped, len(catalogue.id))
     theta, names = found.staged.posterior.theta, found.staged.posterior.names
+    drawn = dict(zip(names, theta.reshape(-1, len(names)).T, strict=True))
+    warn_of_exposure(drawn, len(catalogue.id), exposure, config)
     data = assemble(names, theta, found.local.reshape(chains, each, *found.local.shape[1:]), kept, config, record)
     if output is not None:
         save_posterior(output, data, overwrite=overwrite)
     if hosts is not None:
-        summaries = Summaries(len(kept.id), dict(zip(names, theta.reshape(-1, len(names)).T, strict=True)).get("Om0"))
+        summaries = Summaries(len(kept.id), drawn.get("Om0"))
         summaries.add(slice(0, len(kept.id)), found.local)
         write_summaries(hosts, kept.id, summaries, {"fingerprint": record["fingerprint"], "draws": len(found.local)}, overwrite)
     return data

@@ -29,7 +29,16 @@ from cigars.runs import run_config
 from cigars.schema import LOCALS
 from cigars.tables import check_table, check_texts
 from cigars.targets import as_survey, hide, survey_of, target_hash, without_redshifts
-from cigars.training_range import FEW, check_exposure, check_trained, inside, warn_of_other_target, warn_of_others, warn_of_redshifts
+from cigars.training_range import (
+    FEW,
+    check_exposure,
+    check_trained,
+    inside,
+    warn_of_exposure,
+    warn_of_other_target,
+    warn_of_others,
+    warn_of_redshifts,
+)
 from cigars.truncation import draw_prior, piled_up, read_rounds
 
 if TYPE_CHECKING:
@@ -89,7 +98,8 @@ def infer(
             over which the posteriors of the objects are then averaged.
         drop_outside: leave out objects with a value beyond what training saw, or that lack what no object did there, and record how
             many, in place of refusing. They count in the number of objects, which carries the rates.
-        exposure: area × time of the survey relative to the size that the run was configured for; the rates scale with it.
+        exposure: area × time of the survey relative to the size that the run was configured for; the rates scale with it, so that
+            they are wrong where it is.
         output: NetCDF file to write, block by block of objects, so that memory does not grow with their number; what is returned
             then reads from it. Without, everything is kept in memory.
         hosts: table to write, .fits, .parquet or .ecsv: mean, sd and quantiles of each object's unknowns, covariance with Ω_m.
@@ -105,8 +115,9 @@ def infer(
 
     Warns:
         TargetWarning: where the run was truncated for another catalogue, or the posterior piles up at an edge of its box, where Θ is
-            drawn from its prior, where more than 1 % of the objects are left out, or expected to be of other types, and where spectroscopic
-            redshifts are not read or not as in the training.
+            drawn from its prior, where the rate is so far from its prior that the exposure may be wrong, where more than 1 % of the
+            objects are left out, or expected to be of other types, and where spectroscopic redshifts are not read or not as in the
+            training.
     """
     from inference.model import load_run
     from inference.posterior import GlobalPosterior
@@ -127,6 +138,9 @@ def infer(
     check_trained(trained, survey, config, complete=not blind, remedy="leave these objects out with --drop-outside")
     _warn_of_theta(blind, catalogue, number, config)
     theta = draw_prior(config, draws, seed) if blind else GlobalPosterior(trained).sample(draws, survey, seed)[:, 0].cpu().numpy()
+    drawn = dict(zip(trained.names, theta.T, strict=True))
+    if not blind:
+        warn_of_exposure(drawn, number, exposure, config)
     record = {
         "fingerprint": trained.meta["fingerprint"],
         "seed": seed,
@@ -137,10 +151,10 @@ def infer(
         "theta_from_prior": ", ".join(blind),
         "exposure": exposure,
         "catalogue": identity,
-        "truncated_for": _warn_of_cut(run, whole, {} if blind else dict(zip(trained.names, theta.T, strict=True)), config),
+        "truncated_for": _warn_of_cut(run, whole, {} if blind else drawn, config),
     }
     size = len(catalogue.id)
-    summaries = Summaries(size, dict(zip(trained.names, theta.T, strict=True)).get("Om0")) if hosts is not None else None
+    summaries = Summaries(size, drawn.get("Om0")) if hosts is not None else None
 
     def watched() -> Blocks:
         for rows, block in draw_hosts(trained, catalogue, theta, seed + 1):

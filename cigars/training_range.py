@@ -28,7 +28,9 @@ __all__ = [
     "lacking",
     "like_those_of",
     "refuse_unlike",
+    "size_in_words",
     "unlike",
+    "warn_of_exposure",
     "warn_of_other_target",
     "warn_of_others",
     "warn_of_redshifts",
@@ -37,6 +39,7 @@ __all__ = [
 FEW = 0.01  # share of the objects above which it counts that they are not like those of the training
 CHANCE = 1e-6  # of a share as far from the training's
 CORRELATION = 0.1  # by which mean error correlations of many objects may differ from the training's, whose networks take them as they were
+FAR = 3.0  # sd of its prior: at a fifth of the exposure, 7 sd, networks, which saw none so far out, put the rate 3.3 to 3.8 away
 SLIGHT = 5e-3  # share of the objects below which a column may leave the simulated range
 ENOUGH = 200_000  # simulated objects against whose range a target is checked
 SURVEYS = 64, 4096  # fewest and most surveys that give them
@@ -189,6 +192,25 @@ def check_exposure(exposure: float, config: Config) -> None:
     if not low * 0.999 <= exposure <= high * 1.001:
         trained = f"within [{low:g}, {high:g}]" if low < high else f"{low:g}, the only one the run was trained for"
         raise CatalogueError(f"exposure: expected {trained}, got {exposure:g}; train a configuration whose size.exposure covers it")
+
+
+def size_in_words(config: Config, exposure: float) -> str:
+    """What a survey of an exposure is by a configuration: how many supernovae, or the area and time."""
+    if (number := config.size.expected_supernovae) is not None:
+        return f"{exposure * number:,.0f} supernovae expected at the fiducial parameters"
+    return f"{exposure * (config.size.area_deg2 or 0) * (config.size.duration_yr or 0):,.5g} deg² yr"
+
+
+def warn_of_exposure(theta: Mapping[str, np.ndarray], number: int, exposure: float, config: Config) -> None:
+    """Warn where draws of Θ have a rate that the prior all but excludes, as a number of objects at another exposure than theirs gives."""
+    prior = config.marginals.get("dtd_logA")
+    if prior is None or prior.kind != "normal":
+        return
+    mean, sd = float(theta["dtd_logA"].mean()), float(theta["dtd_logA"].std())
+    if (far := abs(mean - prior.loc) / prior.scale) > FAR:
+        said = f"dtd_logA = {mean:.2f} ± {sd:.2f} is {far:.1f} sd of its prior from the mean of that, {prior.loc:g}"
+        asked = f"is the exposure of these {number:,} objects {exposure:g}, {size_in_words(config, exposure)}?"
+        warnings.warn(f"{said}: {asked}", TargetWarning, stacklevel=3)
 
 
 def _said(issues: Sequence[Any]) -> str:

@@ -317,6 +317,15 @@ def test_objects_unlike_any_host_are_named_or_left_out(setting, given):
         infer_exact(setting.config, changed(setting.catalogue, m=far), draws=60, drop_outside=True)
 
 
+def test_the_rate_is_held_against_its_prior_at_the_exposure_of_all_objects(setting, given, monkeypatch):
+    asked = []
+    monkeypatch.setattr("cigars.exact.warn_of_exposure", lambda *words: asked.append(words))
+    data = infer_exact(setting.config, setting.catalogue, draws=60, chains=2, exposure=2.0)
+    ((theta, number, exposure, config),) = asked
+    assert (number, exposure, config) == (len(setting.catalogue.id), 2.0, setting.config)
+    np.testing.assert_array_equal(theta["M0"], data["posterior"]["M0"].values.reshape(-1))
+
+
 def test_too_many_pairs_are_refused_with_their_cost(setting, given):
     line = r"at most 20 pairs of object and host, got about [\d,]+ \(\d+ objects with \d+ hosts each\): .* GB and .* s for one value"
     with pytest.raises(CatalogueError, match=line):

@@ -218,6 +218,28 @@ def test_a_number_that_its_exposure_does_not_allow_is_refused(workplace, catalog
             infer(workplace.run, catalogue, exposure=exposure)
 
 
+def test_a_rate_far_from_its_prior_asks_for_the_exposure(workplace, catalogue, monkeypatch):
+    """Networks are as sure of themselves at a wrong exposure."""
+
+    def far(self, draws, survey, seed=0):
+        return self.prior.mean.expand(draws, 1, -1) - 0.4 * (torch.arange(len(self.names)) == self.names.index("dtd_logA"))
+
+    monkeypatch.setattr("inference.posterior.GlobalPosterior.sample", far)
+    with pytest.warns(TargetWarning, match=r"dtd_logA = -12\.55 ± .* is 4\.0 sd .* these 58 objects 1\.5, 90 supernovae expected"):
+        infer(workplace.run, catalogue, draws=4, exposure=1.5)
+    strange = catalogue._replace(observations=hide(catalogue.observations, ["sn"]))
+    with pytest.warns(TargetWarning) as said:  # of a prior nothing is asked
+        infer(workplace.run, strange, draws=4, hidden=["sn"])
+    assert not any("exposure" in str(w.message) for w in said)
+
+
+def test_an_exposure_that_is_not_given_is_said(cigars, workplace, tmp_path):
+    words = ["infer", workplace.run, workplace.mock, "--draws", 4, "--device", "cpu", "--overwrite", "-o", tmp_path / "p.nc"]
+    said = "exposure 1 is assumed, 60 supernovae expected at the fiducial parameters; give --exposure for another"
+    assert said in cigars(*words).err.splitlines()
+    assert "assumed" not in cigars(*words, "--exposure", 1.1).err
+
+
 def test_an_exposure_of_zero_is_not_the_default(refused, workplace, tmp_path):
     said = refused("infer", workplace.run, workplace.mock, "-o", tmp_path / "p.nc", "--exposure", 0)
     assert "exposure: expected within [0.5, 2], got 0" in said

@@ -19,7 +19,7 @@ from cigars.infer import infer
 from cigars.pipeline import train
 from cigars.schema import Globals, Latents, Observations, Survey
 from cigars.targets import target_hash, without_redshifts
-from cigars.training_range import ENOUGH, SURVEYS, check_target, warn_of_other_target, warn_of_others
+from cigars.training_range import ENOUGH, SURVEYS, check_target, warn_of_exposure, warn_of_other_target, warn_of_others
 from cigars.truncation import Rounds, write_rounds
 from cigars.validate import validate
 
@@ -175,6 +175,24 @@ def test_objects_of_other_types_are_a_warning_as_p_ia_is_not_used(target):
     warn_of_others(target._replace(p_ia=np.full(SIZE, 0.995)))
     with pytest.warns(TargetWarning, match=r"by p_ia 40 of 400 objects are not of type Ia; .* cut the catalogue by it"):
         warn_of_others(target._replace(p_ia=np.where(np.arange(SIZE) < 2, np.nan, 0.9).astype(np.float32)))
+
+
+def test_a_rate_that_its_prior_all_but_excludes_asks_for_the_exposure():
+    """6,000 supernovae taken for a survey of 1,600; a truth at 2.5 sd, of which one catalogue in eighty is, asks nothing."""
+    config, unit = load_config("lsst"), np.random.default_rng(0).normal(size=1000)
+    of = lambda mean, sd=0.058: {"dtd_logA": mean + sd * unit}  # noqa: E731
+    for mean in (-12.15, -12.40, -11.90):
+        warn_of_exposure(of(mean), 1600, 1.0, config)
+    said = r"dtd_logA = -11\.80 ± 0\.06 is 3\.5 sd .*, -12\.15: is the exposure of these 6,000 objects 1, 1,600 supernovae expected at"
+    with pytest.warns(TargetWarning, match=said):
+        warn_of_exposure(of(-11.80), 6000, 1.0, config)
+    area = config.updated(
+        **{"size.expected_supernovae": "none", "size.area_deg2": 9000, "size.duration_yr": 5, "hosts.redshift_density": "volume"}
+    )
+    with pytest.warns(TargetWarning, match=r"is the exposure of these 700 objects 0\.2, 9,000 deg² yr\?"):
+        warn_of_exposure(of(-12.50), 700, 0.2, area)
+    for other in ({"uniform": [-13, -11]}, {"fixed": -12.15}):  # in which a posterior is nowhere improbable, or there is none
+        warn_of_exposure(of(-11.80), 6000, 1.0, config.updated(**{"prior.dtd_logA": other}))
 
 
 def test_a_run_that_was_cut_for_another_catalogue_is_a_warning(target, config, tmp_path):
