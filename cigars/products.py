@@ -25,7 +25,7 @@ __all__ = ["HOST_AXES", "brightness", "dtd", "hubble_curve", "hubble_diagram", "
 HOST_AXES = ("mass_log10_msun", "metallicity_log10_zsun", "age_gyr")
 QUANTILES = {"q025": 0.025, "q16": 0.16, "q50": 0.5, "q84": 0.84, "q975": 0.975}
 MODEL = "distance modulus that the model has at the redshift of each draw, for the cosmology of that draw, not data"
-ERROR = "error of mu_sn_mean but for dust: spread of the draws, errors of m, intrinsic scatter; not of what all objects share, such as M0"
+ERROR = "error of mu_sn_mean but for dust: spread of the draws (with that of M0, which all objects share), error of m, intrinsic scatter"
 DATA = "standardised magnitude, from the data: m - M0 - alpha x_int - beta c_int - delta_M of each draw, without dust taken off"
 Columns = dict[str, tuple[Any, str, str]]
 """Values, unit and description by name."""
@@ -36,7 +36,7 @@ def hubble_diagram(posterior: Posterior) -> Table:
 
     `mu` is $\mu(z_{ik}; \Theta_k)$, the model; `mu_sn` is $m_i - M_0 - \alpha x_{ik} - \beta c_{ik} - \delta M_{ik}$ of the same draw, from
     which the dust before the supernova is not removed; NaN where its light was hidden. `mu_sn_sd` is the spread of its draws, at the
-    observed m; `mu_sn_error` has the error of m and the intrinsic scatter as well, by which objects scatter about the true modulus.
+    observed m; `mu_sn_error` has the error of m and the intrinsic scatter as well. In both is the spread of M_0, which all objects share.
     `cov_z_mu` is what a Hubble diagram with redshift errors alone leaves out.
 
     Raises:

@@ -60,6 +60,13 @@ def test_objects_scatter_about_the_true_modulus_by_the_error_that_is_stated():
     assert np.std((table["mu_sn_mean"] - 19.5) / table["mu_sn_sd"]) > 1.2
 
 
+def test_the_error_of_an_object_has_that_of_the_magnitude_which_all_share():
+    local = {"x_int": np.zeros((400, 3)), "c_int": np.zeros((400, 3))}
+    vague = synthetic(400, local=local, sigma_int=(0.1, 0.0), **{**SHARP, "M0": (-19.5, 0.07)}, **STILL)
+    expected = vague.parameters()["M0"].var(ddof=1) + 0.1**2  # the catalogue's var_m is zero
+    np.testing.assert_allclose(np.asarray(hubble_diagram(vague)["mu_sn_error"]) ** 2, expected, rtol=1e-5)
+
+
 def test_objects_whose_light_was_hidden_are_not_drawn():
     for hidden, said in ((5, "median dust of"), (20, "no supernova light")):
         post = synthetic(50, objects=20, **SHARP)
