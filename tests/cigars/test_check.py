@@ -149,6 +149,7 @@ def test_objects_that_lack_a_band_are_not_odd(workplace, catalogue, found, cigar
     write_catalogue(tmp_path / "few.fits", changed(catalogue, **leaves), BANDS, {})
     words = ["--run", workplace.run, "-o", tmp_path / "c.json", "--objects", tmp_path / "odd.fits"]
     said = cigars("check", tmp_path / "few.fits", *words, "--surveys", SURVEYS, "--level", LEVEL, "--seed", SEED, "--device", "cpu")
+    assert "exposure 1 is assumed, 60 supernovae expected" in said.err
     assert said.code == 0, said
     assert (
         f"warning: check: {few.sum()} without mag_u, which every simulated object has; these are not judged, the others taken" in said.err
