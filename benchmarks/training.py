@@ -7,6 +7,7 @@ surveys of the last prior as in information_limit.py, and the share of the draws
 15 minutes on two cores for `lsst`, 40 for `lsst-16k`, 3 on a GPU.
 
 usage: python benchmarks/training.py CONFIG FOLDER [--rounds 2] [--mocks 20] [--surveys 500] [--set KEY=VALUE ...] [--device cpu]
+       python benchmarks/training.py CONFIG FOLDER --pretrained lsst ...  # with its summary in the first round
 FOLDER keeps the run: an interrupted one is continued, with the seconds of the whole rounds since, and a finished one only measured.
 """
 
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("config")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--pretrained", metavar="NAME", help="posterior whose summary the first round has")
     parser.add_argument("--mocks", type=int, default=20)
     parser.add_argument("--surveys", type=int, default=500, help="fresh ones")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -38,6 +40,7 @@ def main() -> None:
     device = use_device(Device(arguments.device))
     from cigars.config import load_config
     from cigars.pipeline import simulate, train
+    from cigars.pretrained import path
     from cigars.runs import run_config
     from cigars.schema import FIDUCIAL
     from cigars.targets import as_survey
@@ -48,7 +51,8 @@ def main() -> None:
 
     config = load_config(arguments.config, arguments.set)
     target, _ = simulate(config)
-    calibration = train(config, arguments.folder, target=target, rounds=arguments.rounds, device=device, resume=True)
+    start = path(arguments.pretrained) if arguments.pretrained else None
+    calibration = train(config, arguments.folder, target=target, rounds=arguments.rounds, device=device, resume=True, start=start)
     record = read_rounds(arguments.folder)
     assert record is not None
     trained = load_run(arguments.folder, device)
@@ -64,6 +68,7 @@ def main() -> None:
     numbers = {
         "config": arguments.config,
         "settings": arguments.set,
+        "pretrained": arguments.pretrained,
         "device": device,
         "objects": len(target.id),
         "rounds": [

@@ -133,6 +133,17 @@ def train(
         Path | None, typer.Option(help="Catalogue to train for: after each round the prior is cut to where its posterior is.")
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of that; 2 unless given.")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="With --target: run folder of this model, whose summary the first round then has.",
+        ),
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A posterior that comes with the package, in place of the folder of --from.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the training in the run folder.")] = False,
     store: Annotated[str | None, typer.Option(metavar="DIR|URL", help="Store to read the surveys from; see simulate --store.")] = None,
     settings: Settings = None,
@@ -142,16 +153,23 @@ def train(
     """Train the posteriors of a configuration on live simulations, into a run folder; Ctrl-C keeps what --resume needs."""
     from cigars import pipeline
     from cigars.catalogue import read_catalogue
+    from cigars.pretrained import chosen as chosen_run
 
     chosen = pipeline.configured(config, settings or (), seed)
     table = read_catalogue(target, chosen.band_names) if target else None
+    begin = chosen_run(start, pretrained, None)[0] if start or pretrained else None
     torch_device = use_device(device)
     started = time.monotonic()
     try:
         with round_bars() as bars:
-            pipeline.train(chosen, output, target=table, rounds=rounds, device=torch_device, resume=resume, report=bars, store=store)
+            pipeline.train(
+                chosen, output, target=table, rounds=rounds, device=torch_device, resume=resume, report=bars, store=store, start=begin
+            )
     except KeyboardInterrupt:
-        options = {"--target": target, "--rounds": rounds, "--store": store, "--seed": seed, "--device": device.value}
+        options = {
+            "--target": target, "--rounds": rounds, "--from": start, "--pretrained": pretrained, "--store": store, "--seed": seed,
+            "--device": device.value,
+        }  # fmt: skip
         again = ["cigars", "train", config, "-o", str(output), *(w for s in settings or () for w in ("--set", s))]
         again += [word for option, value in options.items() if value is not None for word in (option, str(value))]
         stopped(shlex.join([*again, "--resume"]))

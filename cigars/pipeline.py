@@ -143,6 +143,7 @@ def train(
     resume: bool = False,
     report: Reporter = silent,
     store: str | Path | None = None,
+    start: str | Path | None = None,
 ) -> Calibration:
     """Train the posteriors of a configuration into the folder `run`: for any catalogue, or in rounds for the one at hand.
 
@@ -156,6 +157,7 @@ def train(
         report: progress, called as report(stage, done, total, **metrics), and as report("round", number, rounds) before each round.
         store: folder or address of a store with the training surveys, to read them rather than simulate; not with a target, whose
             rounds simulate from ever other priors.
+        start: run folder of the same model in a wider prior, whose summary the first round has in place of one of its own; needs a target.
 
     Raises:
         CatalogueError: for a target unlike what the configuration simulates.
@@ -167,7 +169,10 @@ def train(
     if target is not None and store is not None:
         raise ConfigError("store: expected none together with a target, whose rounds simulate anew; leave out --store or --target")
     if target is not None:
-        return train_rounds(config, run, target, ROUNDS if rounds is None else rounds, device=device, resume=resume, report=report)
+        rounds = ROUNDS if rounds is None else rounds
+        return train_rounds(config, run, target, rounds, device=device, resume=resume, report=report, start=start)
+    if start is not None:
+        raise ConfigError("train: expected a target catalogue with the run to start from, got none; name it with --target")
     if rounds is not None:
         raise ConfigError(f"rounds: expected a target catalogue with {rounds} rounds of truncation, got none; name it with --target")
     if (Path(run) / RECORD).exists():

@@ -4,7 +4,8 @@ A round learns the summary of surveys alone, without any posterior; all but the 
 surveys, and without an anchor, for which their priors are too wide. Surveys simulated in the present box, each with that summary, then
 say where the target's Θ can be (`inference.regression`, `truncation`), and again inside what is left, for as long as that halves its
 volume; in the last round they are twice as many. In what it leaves of the prior the posteriors are trained, on its summary; their run
-folder is like any other, calibrated inside its own prior.
+folder is like any other, calibrated inside its own prior. In place of learning one, the first of several rounds can have the summary of a
+finished run (`inheritance`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cigars.catalogue import Catalogue
 from cigars.config import Config, ConfigError
+from cigars.inheritance import inherited_summary
 from cigars.pipeline import train_run
 from cigars.progress import Reporter, silent
 from cigars.runs import CALIBRATION, METADATA, Calibration, read_calibration, stored_fingerprint
@@ -52,7 +54,15 @@ CHECKPOINTS = "checkpoints"
 
 
 def train_rounds(
-    config: Config, run: str | Path, target: Catalogue, rounds: int, *, device: str, resume: bool, report: Reporter
+    config: Config,
+    run: str | Path,
+    target: Catalogue,
+    rounds: int,
+    *,
+    device: str,
+    resume: bool,
+    report: Reporter,
+    start: str | Path | None = None,
 ) -> Calibration:
     """Train for a target in rounds; their summaries go to `run`/round-1 and so on, the posteriors to `run` itself.
 
@@ -66,10 +76,12 @@ def train_rounds(
         device: torch device of the networks.
         resume: continue with the round that was not finished.
         report: progress; called as report("round", number, rounds) before each round.
+        start: run folder whose summary the first of several rounds has; by default one is learned.
 
     Raises:
         CatalogueError: for a target unlike what the configuration simulates, in its prior or in a later box.
-        ConfigError: for no round, a folder that is not new, or on resuming another target, configuration or number of rounds.
+        ConfigError: for no round, a folder that is not new, a start of another model or size, or on resuming another target,
+            configuration, number of rounds or start.
 
     Warns:
         TargetWarning: where objects are by `p_ia` of another type, or redshifts are not as in the training.
@@ -78,19 +90,22 @@ def train_rounds(
 
     if rounds < 1:
         raise ConfigError(f"rounds: expected at least 1, got {rounds}; 2 are usual")
-    run, record = Path(run), _begun(config, target, rounds)
+    if start and rounds < 2:
+        raise ConfigError(f"rounds: expected at least 2 from a run at hand, whose summary only the first has, got {rounds}")
+    run, record = Path(run), _begun(config, target, rounds, start)
     with joined(device):
         kept = from_first(lambda: _kept(run, record, resume))
         target = without_redshifts(target, config)
+        record = kept or record
+        inherited = inherited_summary(config, start, device, report) if start and not record.history else None
         if kept is None:
             warn_of_others(target)
             warn_of_redshifts(target, config)
             _check(target, config, report)
             _keep(run, record)
-        record = kept or record
         for number in range(len(record.history) + 1, rounds + 1):
             report("round", number, rounds)
-            record = _round(config, run, target, record, number, device, report)
+            record = _round(config, run, target, record, number, device, report, inherited if number == 1 else None)
         calibration, _ = from_first(lambda: read_calibration(run))
     if calibration is None:
         raise ConfigError(f"run folder {run}: expected {CALIBRATION} of a finished training, got none; train again in another folder")
@@ -108,9 +123,16 @@ def reduced(config: Config) -> Config:
     return config.updated(**{f"training.{name}": value for name, value in fewer.items()})
 
 
-def _begun(config: Config, target: Catalogue, rounds: int) -> Rounds:
+def _begun(config: Config, target: Catalogue, rounds: int, start: str | Path | None) -> Rounds:
     priors = {name: getattr(config.prior, name) for name in config.marginals}
-    return Rounds(target=target_hash(target), objects=len(target.id), rounds=rounds, fingerprint=run_fingerprint(config), configured=priors)
+    return Rounds(
+        target=target_hash(target),
+        objects=len(target.id),
+        rounds=rounds,
+        fingerprint=run_fingerprint(config),
+        configured=priors,
+        start=stored_fingerprint(start) if start else None,
+    )
 
 
 def _kept(run: Path, record: Rounds, resume: bool) -> Rounds | None:
@@ -123,11 +145,11 @@ def _kept(run: Path, record: Rounds, resume: bool) -> Rounds | None:
         raise ConfigError(f"run folder {run}: expected a new folder, got one with a training; resume it or choose another")
     if found is None:
         raise ConfigError(f"run folder {run}: expected a training in rounds with {RECORD}, got one without; choose another folder")
-    for what in ("target", "rounds", "fingerprint"):
+    for what in ("target", "rounds", "fingerprint", "start"):
         if getattr(found, what) != getattr(record, what):
             raise ConfigError(
                 f"run folder {run}: expected {what} {getattr(found, what)}, got {getattr(record, what)}; "
-                "resume with the target, rounds and configuration it began with"
+                "resume with the target, rounds, configuration and start it began with"
             )
     return found
 
@@ -147,7 +169,9 @@ def _keep(run: Path, record: Rounds) -> None:
         write_rounds(run, record)
 
 
-def _round(config: Config, run: Path, target: Catalogue, record: Rounds, number: int, device: str, report: Reporter) -> Rounds:
+def _round(
+    config: Config, run: Path, target: Catalogue, record: Rounds, number: int, device: str, report: Reporter, inherited: nn.Module | None
+) -> Rounds:
     """Work on one round, keep its record, and return it with those before."""
     started, last = time.monotonic(), number == record.rounds
     before = record.history[-1] if record.history else None
@@ -157,7 +181,7 @@ def _round(config: Config, run: Path, target: Catalogue, record: Rounds, number:
     if record.history:
         _check(target, chosen, report)
     folder.mkdir(parents=True, exist_ok=True)
-    found = _searched(chosen, folder, target, device, report, nearby(chosen, len(target.id), last))
+    found = _searched(chosen, folder, target, device, report, nearby(chosen, len(target.id), last), inherited)
     done = Round(
         number=number,
         folder=folder.name,
@@ -187,8 +211,10 @@ def nearby(config: Config, objects: int, last: bool) -> int:
     return min((2 if last else 1) * min(max(ENOUGH // max(objects, 1), fewest), most), config.training.surveys)
 
 
-def _searched(config: Config, folder: Path, target: Catalogue, device: str, report: Reporter, surveys: int) -> _Searched:
-    """Learn the summary and cut the prior by it."""
+def _searched(
+    config: Config, folder: Path, target: Catalogue, device: str, report: Reporter, surveys: int, inherited: nn.Module | None
+) -> _Searched:
+    """Learn the summary, unless one is inherited, and cut the prior by it."""
     from inference.fit import learn_summary
     from inference.parallel import from_first
     from simulators.cosmology import fiducial_distance_table
@@ -200,7 +226,7 @@ def _searched(config: Config, folder: Path, target: Catalogue, device: str, repo
         simulated += count
         return source(first, count)
 
-    summary = learn_summary(
+    summary = inherited or learn_summary(
         counted,
         config,
         config.marginals,

@@ -127,6 +127,7 @@ class Rounds(_Frozen):
     rounds: int
     fingerprint: str  # of the training that the configuration describes
     configured: dict[str, Prior]
+    start: str | None = None  # fingerprint of the run whose summary the first round had
     history: tuple[Round, ...] = ()
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import cigars as package
-from cigars import pipeline, rounds, surveys
+from cigars import inheritance, pipeline, rounds, surveys
 from cigars.catalogue import Catalogue, CatalogueError, select, write_catalogue
 from cigars.catalogue_checks import TargetWarning
 from cigars.cli import main
@@ -25,9 +25,10 @@ from cigars.config import ConfigError, Prior, load_config
 from cigars.files import FileError
 from cigars.runs import read_calibration, run_config, stored_fingerprint
 from cigars.schema import FIDUCIAL
-from cigars.targets import target_hash
+from cigars.targets import as_survey, target_hash
 from cigars.truncation import RECORD, STEPS, TAIL, Rounds, prior_mass, read_rounds, truncated, untruncated, volume, write_rounds
-from inference.batches import to_torch
+from inference.batches import pack, to_torch
+from inference.model import load_run
 from inference.standardise import Standardiser
 
 BANDS = tuple("ugrizy")
@@ -231,6 +232,74 @@ def test_the_box_closes_about_the_target_where_the_summary_sees_it_and_nowhere_e
     assert all(later < 1.1 * before for before, later in pairwise(volumes))  # the last may be a little larger, by the noise of its errors
 
 
+@pytest.fixture(scope="module")
+def begun(workplace, tmp_path_factory):
+    """A run of two rounds for the shared mock, of which the first has the summary of the shared run, made by the command."""
+    run = tmp_path_factory.mktemp("rounds") / "from"
+    assert main(from_the_shared(workplace, run)) == 0
+    return run
+
+
+def from_the_shared(workplace, run, *more):
+    return [*command(workplace, run), "--from", str(workplace.run), *more]
+
+
+def test_rounds_from_a_run_at_hand_are_those_that_learn_the_same_summary(begun, made, workplace):
+    """As that of the first round of the other is, which is resumed from the checkpoints of the run at hand."""
+    mine, its = read_rounds(begun), read_rounds(made)
+    assert (mine.start, its.start) == (stored_fingerprint(workplace.run), None)
+    assert without_seconds(begun) == without_seconds(made)
+    assert same_weights(begun, made)
+    learned = [(begun / f"round-{k}" / "checkpoints" / "regressor.pt").exists() for k in (1, 2)]
+    assert learned == [False, True]
+    assert mine.history[0].surveys == sum(step.surveys for step in mine.history[0].steps)
+
+
+def test_an_inherited_summary_is_told_the_size_that_it_was_trained_for(workplace, catalogue):
+    """Surveys of 90 of exposure 1 are of exposure 1.5 to a run of 60."""
+    summary = load_run(workplace.run).summary
+    wide = load_config(workplace.config, **{"size.expected_supernovae": 90, "size.exposure": (0.8, 1.2)})
+    inherited = inheritance.inherited_summary(wide, workplace.run)
+    packed = pack(as_survey(catalogue.observations))
+    torch.testing.assert_close(inherited(packed), summary(packed._replace(exposure=torch.tensor([1.5]))))
+    assert not torch.allclose(inherited(packed), summary(packed))
+
+
+def test_rounds_from_a_run_at_hand_go_on_from_that_run_alone(cigars, refused, workplace, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rounds, "_searched", interrupted)
+    said = cigars(*from_the_shared(workplace, run))
+    assert said.code == 130
+    assert said.err.splitlines()[-1].endswith(f"--rounds 2 --from {workplace.run} --device cpu --resume")
+    assert f"expected start {stored_fingerprint(workplace.run)}, got None" in refused(*command(workplace, run, "--resume"))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--set", "size.expected_supernovae=1000"], "an exposure from 0.5 to 2 in its units, for which it was trained, got 8.3"),
+        (["--set", "size.exposure=[1, 3]"], "got 1 to 3; choose another run"),
+        (["--rounds", "1"], "expected at least 2 from a run at hand, whose summary only the first has, got 1"),
+        (["--set", "hosts.effective_hosts=3000"], "expected hosts.effective_hosts = 3000.0, as configured, got 2000.0"),
+        (["--set", "prior.beta={fixed=2.2}"], "expected free parameters"),
+        (["--set", "prior.Om0={uniform=[0.05, 0.9]}"], "expected a prior of Om0 that holds 0.05 to 0.9, as configured, got"),
+        (["--pretrained", "lsst"], "expected a run folder or --pretrained NAME, got both"),
+    ],
+)  # fmt: skip
+def test_a_start_of_another_model_or_size_is_refused(refused, workplace, tmp_path, options, says):
+    assert says in refused(*from_the_shared(workplace, tmp_path / "run", *options))
+    assert not (tmp_path / "run").exists()
+
+
+def test_rounds_do_not_start_from_what_rounds_made(refused, made, workplace, tmp_path):
+    asked = [str(made) if word == str(workplace.run) else word for word in from_the_shared(workplace, tmp_path / "run")]
+    assert "expected a run of its whole prior, got one that rounds cut for a target" in refused(*asked)
+
+
 def test_odd_objects_count_in_the_number_and_do_not_say_where_the_target_is(catalogue):
     """Else the box is made for other data than those that `infer --drop-outside` takes: one light curve of mag 60 would move it."""
     odd = catalogue.observations.m.copy()
@@ -247,7 +316,7 @@ def test_a_box_is_found_once(made, workplace, catalogue, tmp_path, monkeypatch):
     steps, number = read_rounds(made).history[-1].steps, Number(catalogue.observations)
     moved = steps[-1].model_copy(update={"box": {n: (low, np.nextafter(high, 2 * high)) for n, (low, high) in steps[-1].box.items()}})
     monkeypatch.setattr("inference.fit.learn_summary", lambda *_, **__: number)
-    asked = load_config(workplace.config), tmp_path, catalogue, "cpu", lambda *_, **__: None, 512
+    asked = load_config(workplace.config), tmp_path, catalogue, "cpu", lambda *_, **__: None, 512, None
     monkeypatch.setattr(rounds, "narrowed", lambda *_: iter(steps))
     assert rounds._searched(*asked) == (number, steps, sum(step.surveys for step in steps))
     monkeypatch.setattr(rounds, "narrowed", lambda *_: iter([moved]))
@@ -285,6 +354,7 @@ def test_a_target_unlike_the_simulations_stops_before_training(refused, workplac
         (["--rounds", "3"], "expected a target catalogue with 3 rounds"),
         (["--rounds", "0"], "--rounds"),
         (["--target", "nowhere.fits"], "nowhere.fits"),
+        (["--pretrained", "lsst"], "expected a target catalogue with the run to start from"),
     ],
 )
 def test_rounds_that_cannot_be_are_refused(refused, workplace, tmp_path, options, says):
