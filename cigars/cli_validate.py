@@ -37,6 +37,9 @@ def validate(
     ] = None,
     surveys: Annotated[int, typer.Option(min=50, help="Fresh surveys; widths are seen to 1 / sqrt(2 surveys).")] = 500,
     catalogue: Annotated[Path | None, typer.Option(help="Also test the posterior at this very catalogue (L-C2ST).")] = None,
+    drop_outside: Annotated[
+        bool, typer.Option("--drop-outside", help="Leave out its objects unlike all of the training instead of refusing, as infer does.")
+    ] = False,
     level: Annotated[float, typer.Option(min=1e-6, max=0.5, help="Chance that an exact posterior fails any of the tests.")] = 0.01,
     exposure: Annotated[
         float | None,
@@ -65,7 +68,8 @@ def validate(
     torch_device = use_device(device)
     with progress_bars(errors) as bars:
         found = validate(
-            folder, surveys=surveys, catalogue=table, exposure=exposure, level=level, seed=seed, device=torch_device, report=bars
+            folder, surveys=surveys, catalogue=table, drop_outside=drop_outside, exposure=exposure, level=level, seed=seed,
+            device=torch_device, report=bars,
         )  # fmt: skip
     write_validation(output, found, overwrite)
     print_validation(found)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cigars.catalogue import Catalogue, CatalogueError
+from cigars.catalogue import Catalogue
 from cigars.catalogue_checks import TargetWarning, check_ids
 from cigars.config import Config
 from cigars.files import check_writable
@@ -30,10 +30,11 @@ from cigars.schema import LOCALS
 from cigars.tables import check_table, check_texts
 from cigars.targets import as_survey, hide, survey_of, target_hash, without_redshifts
 from cigars.training_range import (
+    DROP,
     FEW,
     check_exposure,
     check_trained,
-    inside,
+    kept,
     warn_of_exposure,
     warn_of_other_target,
     warn_of_others,
@@ -131,11 +132,9 @@ def infer(
     number, blind, whole = len(catalogue.id), _blind(hidden, config), catalogue
     catalogue = without_redshifts(catalogue._replace(observations=hide(catalogue.observations, hidden)), config)
     if drop_outside:
-        catalogue, _ = inside(trained, catalogue, None if blind else config)
-        if not len(catalogue.id):
-            raise CatalogueError(f"catalogue: expected objects like those of the training, got none of {number}; train for such objects")
+        catalogue = kept(trained, catalogue, None if blind else config)
     survey = survey_of(catalogue, exposure, number)
-    check_trained(trained, survey, config, complete=not blind, remedy="leave these objects out with --drop-outside")
+    check_trained(trained, survey, config, complete=not blind, remedy=DROP)
     _warn_of_theta(blind, catalogue, number, config)
     theta = draw_prior(config, draws, seed) if blind else GlobalPosterior(trained).sample(draws, survey, seed)[:, 0].cpu().numpy()
     drawn = dict(zip(trained.names, theta.T, strict=True))

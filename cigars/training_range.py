@@ -19,12 +19,14 @@ from cigars.targets import as_survey, target_hash
 from cigars.truncation import read_rounds
 
 __all__ = [
+    "DROP",
     "Simulated",
     "check_exposure",
     "check_target",
     "check_trained",
     "in_words",
     "inside",
+    "kept",
     "lacking",
     "like_those_of",
     "refuse_unlike",
@@ -45,6 +47,7 @@ ENOUGH = 200_000  # simulated objects against whose range a target is checked
 SURVEYS = 64, 4096  # fewest and most surveys that give them
 NUMBER = "number of objects"
 REMEDY = "leave these objects out"
+DROP = f"{REMEDY} with --drop-outside"
 
 
 def _missing(config: Config) -> np.ndarray:
@@ -90,6 +93,14 @@ def inside(trained: Any, catalogue: Catalogue, config: Config | None) -> tuple[C
     for absent in lacking(catalogue.observations, config).values() if config else ():
         outside |= absent
     return select(catalogue, ~outside), int(outside.sum())
+
+
+def kept(trained: Any, catalogue: Catalogue, config: Config | None) -> Catalogue:
+    """The objects that `inside` leaves; raises CatalogueError where that is none."""
+    left, outside = inside(trained, catalogue, config)
+    if not len(left.id):
+        raise CatalogueError(f"catalogue: expected objects like those of the training, got none of {outside}; train for such objects")
+    return left
 
 
 def like_those_of(standardiser: Any, catalogue: Catalogue) -> Catalogue:

@@ -23,7 +23,7 @@ from cigars.runs import run_config
 from cigars.schema import LOCALS
 from cigars.surveys import survey_source
 from cigars.targets import survey_of, target_hash, without_redshifts
-from cigars.training_range import check_exposure, check_trained, warn_of_other_target, warn_of_others, warn_of_redshifts
+from cigars.training_range import DROP, check_exposure, check_trained, kept, warn_of_other_target, warn_of_others, warn_of_redshifts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,6 +76,7 @@ def validate(
     *,
     surveys: int = 500,
     catalogue: Catalogue | None = None,
+    drop_outside: bool = False,
     exposure: float | None = None,
     level: float = 0.01,
     seed: int = 0,
@@ -88,6 +89,7 @@ def validate(
         run: folder that `train` made.
         surveys: how many; the sd of a width is 1 / sqrt(2 surveys).
         catalogue: also L-C2ST at this one.
+        drop_outside: leave out its objects beyond what training saw, as `infer` does.
         exposure: of all surveys and of the catalogue; by default surveys have the run's own range, and a catalogue 1.
         level: chance that an exact posterior fails any test.
         seed: of the surveys and the draws.
@@ -116,7 +118,7 @@ def validate(
         warn_of_others(catalogue)
         warn_of_redshifts(read := without_redshifts(catalogue, config), config)
     trained = load_run(Path(run), device)
-    observed = None if catalogue is None else _observed(trained, read, 1.0 if exposure is None else exposure, config, seed)
+    observed = None if catalogue is None else _observed(trained, read, 1.0 if exposure is None else exposure, config, seed, drop_outside)
     fresh = _fresh(trained, config, surveys, exposure, seed, report)
     checks = [
         *marginal_checks(fresh.draws, fresh.truth, trained.names, seed=seed),
@@ -180,13 +182,14 @@ def _objects(trained: Any, packed: Any, surveys: int, seed: int) -> tuple[Tensor
     return torch.cat(draws, 1), local_values(latents)
 
 
-def _observed(trained: Any, catalogue: Catalogue, exposure: float, config: Config, seed: int) -> Tensor:
+def _observed(trained: Any, catalogue: Catalogue, exposure: float, config: Config, seed: int, drop_outside: bool) -> Tensor:
     """Posterior draws of the observed survey, its objects in the order of their ids."""
     from inference.posterior import GlobalPosterior
 
     check_exposure(exposure, config)
-    survey = survey_of(catalogue, exposure)
-    check_trained(trained, survey, config)
+    number = len(catalogue.id)
+    survey = survey_of(kept(trained, catalogue, config) if drop_outside else catalogue, exposure, number)
+    check_trained(trained, survey, config, remedy=DROP)
     return GlobalPosterior(trained).sample(2 * DRAWS, survey, seed)[:, 0]
 
 

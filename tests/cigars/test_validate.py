@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cigars import pipeline, surveys
-from cigars.catalogue import CatalogueError
+from cigars.catalogue import CatalogueError, write_catalogue
 from cigars.catalogue_checks import TargetWarning
 from cigars.cli_validate import validate as command
 from cigars.config import ConfigError
@@ -126,8 +126,28 @@ def test_catalogue_must_be_like_those_of_the_training(workplace, catalogue):
     with pytest.raises(CatalogueError, match="exposure"):
         validate(workplace.run, surveys=SURVEYS, catalogue=catalogue, exposure=40.0)
     strange = catalogue._replace(observations=catalogue.observations._replace(m=catalogue.observations.m + 20))
-    with pytest.raises(CatalogueError, match="like those of the training"):
-        validate(workplace.run, surveys=SURVEYS, catalogue=strange)
+    for drop_outside, says in ((False, "like those of the training, got .* with --drop-outside"), (True, "got none of")):
+        with pytest.raises(CatalogueError, match=says):
+            validate(workplace.run, surveys=SURVEYS, catalogue=strange, drop_outside=drop_outside)
+
+
+def test_objects_beyond_the_training_can_be_left_out_and_count_in_the_number(workplace, catalogue, monkeypatch, refused, tmp_path):
+    odd = catalogue.observations.m.copy()
+    odd[3] = 60.0
+    mixed = catalogue._replace(observations=catalogue.observations._replace(m=odd))
+    seen = []
+
+    def sample(self, draws, survey, seed=0):
+        seen.append((survey.number.tolist(), float(survey.observations.m.max())))
+        raise InterruptedError
+
+    monkeypatch.setattr(GlobalPosterior, "sample", sample)
+    with pytest.raises(InterruptedError):
+        validate(workplace.run, surveys=50, catalogue=mixed, drop_outside=True)
+    assert seen == [([len(odd)], pytest.approx(catalogue.observations.m[np.arange(len(odd)) != 3].max()))]
+    path = tmp_path / "odd.fits"
+    write_catalogue(path, mixed, tuple("ugrizy"))
+    assert "with --drop-outside" in refused("validate", workplace.run, "--catalogue", path, "-o", tmp_path / "v.json")
 
 
 def test_command_succeeds_where_nothing_fails(workplace, found, cigars, monkeypatch):
