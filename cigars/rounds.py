@@ -92,12 +92,12 @@ def train_rounds(
         raise ConfigError(f"rounds: expected at least 1, got {rounds}; 2 are usual")
     if start and rounds < 2:
         raise ConfigError(f"rounds: expected at least 2 from a run at hand, whose summary only the first has, got {rounds}")
-    run, record = Path(run), _begun(config, target, rounds, start)
+    run, record = Path(run), _begun(config, target, rounds)
     with joined(device):
-        kept = from_first(lambda: _kept(run, record, resume))
+        kept = from_first(lambda: _kept(run, record, resume, start))
         target = without_redshifts(target, config)
-        record = kept or record
-        inherited = inherited_summary(config, start, device, report) if start and not record.history else None
+        record = kept or record.model_copy(update={"start": _identity(start)})
+        inherited = inherited_summary(config, start, device) if start and not record.history else None
         if kept is None:
             warn_of_others(target)
             warn_of_redshifts(target, config)
@@ -123,20 +123,21 @@ def reduced(config: Config) -> Config:
     return config.updated(**{f"training.{name}": value for name, value in fewer.items()})
 
 
-def _begun(config: Config, target: Catalogue, rounds: int, start: str | Path | None) -> Rounds:
+def _begun(config: Config, target: Catalogue, rounds: int) -> Rounds:
     priors = {name: getattr(config.prior, name) for name in config.marginals}
-    return Rounds(
-        target=target_hash(target),
-        objects=len(target.id),
-        rounds=rounds,
-        fingerprint=run_fingerprint(config),
-        configured=priors,
-        start=stored_fingerprint(start) if start else None,
-    )
+    return Rounds(target=target_hash(target), objects=len(target.id), rounds=rounds, fingerprint=run_fingerprint(config), configured=priors)
 
 
-def _kept(run: Path, record: Rounds, resume: bool) -> Rounds | None:
-    """The record in the folder, or None in a new one; raises ConfigError where it cannot be continued."""
+def _identity(start: str | Path | None) -> str | None:
+    """Fingerprint of the run to start from, if there is one."""
+    return stored_fingerprint(start) if start else None
+
+
+def _kept(run: Path, record: Rounds, resume: bool, start: str | Path | None) -> Rounds | None:
+    """The record in the folder, or None in a new one; raises ConfigError where it cannot be continued.
+
+    The run that it started from matters, and has to be there, in the first round alone.
+    """
     found = read_rounds(run)
     begun = found is not None or any((run / name).exists() for name in (METADATA, CHECKPOINTS))
     if not begun:
@@ -145,10 +146,12 @@ def _kept(run: Path, record: Rounds, resume: bool) -> Rounds | None:
         raise ConfigError(f"run folder {run}: expected a new folder, got one with a training; resume it or choose another")
     if found is None:
         raise ConfigError(f"run folder {run}: expected a training in rounds with {RECORD}, got one without; choose another folder")
-    for what in ("target", "rounds", "fingerprint", "start"):
-        if getattr(found, what) != getattr(record, what):
+    asked = {"target": record.target, "rounds": record.rounds, "fingerprint": record.fingerprint}
+    asked |= {} if found.history else {"start": _identity(start)}
+    for what, now in asked.items():
+        if getattr(found, what) != now:
             raise ConfigError(
-                f"run folder {run}: expected {what} {getattr(found, what)}, got {getattr(record, what)}; "
+                f"run folder {run}: expected {what} {getattr(found, what)}, got {now}; "
                 "resume with the target, rounds, configuration and start it began with"
             )
     return found
@@ -185,7 +188,7 @@ def _round(
     done = Round(
         number=number,
         folder=folder.name,
-        fingerprint=run_fingerprint(chosen),
+        fingerprint=record.start if inherited and record.start else run_fingerprint(chosen),
         surveys=found.surveys + (_trained(chosen, found, run, device, report) if last else 0),
         seconds=round(time.monotonic() - started, 2),
         volume_ratio=volume(config, chosen),

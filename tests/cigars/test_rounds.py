@@ -23,6 +23,7 @@ from cigars.cli import main
 from cigars.cli_infer import _config_and_catalogue
 from cigars.config import ConfigError, Prior, load_config
 from cigars.files import FileError
+from cigars.pretrained import available, path
 from cigars.runs import read_calibration, run_config, stored_fingerprint
 from cigars.schema import FIDUCIAL
 from cigars.targets import as_survey, target_hash
@@ -248,7 +249,9 @@ def test_rounds_from_a_run_at_hand_are_those_that_learn_the_same_summary(begun, 
     """As that of the first round of the other is, which is resumed from the checkpoints of the run at hand."""
     mine, its = read_rounds(begun), read_rounds(made)
     assert (mine.start, its.start) == (stored_fingerprint(workplace.run), None)
-    assert without_seconds(begun) == without_seconds(made)
+    first, last = without_seconds(begun)
+    assert first.fingerprint == mine.start
+    assert [first.model_copy(update={"fingerprint": its.history[0].fingerprint}), last] == without_seconds(made)
     assert same_weights(begun, made)
     learned = [(begun / f"round-{k}" / "checkpoints" / "regressor.pt").exists() for k in (1, 2)]
     assert learned == [False, True]
@@ -265,26 +268,60 @@ def test_an_inherited_summary_is_told_the_size_that_it_was_trained_for(workplace
     assert not torch.allclose(inherited(packed), summary(packed))
 
 
-def test_rounds_from_a_run_at_hand_go_on_from_that_run_alone(cigars, refused, workplace, tmp_path, monkeypatch):
-    run = tmp_path / "run"
+def test_rounds_from_a_run_at_hand_go_on_from_that_run_alone_and_need_it_in_the_first(
+    cigars, refused, begun, workplace, tmp_path, monkeypatch
+):
+    run, gone = tmp_path / "run", tmp_path / "gone"
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rounds, "_searched", interrupted)
-    said = cigars(*from_the_shared(workplace, run))
+    with monkeypatch.context() as patch:
+        patch.setattr(rounds, "_searched", interrupted)
+        said = cigars(*from_the_shared(workplace, run))
     assert said.code == 130
     assert said.err.splitlines()[-1].endswith(f"--rounds 2 --from {workplace.run} --device cpu --resume")
     assert f"expected start {stored_fingerprint(workplace.run)}, got None" in refused(*command(workplace, run, "--resume"))
+    with monkeypatch.context() as patch:
+        patch.setattr(rounds, "train_run", interrupted)
+        assert cigars(*from_the_shared(workplace, run, "--resume")).code == 130
+        first = read_rounds(run).history
+        assert len(first) == 1
+        assert cigars(*command(workplace, run, "--resume", "--from", gone)).code == 130  # in the second round
+    assert read_rounds(run).history == first
+    assert without_seconds(run) == without_seconds(begun)[:1]
+
+
+def test_the_posterior_that_comes_along_can_start_rounds_of_the_presets_of_its_model():
+    if "lsst" not in available():
+        pytest.skip("no posterior called lsst comes with this version")
+    for preset, unit in (("lsst", 1), ("lsst-16k", 10)):
+        assert inheritance.inherited_summary(load_config(preset), path("lsst")).unit == unit
+    other = load_config("lsst", **{"hosts.effective_hosts": 1e5, "hosts.bank_seed": 3})  # the same hosts, sampled otherwise
+    assert inheritance.inherited_summary(other, path("lsst")).unit == 1
+
+
+def test_sizes_by_area_and_by_number_are_compared_by_what_the_sky_has(workplace):
+    """A run by number, 60 in its unit, and surveys of ten square degree years, which have as many as the sky says."""
+    volume = {"hosts.redshift_density": "volume"}
+    by_number = load_config(workplace.config, **volume)
+    by_area = load_config(
+        workplace.config, **volume, **{"size.expected_supernovae": "none", "size.area_deg2": 0.5, "size.duration_yr": 1.0}
+    )
+    number = [np.asarray(surveys.survey_source(c.of_exposure(1.0), "sizes", FIDUCIAL)(0, 64).number).mean() for c in (by_area, by_number)]
+    error = (sum(1 / (64 * n) for n in number)) ** 0.5
+    assert inheritance._unit(by_area, by_number) == pytest.approx(number[0] / number[1], rel=5 * error)
+    assert error < 0.05
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--set", "size.expected_supernovae=1000"], "an exposure from 0.5 to 2 in its units, for which it was trained, got 8.3"),
-        (["--set", "size.exposure=[1, 3]"], "got 1 to 3; choose another run"),
+        (["--set", "size.expected_supernovae=1000"], "an exposure from 0.5 to 2 in its units, for which it was trained, got 16.67"),
+        (["--set", "size.expected_supernovae=20"], "got 0.3333; choose another run"),
         (["--rounds", "1"], "expected at least 2 from a run at hand, whose summary only the first has, got 1"),
-        (["--set", "hosts.effective_hosts=3000"], "expected hosts.effective_hosts = 3000.0, as configured, got 2000.0"),
+        (["--set", "supernovae.dust=host"], "expected supernovae.dust = host, as configured, got independent"),
+        (["--set", "prior.dtd_slope={normal=[-1.34, 5]}"], "expected a prior of dtd_slope that holds -26.34 to 23.66, as configured, got"),
         (["--set", "prior.beta={fixed=2.2}"], "expected free parameters"),
         (["--set", "prior.Om0={uniform=[0.05, 0.9]}"], "expected a prior of Om0 that holds 0.05 to 0.9, as configured, got"),
         (["--pretrained", "lsst"], "expected a run folder or --pretrained NAME, got both"),

@@ -133,7 +133,7 @@ def test_catalogue_must_be_like_those_of_the_training(workplace, catalogue):
 
 def test_objects_beyond_the_training_can_be_left_out_and_count_in_the_number(workplace, catalogue, monkeypatch, refused, tmp_path):
     odd = catalogue.observations.m.copy()
-    odd[3] = 60.0
+    odd[3] = 45.0
     mixed = catalogue._replace(observations=catalogue.observations._replace(m=odd))
     seen = []
 
