@@ -28,6 +28,7 @@ __all__ = [
 
 LEAST_EIGENVALUE = 1e-6  # of the correlation matrix: a few units of float32 resolution
 MAGNITUDES = (0.0, 50.0)  # beyond are codes for "missing" (-9, 99, 999), not magnitudes
+FITS = {"x": 50.0, "c": 5.0}  # likewise
 REDSHIFTS = (-1.0, 10.0)  # beyond are codes for "missing" too
 ERRORS = 6  # of a redshift, by which it may be below zero: with a wide error, that of a near object is
 OTHER_REDSHIFTS = {"z", "redshift", "specz", "zspectroscopic", "zcmb", "zhd", "zhel", "zhelio", "zhost"}  # without _, in lower case
@@ -98,6 +99,13 @@ def check_values(observations: Observations, p_ia: np.ndarray | None, bands: Seq
     for name in ("var_m", "var_x", "var_c"):
         _refuse(name, getattr(o, name) <= 0, "not positive", "a variance must be above zero in single precision")
     _refuse("m", _outside(o.m, MAGNITUDES), "no magnitudes", "expected 0 to 50; drop rows with codes for missing values")
+    for name, limit in FITS.items():
+        _refuse(
+            name,
+            _outside(getattr(o, name), (-limit, limit)),
+            "no light-curve fit",
+            f"expected -{limit:g} to {limit:g}; drop rows with codes for missing values",
+        )
     for k, band in enumerate(bands):
         _check_band(band, o.mag[:, k], o.mag_err[:, k])
     _refuse("mag", np.isnan(o.mag).all(-1), "not observed in any band", "at least one host magnitude is needed")

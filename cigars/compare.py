@@ -92,7 +92,7 @@ def on_one_survey(models: Mapping[str, Config]) -> dict[str, Config]:
     for name, config in models.items():
         if config.hosts.bands != first.hosts.bands:
             raise ConfigError(f"{name}: expected the bands {list(first.hosts.bands)} of the first model, got {list(config.hosts.bands)}")
-        sized = config.model_copy(update={"size": first.size})
+        sized = config.updated(size=first.size.model_dump())  # which refuses tabulated hosts in an area
         if first.size.expected_supernovae is not None and _counted(config) != _counted(first):
             rate = rate or sky_rate(first)
             number = first.size.expected_supernovae * sky_rate(sized) / rate
@@ -179,7 +179,8 @@ def compare(
     train, held, test = parts
     net, history = train_classifier(train, held, len(models), seed=seed, checkpoint=checkpoints / "classifier.pt", report=report)
     survey = survey_of(catalogue, exposure)
-    check_trained(Simulated.like(summary.standardiser, {"number_range": numbers}), survey, first, complete=False)
+    seen = {"number_range": numbers, "configuration": first.model_dump(mode="json")}
+    check_trained(Simulated.like(summary.standardiser, seen), survey, first, complete=False)
     with torch.no_grad():
         observed = summary(pack(survey, device=device))
     rows = _rows(list(models), net, test, observed)

@@ -26,12 +26,14 @@ from cigars.schema import Globals, Marginal
 
 __all__ = [
     "FEWEST",
+    "RELIABLE",
     "Chain",
     "Constraint",
     "Gaussian",
     "effective_number",
     "ln_prior_ratio",
     "old_priors",
+    "pareto_tail",
     "proposals",
     "read_chain",
     "read_gaussian",
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 FEWEST = 50.0  # effective draws
+RELIABLE = 0.7  # largest shape of the tail of weights (Vehtari et al. 2024)
 OUTSIDE = 1e-3  # mass of a new prior that may be where the old one has no draws
 DEGREES = 5.0  # of freedom of the Student-t from which conditional draws are proposed
 ALIASES = {"omegam": "Om0", "omega_m": "Om0", "omegal": "Ode0", "omegav": "Ode0", "omega_lambda": "Ode0", "w": "w0"}
@@ -107,6 +110,18 @@ def smoothed(ln_weight: Float[ndarray, "draw"]) -> Float[ndarray, "draw"]:
     import arviz
 
     return np.asarray(arviz.psislw(ln_weight)[0]) if np.isfinite(ln_weight).any() else ln_weight
+
+
+def pareto_tail(ln_weight: Float[ndarray, "draw"]) -> float:
+    """Shape k of the Pareto law of the largest weights: above `RELIABLE` no sum of them is to be trusted, however many count.
+
+    -inf where all are the same.
+    """
+    import arviz
+
+    if np.ptp(ln_weight) == 0:
+        return -np.inf
+    return float(arviz.psislw(ln_weight)[1])
 
 
 def proposals(eta: ndarray, at: list[int], rest: list[int], target: ndarray, seed: int) -> tuple[ndarray, ndarray]:

@@ -22,12 +22,14 @@ from cigars.config import Config, Prior
 from cigars.files import FileError
 from cigars.importance import (
     FEWEST,
+    RELIABLE,
     Chain,
     Constraint,
     Gaussian,
     effective_number,
     ln_prior_ratio,
     old_priors,
+    pareto_tail,
     proposals,
     resample,
     smoothed,
@@ -277,13 +279,21 @@ class Posterior:
         theirs, whether configured or reweighted to.
 
         Raises:
-            ValueError: for a parameter that is not free, a prior with more than a thousandth of its mass outside the one before, or where
-                fewer than 50 draws are effective. Rounds for a target do not count as a prior before, if their run folder is at hand.
+            ValueError: for a parameter that is not free, a prior with more than a thousandth of its mass outside the one before, one that
+                is wider than a normal one before by more than the draws reach, or where fewer than 50 draws are effective. Rounds for a
+                target do not count as a prior before, if their run folder is at hand.
         """
         new = {name: p if isinstance(p, Prior) else Prior.model_validate(p) for name, p in prior.items()}
         pool = self._pool(seed)
         run = (self._run or self.attributes.get("run")) if self.attributes.get("truncated_for") else None
-        ratio = ln_prior_ratio(dict(zip(self.names, pool.T, strict=True)), old_priors(self.config, run, self._since), new)
+        old = old_priors(self.config, run, self._since)
+        ratio = ln_prior_ratio(dict(zip(self.names, pool.T, strict=True)), old, new)
+        # over a normal prior the ratio can grow without end, which the effective number of the draws there are does not see
+        if any(old[name].kind == "normal" for name in new) and (k := pareto_tail(ratio)) > RELIABLE:
+            raise ValueError(
+                f"prior of {', '.join(new)}: expected one that the draws reach, got weights with a Pareto shape of {k:.2f}, "
+                f"above {RELIABLE}; train with the wider prior"
+            )
         dumped = {name: p.model_dump(exclude_none=True) for name, p in new.items()}
         said = ", ".join(f"{name} ~ {prior_text(p.marginal)}" for name, p in new.items())
         since = json.dumps(json.loads(self.attributes.get("reweighted", "{}")) | dumped)

@@ -25,8 +25,14 @@ __all__ = ["HOST_AXES", "brightness", "dtd", "hubble_curve", "hubble_diagram", "
 HOST_AXES = ("mass_log10_msun", "metallicity_log10_zsun", "age_gyr")
 QUANTILES = {"q025": 0.025, "q16": 0.16, "q50": 0.5, "q84": 0.84, "q975": 0.975}
 MODEL = "distance modulus that the model has at the redshift of each draw, for the cosmology of that draw, not data"
-ERROR = "error of mu_sn_mean but for dust: spread of the draws (with that of M0, which all objects share), error of m, intrinsic scatter"
-DATA = "standardised magnitude, from the data: m - M0 - alpha x_int - beta c_int - delta_M of each draw, without dust taken off"
+ERROR = (
+    "spread of the draws of mu_sn (with that of M0, which all objects share), error of m and intrinsic scatter: no less than the error of "
+    "mu_sn_mean but for dust, and more than it where x_int and c_int follow m"
+)
+DATA = (
+    "standardised magnitude, m - M0 - alpha x_int - beta c_int - delta_M of each draw, without dust taken off; x_int and c_int are drawn "
+    "given m and the model, so that it is pulled to mu: for looking, not for fitting a cosmology"
+)
 Columns = dict[str, tuple[Any, str, str]]
 """Values, unit and description by name."""
 
@@ -36,7 +42,8 @@ def hubble_diagram(posterior: Posterior) -> Table:
 
     `mu` is $\mu(z_{ik}; \Theta_k)$, the model; `mu_sn` is $m_i - M_0 - \alpha x_{ik} - \beta c_{ik} - \delta M_{ik}$ of the same draw, from
     which the dust before the supernova is not removed; NaN where its light was hidden. `mu_sn_sd` is the spread of its draws, at the
-    observed m; `mu_sn_error` has the error of m and the intrinsic scatter as well. In both is the spread of M_0, which all objects share.
+    observed m; `mu_sn_error` has the error of m and the intrinsic scatter as well. In both is the spread of M_0, which all objects
+    share, and the model: $x_{ik}$ and $c_{ik}$ are drawn given m, and take up part of what an object is off, most where errors are large.
     `cov_z_mu` is what a Hubble diagram with redshift errors alone leaves out.
 
     Raises:

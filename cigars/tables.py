@@ -189,9 +189,13 @@ def _check_alone(hdus: fits.HDUList) -> None:
 
 
 def _check_lengths(lines: list[str], before: int) -> None:
-    """Astropy fills short rows up, so that a file cut short, or a lost comma, gives values that are not there, or in other columns."""
+    """Astropy fills short rows up, so that a file cut short, or a lost comma, gives values that are not there, or in other columns, and
+    takes one of two columns of a name."""
     reader = csv.reader(lines)
-    expected = len(next(reader, ()))
+    header = [name.strip() for name in next(reader, ())]
+    if repeated := sorted({name for name in header if header.count(name) > 1}):
+        raise CatalogueError(f"header: expected columns of different names, got {', '.join(repeated)} more than once; remove the copies")
+    expected = len(header)
     for row in reader:
         if 0 < len(row) < expected:
             said = f"line {before + reader.line_num}: expected {expected} values, as in the header, got {len(row)}"

@@ -16,6 +16,7 @@ __all__ = ["check_complete", "check_possible", "check_read"]
 
 HOSTS_END = 1.5  # redshift up to which there are hosts
 LEAST_EXPANSION = 1e-3  # of (H/H0)^2
+ROUNDING = 1e-9
 
 
 def check_complete(config: Config) -> None:
@@ -77,6 +78,10 @@ def check_read(config: Config) -> None:
             raise ValueError(f"{key}: expected {remedy}, without which nothing reads it, or no such setting (its default is {usual})")
     if config.flat and config.prior.Ode0.fixed is not None:
         raise ValueError(f"prior.Ode0: expected no fixed value in {cosmology}, where it is 1 - Om0; leave it out")
+    if config.flat and config.reach("Om0")[1] <= 1:  # others are refused below
+        (least, most), dark = config.reach("Om0"), config.prior.Ode0
+        if not (dark.uniform and dark.uniform[0] <= 1 - most + ROUNDING and 1 - least <= dark.uniform[1] + ROUNDING):
+            raise ValueError(f"prior.Ode0: expected none in {cosmology}, where it is 1 - Om0 and nothing reads it; give one of Om0")
 
 
 def check_possible(config: Config) -> None:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_serializer, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from cigars.schema import Globals, Marginal
 
@@ -178,6 +188,12 @@ class ObservationConfig(Frozen):
     spectroscopic_fraction: float = Field(0.0, ge=0, le=1)  # chance that an object has a spectroscopic redshift
     z_spec_err: float = Field(5e-4, gt=0)
     z_spec_err_scatter: float = Field(0.0, ge=0)  # of its natural logarithm across objects
+
+    @field_validator("sn_m", "sn_x", "sn_c", mode="before")
+    @classmethod
+    def _on_its_default(cls, given: Any, info: ValidationInfo) -> Any:
+        """A table of some keys changes these alone: the others are those of this law, not of any."""
+        return {**cls.model_fields[info.field_name].default.model_dump(), **given} if isinstance(given, dict) else given  # type: ignore[index]
 
     @model_validator(mode="after")
     def _positive_definite(self) -> ObservationConfig:

@@ -193,6 +193,15 @@ def test_fits_refuses_text_that_it_cannot_hold_and_the_others_hold_it(tmp_path):
         assert read_catalogue(tmp_path / f"a.{kind}", BANDS).id[0] == "é0"
 
 
+def test_a_csv_that_has_a_column_twice_is_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    write_catalogue(path, make_catalogue(), BANDS)
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    path.write_text("\n".join([f"{lines[0]},m", *(f"{line},24.5" for line in lines[1:])]))
+    with pytest.raises(CatalogueError, match="header: expected columns of different names, got m more than once"):
+        read_catalogue(path, BANDS)
+
+
 @pytest.mark.parametrize("comments", [0, 2])
 def test_a_row_of_a_csv_that_lacks_values_is_refused_with_its_line(tmp_path, comments):
     path = tmp_path / "a.csv"

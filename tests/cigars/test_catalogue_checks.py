@@ -37,6 +37,8 @@ def refusal(catalogue):
         ("var_m", [2], 1e-60, ["var_m: row 3", "single precision"]),
         ("c", [2], 1e60, ["c: row 3", "infinite"]),
         ("m", [2], -99.0, ["m: row 3", "no magnitudes"]),
+        ("x", [2], -99.0, ["x: row 3", "no light-curve fit"]),
+        ("c", [2], -9.0, ["c: row 3", "expected -5 to 5"]),
         ("mag", (slice(None, 7), 1), 99.0, ["mag_r: 7 rows (1, 2, 3, 4, 5, ...", "NaN"]),
         ("mag", (2, 0), np.inf, ["mag_g: row 3", "infinite"]),
         ("mag", (2, 0), np.nan, ["mag_g: row 3", "only one of magnitude and error"]),

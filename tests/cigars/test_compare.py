@@ -179,9 +179,14 @@ def test_what_cannot_be_compared_is_one_line(workplace, catalogue, refused, tmp_
         on_one_survey({"a": config, "b": config.model_copy(update={"name": "other"})})
     flat = config.updated(**{"supernovae.cosmology": "flat-LCDM"})
     with pytest.raises(ConfigError, match="b: expected a model that differs from 'a'"):  # by a prior that a flat cosmology does not have
-        on_one_survey({"a": flat, "b": flat.updated(**{"prior.Ode0": {"uniform": [0.6, 0.8]}})})
+        on_one_survey({"a": flat, "b": flat.updated(**{"prior.Ode0": {"uniform": [0.1, 1.0]}})})
     with pytest.raises(ConfigError, match="b: expected the bands"):
         on_one_survey({"a": config, "b": config.updated(**{"hosts.bands": [f"lsst2023-{b}" for b in "grizyu"]})})
+    area = config.updated(
+        **{"size.expected_supernovae": None, "size.area_deg2": 1, "size.duration_yr": 1, "hosts.redshift_density": "volume"}
+    )
+    with pytest.raises(ConfigError, match=r"hosts.redshift_density: expected 'volume' for a size by area"):
+        on_one_survey({"a": area, "b": config})
     with pytest.raises(ConfigError, match="at least 40 surveys"):
         compare({"a": config, "b": alternative(workplace.config, NO_STEP)}, catalogue, tmp_path, surveys=3)
     base = ["compare", workplace.config, workplace.mock, "-o", tmp_path / "x", "--device", "cpu"]

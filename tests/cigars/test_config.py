@@ -216,6 +216,20 @@ def test_no_prior_has_hosts_beyond_the_antipode(dark, z_max, least):
     assert min(distance(m, energy) for m in np.geomspace(first, 30, 10) for energy in np.linspace(0, dark, 5)) > 0
 
 
+def test_one_key_of_an_error_law_changes_that_alone(tmp_path):
+    """By a setting, a file and in Python: the laws are defaults, which no preset repeats."""
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "lsst"\n[observation]\nsn_c = { floor = 0.02 }\n')
+    plain = load_config("lsst").observation
+    by_setting, by_keyword = load_config("lsst", ["observation.sn_c.floor=0.02"]), load_config("lsst", **{"observation.sn_c.floor": 0.02})
+    for config in (by_setting, by_keyword, load_config("lsst").updated(**{"observation.sn_c.floor": 0.02}), load_config(path)):
+        assert config.observation.sn_c == plain.sn_c.model_copy(update={"floor": 0.02})
+        assert (config.observation.sn_m, config.observation.sn_x) == (plain.sn_m, plain.sn_x)
+    louder = load_config("lsst", ["observation.sn_m.scatter=0.8", "observation.sn_x={offset=-2}"]).observation
+    assert (louder.sn_m.slope, louder.sn_m.pivot, louder.sn_m.scatter) == (0.2, 56, 0.8)
+    assert (louder.sn_x.offset, louder.sn_x.scatter) == (-2, 1)
+
+
 def test_settings_that_only_their_variant_reads_are_taken_with_it():
     assert load_config("demo", ["supernovae.cosmology=flat-w0waCDM", "prior.w0={fixed=-0.8}"]).fixed["w0"] == -0.8
     assert load_config("demo", ["prior.w0={fixed=-1}", "prior.wa={fixed=0}"]).fixed["w0"] == -1  # which it is in any case
@@ -223,6 +237,9 @@ def test_settings_that_only_their_variant_reads_are_taken_with_it():
     assert load_config("demo", ["prior.Ode0={uniform=[0, 1.5]}", "prior.Om0={uniform=[0.2, 0.8]}"]).limits("Ode0") == (0, 1.5)
     flat = "supernovae.cosmology=flat-LCDM"
     assert "expected no fixed value in flat-LCDM" in refused("demo", [flat, "prior.Ode0={fixed=0.7}"])
+    for prior in ("{normal=[0.69, 0.01]}", "{uniform=[0.6, 0.8]}"):
+        assert "prior.Ode0: expected none in flat-LCDM, where it is 1 - Om0" in refused("demo", [flat, f"prior.Ode0={prior}"])
+    assert load_config("demo", [flat, "prior.Om0={normal=[0.3, 0.05]}"]).flat  # with the Ode0 that the preset has
     assert "prior.Om0: expected nothing above 1 in a flat cosmology" in refused("demo", [flat, "prior.Om0={uniform=[0, 1.6]}"])
     assert load_config("lsst", ["observation.host_errors=lsst", "observation.host_sigma_sys=0.02"]).observation.host_sigma_sys == 0.02
     table = ["hosts.backend=table", "hosts.table_file=a.fits"]

@@ -305,6 +305,19 @@ def test_another_prior_gives_the_product_of_densities():
     assert abs(post["Om0"].std() / (0.05 / 2**0.5) - 1) > 5 / other.attributes["effective_draws"] ** 0.5
 
 
+def test_a_prior_wider_than_the_draws_reach_is_refused_although_many_count():
+    """Θ of a rate known a little by the data, in a narrow normal prior: of a wide one the draws have no tail."""
+    old, data = (-12.15, 0.1), (-11.4, 0.5)
+    weight = np.array([old[1], data[1]]) ** -2.0
+    post = synthetic(20_000, objects=1, dtd_logA=(float(weight @ [old[0], data[0]] / weight.sum()), float(weight.sum() ** -0.5)))
+    assert post.config.marginals["dtd_logA"][:3] == ("normal", *old)
+    with pytest.raises(ValueError, match=r"prior of dtd_logA: expected one that the draws reach, got weights with a Pareto shape of \d"):
+        post.reweight({"dtd_logA": {"normal": [-12.15, 0.5]}})
+    little = post.reweight({"dtd_logA": {"normal": [-12.15, 0.11]}})
+    exact = (0.11**-2 + data[1] ** -2) ** -0.5
+    assert little["dtd_logA"].std() == pytest.approx(exact, rel=5 / little.attributes["effective_draws"] ** 0.5)
+
+
 def test_a_second_prior_takes_the_place_of_the_first(tmp_path):
     """Not its product with it, also after the posterior was written."""
     post, told = synthetic(Om0=(0.3, 0.05)), {"normal": [0.3, 0.05], "within": [0.0, 0.8]}
